@@ -1,0 +1,1 @@
+"""The machine: accept, one writer per payment, a ledger that never forgets."""

@@ -1,0 +1,421 @@
+"""The pure heart: (payment, operation, what happened) -> what to commit. No clock, no store, no bank of its own.
+
+Each function answers with a Step, everything that one commit writes for one payment (I8), or Again, an attempt to
+repeat after a while without telling anybody yet. The state changes by lifecycle.TRANSITIONS alone (I3).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from engine.identity import operation_id
+from engine.journal import Chained, Entry, Journal
+from engine.lifecycle import Event, allowed, step
+from engine.outcome import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
+from engine.payment import BankIds, Failure, Operation, Payment, State, Status, Times, Verb
+from engine.receipt import render_event, render_failure, render_payment, render_refusal
+from engine.retry import Policy
+from engine.wire import Command
+
+# fmt: off
+_DONE: Mapping[Verb, tuple[Event, str, str]] = {
+    # verb           event             the bank's id       our timestamp
+    Verb.AUTHORIZE: (Event.AUTHORIZED, "authorization_id", "authorized_at"),
+    Verb.CAPTURE:   (Event.CAPTURED,   "capture_id",       "captured_at"),
+    Verb.VOID:      (Event.VOIDED,     "void_id",          "voided_at"),
+    Verb.REFUND:    (Event.REFUNDED,   "refund_id",        "refunded_at"),
+}
+
+_REFUSED: Mapping[Verb, Event] = {
+    Verb.AUTHORIZE: Event.FAILED,
+    Verb.CAPTURE:   Event.CAPTURE_REFUSED,
+    Verb.VOID:      Event.VOID_REFUSED,
+    Verb.REFUND:    Event.REFUND_REFUSED,
+}
+# fmt: on
+
+# Keys of the engine's own operations. A client's key is printable ASCII, so it can never collide with one.
+_SALE_CAPTURE = "§sale:"
+_SALE_RELEASE = "§release:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one commit writes for one payment. `then` is the operation to ask the bank for next, already in it."""
+
+    payment: Payment
+    operations: tuple[Operation, ...]
+    events: tuple[tuple[Chained, str], ...] = ()  # journal rows, each with the body of its event
+    opened: bool = False
+    then: Operation | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """Ask again with the same bank key, not before `at`."""
+
+    operation: Operation
+    at: datetime
+
+
+class Decider:
+    """The engine's rules under one retry policy and one journal key."""
+
+    def __init__(self, policy: Policy, journal: Journal, draw: random.Random) -> None:
+        self._policy, self._journal, self._draw = policy, journal, draw
+
+    def opening(self, command: Command, partition: int, accept_order: int, now: datetime) -> tuple[Payment, Operation]:
+        """A new payment and its authorize as they begin; nothing is committed by this."""
+        if command.terms is None:
+            raise ValueError("an authorize carries the terms of its payment")
+        payment = Payment(
+            id=command.payment,
+            partition=partition,
+            terms=command.terms,
+            state=State.PENDING,
+            version=0,
+            sequence=0,
+            amount_captured=0,
+            amount_refunded=0,
+            bank=BankIds(),
+            at=Times(created_at=command.accepted_at),
+            failure=None,
+            operation_id=command.operation,
+            journal_head="",
+        )
+        return payment, operation_of(command, payment, accept_order, now)
+
+    def admit(self, payment: Payment, operation: Operation, now: datetime) -> Step:
+        """The table's word on an operation: its first attempt, or the refusal as an outcome like any other."""
+        opened = payment.version == 0
+        if not allowed(payment.state, operation.verb):
+            payment = replace(payment, version=payment.version + 1)
+            rejected = replace(
+                operation,
+                status=Status.REJECTED,
+                sealed=None,
+                failure=Failure(code="transition_not_allowed", message=f"the payment was {payment.state}"),
+                response_status=409,
+                response_body=render_refusal(payment, operation),
+                settled_at=now,
+            )
+            return Step(payment=payment, operations=(rejected,))
+        operation = self._sent(operation, now)
+        payment = replace(payment, version=payment.version + 1, operation_id=operation.id)
+        if not opened:
+            return Step(payment=payment, operations=(operation,), then=operation)
+        payment, told = self._journaled(payment, operation, Event.CREATED, now, {})
+        return Step(payment=payment, operations=(operation,), events=(told,), opened=True, then=operation)
+
+    def queue(self, payment: Payment, operations: Sequence[Operation]) -> Step:
+        """Journal operations that must wait for an earlier one in doubt (I3)."""
+        return Step(payment=replace(payment, version=payment.version + 1), operations=tuple(operations))
+
+    def attempt(self, payment: Payment, operation: Operation, now: datetime, *, lost: bool) -> Step:
+        """One more attempt. `lost`: nobody here knows whether the one before was answered."""
+        if lost and operation.attempts and operation.doubted_at is None:
+            operation = replace(operation, doubted_at=now)
+        if self._policy.spent(operation.attempts, operation.first_sent_at, now):
+            return self._review(payment, operation, now, "asked too often or too long ago to ask again", {})
+        operation = self._sent(operation, now)
+        return Step(
+            payment=replace(payment, version=payment.version + 1, operation_id=operation.id),
+            operations=(operation,),
+            then=operation,
+        )
+
+    def review(self, payment: Payment, operation: Operation, now: datetime, reason: str) -> Step:
+        """Only a person can tell: park it for one."""
+        return self._review(payment, operation, now, reason, {})
+
+    def conclude(
+        self, payment: Payment, operation: Operation, history: Sequence[Operation], answer: Answer, now: datetime
+    ) -> Step | Again:
+        """What the bank's answer means. `history`: the payment's operations that were ever sent or are unsettled."""
+        parent = next((other for other in history if other.id == operation.parent), None)
+        evidence = {"attempt": operation.attempts, **answer.evidence}
+        match answer:
+            case Approved():
+                return self._approved(payment, operation, parent, answer, now, evidence)
+            case Refused(reason=Refusal.ALREADY_DONE) if self._was_ours(operation, history):
+                return self._released_without_id(payment, operation, parent, answer, now, evidence)
+            case Refused(reason=Refusal.ALREADY_DONE):
+                return self._review(payment, operation, now, f"the bank says {answer.code}", evidence)
+            case Refused(reason=Refusal.UNKNOWN_REFERENCE) if self._policy.stays_in_hand(operation.attempts):
+                return self._again(operation, now, over=True)
+            case Refused(reason=Refusal.UNKNOWN_REFERENCE):
+                return self._review(payment, operation, now, f"the bank says {answer.code}", evidence)
+            case Refused():
+                return self._refused(payment, operation, parent, answer, now, evidence)
+            case NoAnswer(ask_again=False):
+                return self._review(payment, _doubted(operation, now), now, answer.reason, evidence)
+            case NoAnswer():
+                return self._unanswered(payment, _doubted(operation, now), answer.reason, answer.over, now, evidence)
+            case Unsent():
+                return self._unanswered(payment, operation, answer.reason, True, now, evidence)
+
+    def _approved(
+        self,
+        payment: Payment,
+        operation: Operation,
+        parent: Operation | None,
+        answer: Approved,
+        now: datetime,
+        evidence: Mapping[str, object],
+    ) -> Step:
+        event, id_field, time_field = _DONE[operation.verb]
+        evidence = {"reference": answer.reference, "bank_at": answer.at, **evidence}
+        ids = {id_field: answer.reference}
+        if answer.auth_code is not None:
+            ids["auth_code"] = answer.auth_code
+        payment = replace(payment, version=payment.version + 1, bank=replace(payment.bank, **ids))
+        if parent is not None and operation.verb is Verb.VOID:
+            return self._released(payment, operation, parent, now, evidence)
+        times: dict[str, datetime] = {time_field: now}
+        if answer.expires_at is not None:
+            times["expires_at"] = answer.expires_at
+        payment = replace(
+            payment,
+            at=replace(payment.at, **times),
+            amount_captured=operation.amount if operation.verb is Verb.CAPTURE else payment.amount_captured,
+            amount_refunded=operation.amount if operation.verb is Verb.REFUND else payment.amount_refunded,
+        )
+        done = _ended(operation, Status.SUCCEEDED, now)
+        payment, told = self._journaled(payment, done, event, now, evidence)
+        if operation.sale:
+            return self._followed(
+                payment, (replace(done, settled_at=None),), told, operation, Verb.CAPTURE, _SALE_CAPTURE, now
+            )
+        body = render_payment(payment, done)
+        if parent is not None:
+            answered = replace(parent, response_status=201, response_body=body, settled_at=now)
+            return Step(payment=payment, operations=(done, answered), events=(told,))
+        status = 201 if operation.verb is Verb.AUTHORIZE else 200
+        done = replace(done, response_status=status, response_body=body)
+        return Step(payment=payment, operations=(done,), events=(told,))
+
+    def _refused(
+        self,
+        payment: Payment,
+        operation: Operation,
+        parent: Operation | None,
+        answer: Refused,
+        now: datetime,
+        evidence: Mapping[str, object],
+    ) -> Step:
+        evidence = {"bank_code": answer.code, **evidence}
+        failure, event, status = _reading(operation, answer)
+        if parent is not None and operation.verb is Verb.VOID:
+            return self._review(payment, operation, now, f"the hold could not be released: {answer.code}", evidence)
+        payment = replace(payment, version=payment.version + 1)
+        done = replace(_ended(operation, status, now), failure=failure)
+        if parent is not None:
+            payment, told = self._journaled(payment, done, Event.CAPTURE_REFUSED, now, evidence)
+            return self._followed(payment, (done,), told, parent, Verb.VOID, _SALE_RELEASE, now)
+        to, _ = step(payment.state, event)
+        if to is not payment.state:  # a refusal that ends the payment is the payment's failure; else the operation's
+            field = {State.DECLINED: "declined_at", State.FAILED: "failed_at", State.EXPIRED: "expired_at"}[to]
+            payment = replace(payment, failure=failure, at=replace(payment.at, **{field: now}))
+        payment, told = self._journaled(payment, done, event, now, evidence)
+        done = replace(
+            done,
+            response_status=409 if failure.code == "authorization_expired" else 402,
+            response_body=render_failure(payment, done, failure),
+        )
+        return Step(payment=payment, operations=(done,), events=(told,))
+
+    def _followed(
+        self,
+        payment: Payment,
+        operations: tuple[Operation, ...],
+        told: tuple[Chained, str],
+        parent: Operation,
+        verb: Verb,
+        prefix: str,
+        now: datetime,
+    ) -> Step:
+        """Let the engine's own operation follow in the same commit, its first attempt included."""
+        key = prefix + parent.id
+        child = replace(
+            parent,
+            id=operation_id(payment.id, verb, key),
+            verb=verb,
+            key=key,
+            parent=parent.id,
+            sale=False,
+            fingerprint={},
+            status=Status.ACCEPTED,
+            attempts=0,
+            first_sent_at=None,
+            next_attempt_at=None,
+            doubted_at=None,
+            sealed=None,
+            failure=None,
+            created_at=now,
+            settled_at=None,
+        )
+        child = self._sent(child, now)
+        payment = replace(payment, operation_id=child.id)
+        return Step(payment=payment, operations=(*operations, child), events=(told,), then=child)
+
+    def _released(
+        self, payment: Payment, operation: Operation, parent: Operation, now: datetime, evidence: Mapping[str, object]
+    ) -> Step:
+        """A sale whose capture the bank refused, its hold released: answered as failed."""
+        failure = Failure(
+            code="payment_failed", message="The bank refused the capture of this sale; its hold was released."
+        )
+        done = _ended(operation, Status.SUCCEEDED, now)
+        payment = replace(payment, failure=failure, at=replace(payment.at, failed_at=now))
+        payment, told = self._journaled(payment, done, Event.FAILED, now, evidence)
+        body = render_failure(payment, parent, failure)
+        answered = replace(parent, response_status=402, response_body=body, settled_at=now)
+        return Step(payment=payment, operations=(done, answered), events=(told,))
+
+    def _was_ours(self, operation: Operation, history: Sequence[Operation]) -> bool:
+        """Whether "already used" can only mean our own void: an unanswered void of ours, and no capture ever sent."""
+        captures = [other for other in history if other.verb is Verb.CAPTURE and other.attempts]
+        return operation.verb is Verb.VOID and operation.doubted_at is not None and not captures
+
+    def _released_without_id(
+        self,
+        payment: Payment,
+        operation: Operation,
+        parent: Operation | None,
+        answer: Refused,
+        now: datetime,
+        evidence: Mapping[str, object],
+    ) -> Step:
+        evidence = {"bank_code": answer.code, "void_id": "unknown", **evidence}
+        payment = replace(payment, version=payment.version + 1, at=replace(payment.at, voided_at=now))
+        done = _ended(operation, Status.SUCCEEDED, now)
+        payment, told = self._journaled(payment, done, Event.VOIDED, now, evidence)
+        done = replace(done, response_status=200, response_body=render_payment(payment, done))
+        return Step(payment=payment, operations=(done,), events=(told,))
+
+    def _unanswered(
+        self,
+        payment: Payment,
+        operation: Operation,
+        reason: str,
+        over: bool,
+        now: datetime,
+        evidence: Mapping[str, object],
+    ) -> Step | Again:
+        if self._policy.spent(operation.attempts, operation.first_sent_at, now):
+            return self._review(payment, operation, now, reason, evidence)
+        if self._policy.stays_in_hand(operation.attempts):
+            return self._again(operation, now, over=over)
+        at = self._not_before(operation, now + self._policy.parking(operation.attempts, self._draw), over)
+        payment = replace(payment, version=payment.version + 1)
+        if operation.doubted_at is None or operation.status is Status.IN_DOUBT:
+            # Nothing is in doubt, or everybody was told before: only the schedule moves.
+            status = Status.ACCEPTED if operation.doubted_at is None else Status.IN_DOUBT
+            parked = replace(operation, status=status, next_attempt_at=at)
+            return Step(payment=payment, operations=(parked,))
+        parked = replace(operation, status=Status.IN_DOUBT, next_attempt_at=at)
+        evidence = {"reason": reason, "first_sent_at": operation.first_sent_at, "next_attempt_at": at, **evidence}
+        payment, told = self._journaled(payment, parked, Event.IN_DOUBT, now, evidence)
+        return Step(payment=payment, operations=(parked,), events=(told,))
+
+    def _again(self, operation: Operation, now: datetime, *, over: bool) -> Again:
+        at = now + self._policy.backoff(operation.attempts, self._draw)
+        return Again(operation=operation, at=self._not_before(operation, at, over))
+
+    def _not_before(self, operation: Operation, at: datetime, over: bool) -> datetime:
+        """Attempts never overlap at the bank: one that may still be at work there is waited for."""
+        return at if over or operation.deadline is None else max(at, operation.deadline)
+
+    def _review(
+        self, payment: Payment, operation: Operation, now: datetime, reason: str, evidence: Mapping[str, object]
+    ) -> Step:
+        reviewed = replace(operation, status=Status.REVIEW, next_attempt_at=None)
+        payment = replace(payment, version=payment.version + 1)
+        payment, told = self._journaled(payment, reviewed, Event.REVIEW, now, {"reason": reason, **evidence})
+        return Step(payment=payment, operations=(reviewed,), events=(told,))
+
+    def _sent(self, operation: Operation, now: datetime) -> Operation:
+        send_by = now + self._policy.send_window
+        return replace(
+            operation,
+            # Once in doubt it stays so, and visibly, until it is answered.
+            status=Status.IN_DOUBT if operation.status is Status.IN_DOUBT else Status.SENT,
+            attempts=operation.attempts + 1,
+            first_sent_at=operation.first_sent_at or now,
+            send_by=send_by,
+            deadline=send_by + self._policy.attempt_timeout,
+            next_attempt_at=None,
+        )
+
+    def _journaled(
+        self, payment: Payment, shown: Operation, event: Event, now: datetime, evidence: Mapping[str, object]
+    ) -> tuple[Payment, tuple[Chained, str]]:
+        to, _ = step(payment.state, event)
+        entry = Entry(
+            payment=payment.id,
+            sequence=payment.sequence + 1,
+            from_state=None if event is Event.CREATED else payment.state,
+            to_state=to,
+            event=event,
+            operation=shown.id,
+            at=now,
+            evidence=evidence,
+        )
+        chained = self._journal.chain(payment.journal_head, entry)
+        payment = replace(payment, state=to, sequence=entry.sequence, journal_head=chained.mac)
+        return payment, (chained, render_event(entry, render_payment(payment, shown)))
+
+
+def operation_of(command: Command, payment: Payment, accept_order: int, now: datetime) -> Operation:
+    """The operation a command asks for, before anything was decided about it."""
+    return Operation(
+        id=command.operation,
+        payment=payment.id,
+        merchant=command.merchant,
+        partition=payment.partition,
+        verb=command.verb,
+        key=command.key,
+        parent=None,
+        sale=command.sale,
+        amount=payment.terms.money.amount if command.amount is None else command.amount,
+        fingerprint=command.fingerprint,
+        accept_order=accept_order,
+        status=Status.ACCEPTED,
+        attempts=0,
+        first_sent_at=None,
+        send_by=None,
+        deadline=None,
+        next_attempt_at=None,
+        doubted_at=None,
+        sealed=command.sealed,
+        request_id=command.request_id,
+        traceparent=command.traceparent,
+        failure=None,
+        response_status=None,
+        response_body=None,
+        created_at=now,
+        settled_at=None,
+    )
+
+
+def _doubted(operation: Operation, now: datetime) -> Operation:
+    return operation if operation.doubted_at is not None else replace(operation, doubted_at=now)
+
+
+def _ended(operation: Operation, status: Status, now: datetime) -> Operation:
+    return replace(operation, status=status, sealed=None, next_attempt_at=None, settled_at=now)
+
+
+def _reading(operation: Operation, answer: Refused) -> tuple[Failure, Event, Status]:
+    """What a final refusal is called, which event it is, and where it leaves the operation."""
+    if answer.reason is Refusal.DECLINED and operation.verb is Verb.AUTHORIZE:
+        failure = Failure(code="card_declined", message=answer.message, decline_code=answer.decline_code)
+        return failure, Event.DECLINED, Status.DECLINED
+    if answer.reason is Refusal.EXPIRED:
+        message = "The authorization had expired at the bank before it was captured."
+        return Failure(code="authorization_expired", message=message), Event.EXPIRED, Status.FAILED
+    message = f"The bank refused the {operation.verb}: {answer.code}."
+    return Failure(code="payment_failed", message=message), _REFUSED[operation.verb], Status.FAILED

@@ -1,0 +1,410 @@
+"""Intake: where a request becomes accepted work, or the stored answer of the same work.
+
+The edge calls `authorize` and `operate`; everything about idempotency (I6), acceptance (I10) and waiting for an outcome
+happens behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+import anyio
+import orjson
+
+from engine.archive import Archive
+from engine.enquiry import Enquiry, accepted_document
+from engine.errors import FieldError, Rejected, Unavailable
+from engine.failpoint import Failpoints
+from engine.fingerprint import Fingerprinter, differing
+from engine.front import AcceptLimits, Front
+from engine.identity import operation_id, partition_of, payment_id
+from engine.meters import Meters
+from engine.money import Money
+from engine.payment import Card, MaskedCard, Operation, Terms, Verb
+from engine.ports import Clock
+from engine.receipt import render
+from engine.vault import Vault, brand_of
+from engine.wakeup import Wakeups
+from engine.wire import (
+    Command,
+    Record,
+    Snapshot,
+    decode_record,
+    encode_command,
+    encode_record,
+    encode_snapshot,
+    method_to_json,
+)
+
+_LOOK_AGAIN_S = 0.25  # a waiter reads the record this often, should its wake-up be lost
+_RETRY_AFTER_S = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Who asks, under which key, and how long they are ready to wait (0 = answer 202 at once)."""
+
+    merchant: str
+    key: str
+    wait_s: float
+    request_id: str
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewPayment:
+    """A validated body of POST /v1/payments. `sale` is `capture: true`."""
+
+    money: Money
+    order_id: str
+    customer_id: str
+    description: str | None
+    metadata: Mapping[str, str]
+    webhook_url: str | None
+    card: Card
+    sale: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What to send back: rendered bytes and where they come from. `body` is a problem document from 400 up."""
+
+    status: int
+    body: bytes
+    payment: str
+    operation: str
+    replayed: bool = False
+    waited: bool = False  # Prefer: wait was honoured
+
+
+class Accepting(Protocol):
+    """The intake as the edge sees it. Raises Rejected and Unavailable (errors.py)."""
+
+    async def authorize(self, origin: Origin, new: NewPayment) -> Reply: ...
+
+    async def operate(self, origin: Origin, payment: str, verb: Verb, amount: int | None) -> Reply: ...
+
+
+class Enquiring(Protocol):
+    """Reading, as the edge sees it: rendered JSON bytes. Raises Rejected("not_found") and Unavailable."""
+
+    async def payment(self, merchant: str, payment: str) -> bytes: ...
+
+    async def payments(
+        self,
+        merchant: str,
+        *,
+        order_id: str | None,
+        customer_id: str | None,
+        status: str | None,
+        limit: int,
+        cursor: str | None,
+    ) -> bytes: ...
+
+    async def operation(self, merchant: str, operation: str) -> bytes: ...
+
+    async def operations(self, merchant: str, key: str) -> bytes: ...
+
+    async def shippable(self, merchant: str, payment: str) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeTools:
+    """What the intake works with. `record_ttl_ms` is for records it repairs."""
+
+    installation: str
+    partitions: int
+    connector: str
+    front: Front
+    archive: Archive
+    enquiry: Enquiry
+    wakeups: Wakeups
+    vault: Vault
+    fingerprinter: Fingerprinter
+    limits: AcceptLimits
+    record_ttl_ms: int
+    clock: Clock
+    failpoints: Failpoints
+    meters: Meters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Offer:
+    """A command on its way through acceptance. `body` is the public payment as it would be shown when accepted."""
+
+    command: Command
+    partition: int
+    body: bytes
+    backlog: int
+
+
+class Intake:
+    """Accepts, replays and waits. Stateless: everything is in Redis and Postgres."""
+
+    def __init__(self, tools: IntakeTools) -> None:
+        self._tools = tools
+
+    async def authorize(self, origin: Origin, new: NewPayment) -> Reply:
+        """A new payment, or the answer of the one this key made before. Raises Rejected and Unavailable."""
+        tools, card = self._tools, new.card
+        payment = payment_id(tools.installation, origin.merchant, origin.key)
+        operation = operation_id(payment, Verb.AUTHORIZE, origin.key)
+        method = MaskedCard(
+            brand=brand_of(card.number),
+            last4=card.number[-4:],
+            expiry_month=card.expiry_month,
+            expiry_year=card.expiry_year,
+        )
+        terms = Terms(
+            merchant=origin.merchant,
+            money=new.money,
+            order_id=new.order_id,
+            customer_id=new.customer_id,
+            description=new.description,
+            metadata=new.metadata,
+            method=method,
+            connector=tools.connector,
+            webhook_url=new.webhook_url,
+        )
+        now = tools.clock()
+        command = Command(
+            operation=operation,
+            payment=payment,
+            verb=Verb.AUTHORIZE,
+            merchant=origin.merchant,
+            key=origin.key,
+            amount=None,
+            terms=terms,
+            sealed=tools.vault.seal(card, operation),
+            sale=new.sale,
+            fingerprint=tools.fingerprinter.of(_fields(new)),
+            request_id=origin.request_id,
+            traceparent=origin.traceparent,
+            reply_to=tools.wakeups.edge if origin.wait_s else None,
+            accepted_at=now,
+        )
+        offer = _Offer(
+            command=command,
+            partition=partition_of(payment, tools.partitions),
+            body=_pending_body(payment, operation, terms, now),
+            backlog=tools.limits.backlog,
+        )
+        return await self._accept(origin, offer)
+
+    async def operate(self, origin: Origin, payment: str, verb: Verb, amount: int | None) -> Reply:
+        """Capture, void or refund of a payment of this merchant. Raises Rejected and Unavailable."""
+        tools = self._tools
+        body, full = await tools.enquiry.known(origin.merchant, payment)
+        if amount is not None and amount != full:
+            detail = f"This connector takes the full amount only: leave `amount` out or send {full}."
+            raise Rejected("amount_not_supported", detail, errors=(FieldError(pointer="/amount", detail=detail),))
+        operation = operation_id(payment, verb, origin.key)
+        document = orjson.loads(body)
+        document["operation"] = accepted_document(operation, verb)
+        command = Command(
+            operation=operation,
+            payment=payment,
+            verb=verb,
+            merchant=origin.merchant,
+            key=origin.key,
+            amount=None,
+            terms=None,
+            sealed=None,
+            sale=False,
+            fingerprint=tools.fingerprinter.of({"amount": full}),
+            request_id=origin.request_id,
+            traceparent=origin.traceparent,
+            reply_to=tools.wakeups.edge if origin.wait_s else None,
+            accepted_at=tools.clock(),
+        )
+        offer = _Offer(
+            command=command,
+            partition=partition_of(payment, tools.partitions),
+            body=render(document),
+            backlog=tools.limits.backlog_headroom,
+        )
+        return await self._accept(origin, offer)
+
+    async def _accept(self, origin: Origin, offer: _Offer) -> Reply:
+        """The one script, then what its answer means. Redis alone answers only a settled key (I6)."""
+        tools, command = self._tools, offer.command
+        with tools.wakeups.waiting(command.operation) as awake:
+            word, value = await self._offered(offer)
+            tools.meters.accepted.labels(word).inc()
+            if word == "full":
+                detail = "This partition's backlog is full; nothing was accepted."
+                raise Unavailable("overloaded", detail, retry_after_s=_RETRY_AFTER_S)
+            if word == "busy":
+                detail = "This payment has too many unanswered operations."
+                raise Unavailable("too_many_open_operations", detail, retry_after_s=_RETRY_AFTER_S)
+            record = decode_record(value) if word == "known" else None
+            matching = record is None or record.fingerprint == command.fingerprint
+            if record is not None and record.settled and matching:
+                return _stored(command, record)
+            known = await self._in_ledger(command.operation)
+            if known is not None:
+                _compare(command, known.fingerprint)
+                if known.settled_at is not None:
+                    return await self._replayed(offer, known)
+            elif record is not None and not matching:
+                _compare(command, record.fingerprint)
+            repeated = record is not None or known is not None
+            if origin.wait_s:
+                settled = await self._outcome(offer, awake, origin.wait_s)
+                if settled is not None:
+                    return _stored(command, settled, replayed=repeated, waited=True)
+            body = await tools.enquiry.payment(command.merchant, command.payment) if repeated else offer.body
+            return Reply(status=202, body=body, payment=command.payment, operation=command.operation)
+
+    async def _offered(self, offer: _Offer) -> tuple[str, Any]:
+        tools, command = self._tools, offer.command
+        snapshot = Snapshot(
+            operation=command.operation,
+            verb=command.verb,
+            merchant=command.merchant,
+            accepted_at=command.accepted_at,
+            body=offer.body,
+        )
+        tools.failpoints("before-accept")
+        try:
+            word, value = await tools.front.accept(
+                offer.partition,
+                command.payment,
+                command.operation,
+                record=encode_record(Record(fingerprint=command.fingerprint)),
+                snapshot=encode_snapshot(snapshot),
+                entry=encode_command(command),
+                backlog=offer.backlog,
+                open_operations=tools.limits.open_operations,
+            )
+        except Unavailable as error:
+            if error.code == "overloaded":
+                raise
+            detail = "Redis did not confirm. The request may have been accepted; repeating the same key is safe."
+            raise Unavailable("acceptance_unknown", detail, retry_after_s=_RETRY_AFTER_S) from error
+        tools.failpoints("after-accept")
+        return word, value
+
+    async def _in_ledger(self, operation: str) -> Operation | None:
+        """What Postgres says; with Postgres away, nothing: the work is accepted all the same."""
+        try:
+            return await self._tools.archive.operation(operation)
+        except Unavailable:
+            return None
+
+    async def _replayed(self, offer: _Offer, known: Operation) -> Reply:
+        """The stored bytes from the ledger, and the record that Redis had lost."""
+        record = Record(fingerprint=known.fingerprint, status=known.response_status, body=known.response_body)
+        with suppress(Unavailable):  # the worker repairs it too; the answer is what matters
+            await self._tools.front.repair(offer.partition, known.payment, known.id, record, self._tools.record_ttl_ms)
+        return _stored(offer.command, record)
+
+    async def _outcome(self, offer: _Offer, awake: anyio.Event, wait_s: float) -> Record | None:
+        """The settled record, if it is there in time. With Redis away the ledger is asked."""
+        tools, operation = self._tools, offer.command.operation
+        with anyio.move_on_after(wait_s):
+            while True:
+                with anyio.move_on_after(_LOOK_AGAIN_S):
+                    await awake.wait()
+                record: Record | None = None
+                try:
+                    record = await tools.front.record(offer.partition, operation)
+                except Unavailable:
+                    await anyio.sleep(_LOOK_AGAIN_S)
+                if record is not None and record.settled:
+                    return record
+                if record is None:  # Redis lost it, or is away
+                    known = await self._in_ledger(operation)
+                    if known is not None and known.settled_at is not None:
+                        return Record(
+                            fingerprint=known.fingerprint, status=known.response_status, body=known.response_body
+                        )
+                if awake.is_set():
+                    await anyio.sleep(_LOOK_AGAIN_S)
+        return None
+
+
+def _fields(new: NewPayment) -> dict[str, object]:
+    """What a payload's fingerprint covers, by the names the client knows. The CVV is left out (I9)."""
+    card = new.card
+    return {
+        "amount": new.money.amount,
+        "currency": new.money.currency,
+        "order_id": new.order_id,
+        "customer_id": new.customer_id,
+        "description": new.description,
+        "metadata": dict(new.metadata) or None,
+        "webhook_url": new.webhook_url,
+        "capture": True if new.sale else None,
+        "payment_method/number": card.number,
+        "payment_method/expiry_month": card.expiry_month,
+        "payment_method/expiry_year": card.expiry_year,
+    }
+
+
+def _compare(command: Command, fingerprint: Mapping[str, str]) -> None:
+    """Raises Rejected when the key was used with another payload, naming the fields that differ."""
+    names = differing(command.fingerprint, fingerprint)
+    if names:
+        detail = "This Idempotency-Key was first used with another payload."
+        raise Rejected(
+            "idempotency_key_reused",
+            detail,
+            errors=tuple(FieldError(pointer=f"/{name}", detail="differs from the first use") for name in names),
+            extra={"operation_id": command.operation, "payment_id": command.payment},
+        )
+
+
+def _stored(command: Command, record: Record, *, replayed: bool = True, waited: bool = False) -> Reply:
+    return Reply(
+        status=record.status or 500,
+        body=record.body or b"",
+        payment=command.payment,
+        operation=command.operation,
+        replayed=replayed,
+        waited=waited,
+    )
+
+
+def _pending_body(payment: str, operation: str, terms: Terms, now: datetime) -> bytes:
+    """The payment object of a payment that is accepted and not begun."""
+    return render(
+        {
+            "object": "payment",
+            "id": payment,
+            "status": "pending",
+            "in_doubt": False,
+            "amount": terms.money.amount,
+            "amount_captured": 0,
+            "amount_refunded": 0,
+            "currency": terms.money.currency,
+            "order_id": terms.order_id,
+            "customer_id": terms.customer_id,
+            "description": terms.description,
+            "metadata": terms.metadata,
+            "payment_method": method_to_json(terms.method),
+            "connector": terms.connector,
+            "bank": dict.fromkeys(("authorization_id", "capture_id", "void_id", "refund_id", "auth_code")),
+            "operation": accepted_document(operation, Verb.AUTHORIZE),
+            "failure": None,
+            "next_action": None,
+            "sequence": 0,
+            "created_at": now,
+            **dict.fromkeys(
+                (
+                    "authorized_at",
+                    "captured_at",
+                    "voided_at",
+                    "refunded_at",
+                    "declined_at",
+                    "failed_at",
+                    "expired_at",
+                    "expires_at",
+                )
+            ),
+        }
+    )

@@ -1,0 +1,40 @@
+"""Every Redis key name, under one map. All keys of one partition carry its hash tag: one slot, one script.
+
+key                              type     written by          deleted by              TTL
+penstock:{p7}:commands           stream   accept              settle (entry by entry)  none, never trimmed (I12)
+penstock:{p7}:idem:<operation>   string   accept, settle      expiry                   none until settled, then the TTL
+penstock:{p7}:open:<payment>     hash     accept              settle (field by field)  none
+penstock:{p7}:lease              string   hold-lease          release-lease, expiry    lease
+penstock:{p7}:dead               stream   dead_letter         operator                 none
+penstock:workers                 zset     heartbeat           heartbeat, leave         none
+penstock:reply:<edge>            pub/sub  settle's caller     -                        -
+"""
+
+from __future__ import annotations
+
+GROUP = "engine"
+WORKERS = "penstock:workers"
+
+
+def commands(partition: int) -> str:
+    return f"penstock:{{p{partition}}}:commands"
+
+
+def record(partition: int, operation: str) -> str:
+    return f"penstock:{{p{partition}}}:idem:{operation}"
+
+
+def open_operations(partition: int, payment: str) -> str:
+    return f"penstock:{{p{partition}}}:open:{payment}"
+
+
+def lease(partition: int) -> str:
+    return f"penstock:{{p{partition}}}:lease"
+
+
+def dead(partition: int) -> str:
+    return f"penstock:{{p{partition}}}:dead"
+
+
+def reply(edge: str) -> str:
+    return f"penstock:reply:{edge}"

@@ -1,0 +1,189 @@
+"""The keeper of leases: says that this worker lives, takes and keeps its fair share of partitions, gives back the rest.
+
+Keeps I2 on the side of efficiency (correctness is the epoch). A worker that finds its own heartbeat gone knows that
+Redis lost its memory (I11): it re-creates its own leases if their epochs still hold, and takes nobody else's for one
+lease time.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+import structlog
+
+from engine import keys
+from engine.errors import Unavailable
+from engine.ledger import Away, Ledger
+from engine.scripts import Scripts
+from engine.share import shares
+from engine.tenure import Ownership, Tenure
+
+log = structlog.get_logger()
+
+_BEATS_PER_LEASE = 5  # four beats may be lost before a lease is
+_DEAD_AFTER_LEASES = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseTerms:
+    """Who we are, how many partitions there are, and for how long a lease holds."""
+
+    worker: str
+    partitions: int
+    lease_ms: int
+    drain_ms: int
+
+
+class LeaseKeeper:
+    """Run `run` for life inside the worker; `tenures` is what is owned now."""
+
+    def __init__(
+        self, terms: LeaseTerms, scripts: Scripts, ledger: Ledger, make_tenure: Callable[[Ownership], Tenure]
+    ) -> None:
+        self._terms, self._scripts, self._ledger, self._make_tenure = terms, scripts, ledger, make_tenure
+        self.tenures: dict[int, Tenure] = {}
+        self._leaving: set[int] = set()
+        self._stopping = anyio.Event()
+        self._beaten = False
+        self._quiet_until = 0.0
+        self.settled = anyio.Event()  # set once the first round is through: ready to be asked
+
+    def stop(self) -> None:
+        """Take nothing more, drain what is owned, release it, end."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Beats until stopped, then gives everything back in good order."""
+        beat_s = self._terms.lease_ms / 1000 / _BEATS_PER_LEASE
+        async with anyio.create_task_group() as homes:
+            while not self._stopping.is_set():
+                await self.run_once(homes)
+                with anyio.move_on_after(beat_s):
+                    await self._stopping.wait()
+            async with anyio.create_task_group() as keeping:
+                keeping.start_soon(self._keep, beat_s)
+                await self._leave()
+                keeping.cancel_scope.cancel()
+            homes.cancel_scope.cancel()
+
+    async def _keep(self, beat_s: float) -> None:
+        """While draining: what is still owned stays ours."""
+        while True:
+            try:
+                await self._renew()
+            except (Unavailable, *Away) as error:
+                log.warning("store_away", error=type(error).__name__)
+            await anyio.sleep(beat_s)
+
+    async def run_once(self, homes: anyio.abc.TaskGroup) -> None:
+        """One beat. Stores away: keep what we have (nobody else can take it either) and try at the next beat."""
+        try:
+            mine = await self._beat()
+            await self._renew()
+            await self._take(sorted(mine - self.tenures.keys()), homes)
+        except Unavailable:
+            log.warning("redis_away", partitions=len(self.tenures))
+        except Away as error:
+            log.warning("postgres_away", error=type(error).__name__)
+        else:
+            for partition in sorted(self.tenures.keys() - mine - self._leaving):
+                self._leaving.add(partition)
+                homes.start_soon(self._hand_over, partition)
+            self.settled.set()
+
+    async def _beat(self) -> set[int]:
+        """The partitions that should be ours."""
+        terms = self._terms
+        reply = await self._scripts.call("heartbeat", keys.WORKERS, terms.worker, terms.lease_ms * _DEAD_AFTER_LEASES)
+        known, live = reply[0], [name.decode() for name in reply[1:]]
+        if self._beaten and not known and self.tenures:
+            self._quiet_until = anyio.current_time() + terms.lease_ms / 1000
+            log.warning("redis_forgot_us", worker=terms.worker, partitions=len(self.tenures))
+        self._beaten = True
+        return {partition for partition, owner in shares(terms.partitions, live).items() if owner == terms.worker}
+
+    async def _renew(self) -> None:
+        if not self.tenures:
+            return
+        owned = list(self.tenures.values())
+        calls = [
+            ("take-lease", (keys.lease(tenure.partition), tenure.ownership.token, self._terms.lease_ms))
+            for tenure in owned
+        ]
+        replies = await self._scripts.call_many(calls)
+        recreated = []
+        for tenure, reply in zip(owned, replies, strict=True):
+            if isinstance(reply, Exception):
+                raise reply
+            if reply == b"held":
+                tenure.oust("another worker holds the lease")
+            elif reply == b"taken":
+                recreated.append(tenure)
+            else:
+                tenure.confirm_lease()
+        if recreated:
+            epochs = await self._ledger.epochs()
+            for tenure in recreated:
+                if epochs[tenure.partition] != tenure.epoch:
+                    tenure.oust("the partition has a newer epoch")
+                    await self._release(tenure)
+                else:
+                    tenure.confirm_lease()
+
+    async def _take(self, wanted: list[int], homes: anyio.abc.TaskGroup) -> None:
+        if not wanted or anyio.current_time() < self._quiet_until:
+            return
+        tokens = {partition: f"{self._terms.worker}:{secrets.token_hex(8)}" for partition in wanted}
+        replies = await self._scripts.call_many(
+            [("take-lease", (keys.lease(partition), tokens[partition], self._terms.lease_ms)) for partition in wanted]
+        )
+        free = [partition for partition, reply in zip(wanted, replies, strict=True) if reply == b"taken"]
+        if not free:
+            return
+        try:
+            epochs = await self._ledger.acquire(free, self._terms.worker)
+        except Away:
+            for partition in free:
+                await self._scripts.call("release-lease", keys.lease(partition), tokens[partition])
+            raise
+        for partition in free:
+            ownership = Ownership(partition=partition, epoch=epochs[partition], token=tokens[partition])
+            tenure = self.tenures[partition] = self._make_tenure(ownership)
+            homes.start_soon(self._live, tenure)
+        log.info("acquired", worker=self._terms.worker, partitions=free)
+
+    async def _live(self, tenure: Tenure) -> None:
+        try:
+            await tenure.run()
+        finally:
+            if self.tenures.get(tenure.partition) is tenure:
+                del self.tenures[tenure.partition]
+            self._leaving.discard(tenure.partition)
+
+    async def _hand_over(self, partition: int) -> None:
+        """To whom the shares now name: drain, then release, so that the next owner finds nothing half-done."""
+        tenure = self.tenures.get(partition)
+        if tenure is not None:
+            await tenure.drain(self._terms.drain_ms / 1000)
+            await self._release(tenure)
+
+    async def _release(self, tenure: Tenure) -> None:
+        try:
+            if not tenure.ousted:
+                await self._ledger.release({tenure.partition: tenure.epoch})
+            await self._scripts.call("release-lease", keys.lease(tenure.partition), tenure.ownership.token)
+        except (Unavailable, *Away) as error:
+            log.warning("release_failed", partition=tenure.partition, error=type(error).__name__)
+
+    async def _leave(self) -> None:
+        """No longer a worker: off the list, then everything drained and released at once."""
+        try:
+            await self._scripts.call("leave", keys.WORKERS, self._terms.worker)
+        except Unavailable:
+            log.warning("redis_away", partitions=len(self.tenures))
+        async with anyio.create_task_group() as farewell:
+            for partition in list(self.tenures):
+                farewell.start_soon(self._hand_over, partition)

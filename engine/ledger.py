@@ -1,0 +1,208 @@
+"""The ledger as the worker sees it: group-committed writes, coalesced reads, partition epochs. Postgres decides.
+
+Keeps I1 and I4 (a caller goes on only after its commit), I2 (every batch is fenced by epoch, stale partitions are left
+out), I8 (one commit for receipt, operations, journal and events). When Postgres is away, writes wait and are tried
+again until it is back or the partition is lost; a batch whose connection died in COMMIT is repeated and knows itself by
+`write_id`. Reading for clients is enquiry.py's.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+import anyio
+import orjson
+import psycopg
+import structlog
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from engine.coalescer import Coalescer
+from engine.decision import Step
+from engine.errors import Broken
+from engine.payment import Operation, Payment
+from engine.rows import entry_rows, operation_of, operation_row, payment_of, payment_row
+from engine.statement import statement
+
+log = structlog.get_logger()
+
+_LOADS_MAX = 500  # payments a load asks for at once: a screenful for the planner, milliseconds for Postgres
+_RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # Postgres away: soon at first, then once a second, which burns nothing
+
+Away = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, OSError)
+"""What psycopg raises when Postgres is away, as opposed to our own mistakes."""
+
+
+class Verdict(StrEnum):
+    COMMITTED = "committed"
+    STALE = "stale"  # the partition has a newer owner
+    CONFLICT = "conflict"  # the receipt is at another version than we thought
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """One payment's step, fenced by the epoch its partition was acquired with."""
+
+    step: Step
+    epoch: int
+    write_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What the ledger knows of a payment: unsettled and ever-sent operations in accept order, and one asked for."""
+
+    payment: Payment | None
+    operations: tuple[Operation, ...]
+    asked: Operation | None
+
+
+class Ledger:
+    """Run `run` for life; then commit and load from as many tasks as you like."""
+
+    def __init__(self, pool: AsyncConnectionPool, commit_batch_max: int) -> None:
+        self._pool = pool
+        self._commits: Coalescer[Write, Verdict] = Coalescer(self._commit_batch, commit_batch_max)
+        self._loads: Coalescer[tuple[str, str], Loaded] = Coalescer(self._load_batch, _LOADS_MAX)
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._commits.run)
+            tasks.start_soon(self._loads.run)
+
+    async def commit(self, step: Step, epoch: int) -> Verdict:
+        """Durable when it returns COMMITTED. Raises Broken when the ledger's constraints refuse the step."""
+        return await self._commits(Write(step=step, epoch=epoch, write_id=secrets.token_hex(8)))
+
+    async def load(self, payment: str, operation: str = "") -> Loaded:
+        """A payment and its operations; `operation` is looked up too, however old."""
+        return await self._loads((payment, operation))
+
+    async def acquire(self, partitions: Sequence[int], owner: str) -> dict[int, int]:
+        """Partition to its new epoch. Raises psycopg's errors when Postgres is away."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(
+                statement("acquire_partitions"), {"ids": list(partitions), "owner": owner}
+            )
+            return {row[0]: row[1] for row in await cursor.fetchall()}
+
+    async def release(self, epochs: dict[int, int]) -> None:
+        async with self._pool.connection() as connection:
+            await connection.execute(
+                statement("release_partitions"), {"ids": list(epochs), "epochs": list(epochs.values())}
+            )
+
+    async def epochs(self) -> dict[int, int]:
+        """The current epoch of every partition."""
+        async with self._pool.connection() as connection:
+            return {row[0]: row[1] for row in await (await connection.execute(statement("epochs"))).fetchall()}
+
+    async def due(
+        self, partitions: Sequence[int], now: datetime, *, everything: bool, limit: int
+    ) -> list[tuple[int, str]]:
+        """Partition and payment of unsettled operations that are due, or of any."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(
+                statement("unsettled"),
+                {"partitions": list(partitions), "now": now, "everything": everything, "limit": limit},
+            )
+            return [(row[0], row[1]) for row in await cursor.fetchall()]
+
+    async def _commit_batch(self, writes: Sequence[Write]) -> list[Verdict | Exception]:
+        try:
+            return list(await self._persist(writes))
+        except psycopg.Error as error:
+            if len(writes) == 1:
+                return [Broken(f"the ledger refused {writes[0].step.payment.id}: {error}")]
+        # One row that breaks a constraint must not hold up everybody else's.
+        log.error("commit_refused", payments=len(writes))
+        verdicts: list[Verdict | Exception] = []
+        for write in writes:
+            verdicts += await self._commit_batch([write])
+        return verdicts
+
+    async def _persist(self, writes: Sequence[Write]) -> list[Verdict]:
+        """Try until Postgres has said something about the batch."""
+        newest: dict[int, int] = {}
+        for write in writes:
+            partition = write.step.payment.partition
+            newest[partition] = max(write.epoch, newest.get(partition, 0))
+        current = [write for write in writes if write.epoch == newest[write.step.payment.partition]]
+        batch = _batch_json(current, newest)
+        tries = 0
+        while True:
+            try:
+                async with self._pool.connection() as connection:
+                    cursor = await connection.execute(statement("commit"), {"batch": batch}, prepare=True)
+                    refused = {row[0]: Verdict(row[1]) for row in await cursor.fetchall()}
+                return [
+                    refused.get(write.step.payment.id, Verdict.COMMITTED)
+                    if write.epoch == newest[write.step.payment.partition]
+                    else Verdict.STALE
+                    for write in writes
+                ]
+            except Away as error:
+                log.warning("postgres_away", waiting=len(writes), error=type(error).__name__)
+                await anyio.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
+                tries += 1
+
+    async def _load_batch(self, wanted: Sequence[tuple[str, str]]) -> list[Loaded]:
+        tries = 0
+        while True:
+            try:
+                return await self._load_once(wanted)
+            except Away as error:
+                log.warning("postgres_away", waiting=len(wanted), error=type(error).__name__)
+                await anyio.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
+                tries += 1
+
+    async def _load_once(self, wanted: Sequence[tuple[str, str]]) -> list[Loaded]:
+        ids = list({payment for payment, _ in wanted})
+        async with self._pool.connection() as connection:
+            cursor = connection.cursor(row_factory=dict_row)
+            await cursor.execute(statement("payments_by_id"), {"ids": ids})
+            payments = {row["id"]: payment_of(row) for row in await cursor.fetchall()}
+            await cursor.execute(
+                statement("operations_of_payments"),
+                {"payments": ids, "ids": [operation for _, operation in wanted if operation]},
+            )
+            operations = [operation_of(row) for row in await cursor.fetchall()]
+        operations.sort(key=lambda operation: (operation.accept_order, operation.created_at))
+        by_payment: dict[str, list[Operation]] = {}
+        for operation in operations:
+            by_payment.setdefault(operation.payment, []).append(operation)
+        by_id = {operation.id: operation for operation in operations}
+        return [
+            Loaded(
+                payment=payments.get(payment),
+                operations=tuple(by_payment.get(payment, ())),
+                asked=by_id.get(operation),
+            )
+            for payment, operation in wanted
+        ]
+
+
+def _batch_json(writes: Sequence[Write], fences: dict[int, int]) -> str:
+    """The argument of ledger_commit, payments sorted by id (the order in which locks are taken)."""
+    writes = sorted(writes, key=lambda write: write.step.payment.id)
+    opened: list[dict[str, object]] = []
+    changed: list[dict[str, object]] = []
+    operations: list[dict[str, object]] = []
+    entries: list[dict[str, object]] = []
+    for write in writes:
+        step = write.step
+        (opened if step.opened else changed).append(payment_row(step, write.write_id))
+        operations += [operation_row(operation) for operation in step.operations]
+        entries += entry_rows(step)
+    batch = {
+        "fences": [{"id": partition, "epoch": epoch} for partition, epoch in fences.items()],
+        "opened": opened,
+        "changed": changed,
+        "operations": operations,
+        "entries": entries,
+    }
+    return orjson.dumps(batch).decode()

@@ -1,0 +1,22 @@
+-- accept-3: make a request accepted work, once. Keeps I6 (same key, same operation), I10 (refused before acceptance)
+-- and I12 (nothing is trimmed to make room).
+-- KEYS  1 idempotency record (string)  2 open operations of the payment (hash)  3 command stream of the partition
+-- ARGV  1 operation id  2 record  3 snapshot  4 backlog limit  5 open operations limit  6.. fields of the entry
+-- Returns {"accepted", entry id} | {"known", record} | {"full", backlog} | {"busy", open operations}
+-- Atomic, because a record without its entry would be a promise nobody keeps, and an entry without its record twice the
+-- work. The record is looked up first: a replay is answered at full backlog too.
+local known = redis.call('GET', KEYS[1])
+if known then
+    return {'known', known}
+end
+local backlog = redis.call('XLEN', KEYS[3])
+if backlog >= tonumber(ARGV[4]) then
+    return {'full', backlog}
+end
+local open = redis.call('HLEN', KEYS[2])
+if open >= tonumber(ARGV[5]) then
+    return {'busy', open}
+end
+redis.call('SET', KEYS[1], ARGV[2])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+return {'accepted', redis.call('XADD', KEYS[3], '*', unpack(ARGV, 6))}

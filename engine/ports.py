@@ -1,0 +1,59 @@
+"""What the engine asks of the world outside it: a connector to a bank, a clock.
+
+Implemented in bank/ (connectors) and ops/assembly.py (clock). A connector translates and classifies; it never retries,
+never decides about the payment and never logs a card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from engine.money import Money
+from engine.outcome import Answer
+from engine.payment import Card, Verb
+
+Clock = Callable[[], datetime]
+"""Now, in UTC. Injected, so that tests own time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a connector can do; the edge refuses the rest before anything is accepted."""
+
+    methods: frozenset[str]
+    currencies: frozenset[str]
+    verbs: frozenset[Verb]
+    partial_amounts: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One committed attempt at the bank.
+
+    `reference` is the bank's id of what is captured, voided (authorization) or refunded (capture); None to authorize.
+    Nothing may be written to the socket after `send_by`, and the call is given up at `deadline`.
+    """
+
+    bank_key: str
+    verb: Verb
+    money: Money
+    card: Card | None
+    reference: str | None
+    send_by: datetime
+    deadline: datetime
+    traceparent: str | None
+
+
+class Connector(Protocol):
+    """The way to one bank. `ask` returns an Answer and raises only for bugs."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def ask(self, ask: Ask) -> Answer: ...

@@ -1,0 +1,76 @@
+"""The reader: waits at the doorbell and hands new entries of owned partitions to their tenures.
+
+Reads no more than a tenure can hold, so memory is bounded (I10: what is not read waits in the stream, never shed).
+Every second it looks at all partitions without being rung for, so a lost doorbell costs a second and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import anyio
+import structlog
+
+from engine.errors import Unavailable
+from engine.stream import CommandStreams, LeaseLost
+from engine.tenure import Tenure
+
+log = structlog.get_logger()
+
+_BLOCK_MS = 500
+_AWAY_S = 0.5
+_FULL_S = 0.005  # all partitions at their limit: look again when some commits have passed
+_IDLE_S = 0.05  # nothing owned yet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadLimits:
+    """Entries per read, and entries a tenure may hold."""
+
+    batch_entries: int
+    in_hand_max: int
+
+
+class Reader:
+    """One per worker, for all its partitions."""
+
+    def __init__(self, streams: CommandStreams, tenures: Mapping[int, Tenure], limits: ReadLimits) -> None:
+        self._streams, self._tenures, self._limits = streams, tenures, limits
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self.run_once()
+            except Unavailable:
+                log.warning("redis_away", partitions=len(self._tenures))
+                await anyio.sleep(_AWAY_S)
+
+    async def run_once(self) -> None:
+        """Wait for news, then read it."""
+        willing = [tenure for tenure in self._tenures.values() if tenure.reading]
+        roomy = {tenure.partition: tenure for tenure in willing if tenure.in_hand < self._limits.in_hand_max}
+        if not roomy:
+            return await anyio.sleep(_FULL_S if willing else _IDLE_S)
+        rung = await self._streams.doorbell({partition: tenure.seen for partition, tenure in roomy.items()}, _BLOCK_MS)
+        await self._read([roomy[partition] for partition in rung or roomy])
+
+    async def _read(self, tenures: list[Tenure]) -> None:
+        limits = self._limits
+        replies = await self._streams.read(
+            [
+                (
+                    tenure.partition,
+                    tenure.ownership.token,
+                    max(min(limits.batch_entries, limits.in_hand_max - tenure.in_hand), 1),
+                )
+                for tenure in tenures
+            ]
+        )
+        for tenure, reply in zip(tenures, replies, strict=True):
+            if isinstance(reply, LeaseLost):
+                tenure.doubt_lease()
+            elif isinstance(reply, Exception):
+                raise reply
+            elif tenure.reading:
+                tenure.take_in(reply)

@@ -1,0 +1,136 @@
+"""The public face of a payment: the payment object of API.md, events, and the responses that are stored for ever.
+
+Rendered in one place, by worker and edge alike, so that a GET, a webhook and a replay never disagree. Field order is
+fixed; timestamps are RFC 3339 in UTC.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from engine.journal import Entry
+from engine.payment import Failure, Operation, Payment, Status
+from engine.problem import render as render_problem
+from engine.wire import method_to_json
+
+_OPTIONS = orjson.OPT_UTC_Z
+_DOUBTFUL = frozenset({Status.IN_DOUBT, Status.REVIEW})
+
+
+def payment_document(payment: Payment, operation: Operation) -> dict[str, object]:
+    """The payment object; `operation` is the one it shows as its latest."""
+    terms, bank, at = payment.terms, payment.bank, payment.at
+    return {
+        "object": "payment",
+        "id": payment.id,
+        "status": payment.state,
+        "in_doubt": operation.status in _DOUBTFUL,
+        "amount": terms.money.amount,
+        "amount_captured": payment.amount_captured,
+        "amount_refunded": payment.amount_refunded,
+        "currency": terms.money.currency,
+        "order_id": terms.order_id,
+        "customer_id": terms.customer_id,
+        "description": terms.description,
+        "metadata": terms.metadata,
+        "payment_method": method_to_json(terms.method),
+        "connector": terms.connector,
+        "bank": {
+            "authorization_id": bank.authorization_id,
+            "capture_id": bank.capture_id,
+            "void_id": bank.void_id,
+            "refund_id": bank.refund_id,
+            "auth_code": bank.auth_code,
+        },
+        "operation": {
+            "id": operation.id,
+            "verb": operation.verb,
+            "status": operation.status,
+            "attempts": operation.attempts,
+            "next_attempt_at": operation.next_attempt_at,
+        },
+        "failure": failure_document(payment.failure),
+        "next_action": None,
+        "sequence": payment.sequence,
+        "created_at": at.created_at,
+        "authorized_at": at.authorized_at,
+        "captured_at": at.captured_at,
+        "voided_at": at.voided_at,
+        "refunded_at": at.refunded_at,
+        "declined_at": at.declined_at,
+        "failed_at": at.failed_at,
+        "expired_at": at.expired_at,
+        "expires_at": at.expires_at,
+    }
+
+
+def failure_document(failure: Failure | None) -> dict[str, object] | None:
+    if failure is None:
+        return None
+    return {"code": failure.code, "message": failure.message, "decline_code": failure.decline_code}
+
+
+def operation_document(operation: Operation) -> dict[str, object]:
+    """The operation object of GET /v1/operations."""
+    return {
+        "object": "operation",
+        "id": operation.id,
+        "payment_id": operation.payment,
+        "verb": operation.verb,
+        "status": operation.status,
+        "in_doubt": operation.status in _DOUBTFUL,
+        "amount": operation.amount,
+        "idempotency_key": operation.key if operation.parent is None else None,
+        "attempts": operation.attempts,
+        "first_sent_at": operation.first_sent_at,
+        "next_attempt_at": operation.next_attempt_at,
+        "failure": failure_document(operation.failure),
+        "response_status": operation.response_status,
+        "created_at": operation.created_at,
+        "settled_at": operation.settled_at,
+    }
+
+
+def render(document: object) -> bytes:
+    """JSON bytes of a document, timestamps in UTC with Z."""
+    return orjson.dumps(document, option=_OPTIONS)
+
+
+def render_payment(payment: Payment, operation: Operation) -> bytes:
+    return render(payment_document(payment, operation))
+
+
+def render_event(entry: Entry, payment_body: bytes) -> str:
+    """The event body of one journal row: type, timestamp, the payment after it, and its sequence."""
+    head = orjson.dumps({"type": f"payment.{entry.event}", "timestamp": entry.at}, option=_OPTIONS)
+    return f'{head[:-1].decode()},"data":{payment_body.decode()},"sequence":{entry.sequence}}}'
+
+
+def render_failure(payment: Payment, operation: Operation, failure: Failure) -> bytes:
+    """The stored problem of an operation that the bank refused (402) or that came too late (409)."""
+    extra: dict[str, object] = {"operation_id": operation.id, "payment_id": payment.id, "payment_status": payment.state}
+    if failure.decline_code is not None:
+        extra["decline_code"] = failure.decline_code
+    return render_problem(
+        failure.code,
+        failure.message,
+        request_id=operation.request_id,
+        instance=f"/v1/payments/{payment.id}",
+        extra=extra,
+    )
+
+
+def render_refusal(payment: Payment, operation: Operation) -> bytes:
+    """The stored 409 of the transition table: names the state and the operation that led there."""
+    return render_problem(
+        "transition_not_allowed",
+        f"A payment that is {payment.state} cannot be the subject of {operation.verb}.",
+        request_id=operation.request_id,
+        instance=f"/v1/payments/{payment.id}",
+        extra={
+            "operation_id": operation.id,
+            "payment_id": payment.id,
+            "payment_status": payment.state,
+            "winning_operation": payment.operation_id,
+        },
+    )

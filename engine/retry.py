@@ -1,0 +1,48 @@
+"""When an unanswered attempt is made again: how soon, how often, and when it is too late (I7).
+
+Full jitter (a uniform draw below an exponentially growing bound), so that a bank that comes back is not met by
+everybody at once. A few tries in hand, then parked with a persisted time, then, when the bank may have forgotten the
+key, review.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The engine's patience. Each value's unit is its type; reasons and extremes stand in ops/settings.py."""
+
+    send_window: timedelta  # from the commit of an attempt to its last possible socket write
+    attempt_timeout: timedelta  # above the bank's worst latency: attempts must never overlap there
+    attempts_in_hand: int
+    attempts_max: int
+    retry_base: timedelta
+    retry_cap: timedelta
+    park_base: timedelta
+    park_cap: timedelta
+    bank_key_life: timedelta  # from the first send; below the bank's own 24 h
+
+    def backoff(self, attempts: int, draw: random.Random) -> timedelta:
+        """How long to wait in hand after this many attempts."""
+        return _jitter(self.retry_base, self.retry_cap, attempts - 1, draw)
+
+    def parking(self, attempts: int, draw: random.Random) -> timedelta:
+        """How long to park after this many attempts; at least the base, a parked row costs a sweep."""
+        rounds = max(attempts // self.attempts_in_hand - 1, 0)
+        return self.park_base + _jitter(self.park_base, self.park_cap, rounds, draw)
+
+    def stays_in_hand(self, attempts: int) -> bool:
+        return attempts % self.attempts_in_hand != 0
+
+    def spent(self, attempts: int, first_sent_at: datetime | None, now: datetime) -> bool:
+        """Whether asking again with the same key is no longer safe, or no longer sensible."""
+        return attempts >= self.attempts_max or (first_sent_at is not None and now - first_sent_at > self.bank_key_life)
+
+
+def _jitter(base: timedelta, cap: timedelta, doublings: int, draw: random.Random) -> timedelta:
+    bound = min(base * (1 << min(doublings, 30)), cap)
+    return bound * draw.random()

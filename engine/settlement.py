@@ -1,0 +1,107 @@
+"""Settlement: once an answer is committed, take the work off Redis and wake who waits (I4). Coalesced per worker.
+
+Also acks what is journaled but not answered, and buries what cannot be handled. Redis away: tried again until it is
+back; everything here may be repeated, and what was lost with Redis is rebuilt from the ledger when somebody asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anyio
+import structlog
+
+from engine import keys
+from engine.coalescer import Coalescer
+from engine.errors import Unavailable
+from engine.failpoint import Failpoints
+from engine.scripts import Call, Scripts
+
+log = structlog.get_logger()
+
+_BATCH_MAX = 500
+_RETRY_S = 0.5  # Redis away: twice a second finds it soon enough
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """An operation with its answer: the record to store, the entries to acknowledge, the edges to wake."""
+
+    partition: int
+    payment: str
+    operation: str
+    record: bytes
+    entries: tuple[str, ...]
+    reply_to: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journaled:
+    """Entries whose operation is safe in the ledger and not answered yet."""
+
+    partition: int
+    entries: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buried:
+    """An entry given up, with the fields of its dead letter."""
+
+    partition: int
+    entry: str
+    fields: tuple[str | bytes, ...]
+
+
+class Settlement:
+    """Run `run` for life, then call with what is done. Returns when Redis has it."""
+
+    def __init__(self, scripts: Scripts, record_ttl_ms: int, failpoints: Failpoints) -> None:
+        self._scripts, self._record_ttl_ms, self._failpoints = scripts, record_ttl_ms, failpoints
+        self._done: Coalescer[Settled | Journaled | Buried, None] = Coalescer(self._carry_out, _BATCH_MAX)
+
+    async def run(self) -> None:
+        await self._done.run()
+
+    async def __call__(self, done: Settled | Journaled | Buried) -> None:
+        await self._done(done)
+
+    async def _carry_out(self, batch: Sequence[Settled | Journaled | Buried]) -> list[Exception | None]:
+        self._failpoints("before-settle")
+        calls = [self._call(done) for done in batch]
+        awake: dict[str, list[str]] = {}
+        for done in batch:
+            if isinstance(done, Settled):
+                for edge in done.reply_to:
+                    awake.setdefault(edge, []).append(done.operation)
+        messages = [(keys.reply(edge), " ".join(operations).encode()) for edge, operations in awake.items()]
+        while True:
+            try:
+                replies = await self._scripts.call_many(calls, messages)
+            except Unavailable as error:
+                replies = [error]
+            if not any(isinstance(reply, Unavailable) for reply in replies):
+                break
+            log.warning("redis_away", waiting=len(batch))
+            await anyio.sleep(_RETRY_S)
+        self._failpoints("after-settle")
+        return [reply if isinstance(reply, Exception) else None for reply in replies]
+
+    def _call(self, done: Settled | Journaled | Buried) -> Call:
+        stream = keys.commands(done.partition)
+        match done:
+            case Settled():
+                return "settle", (
+                    stream,
+                    keys.open_operations(done.partition, done.payment),
+                    keys.record(done.partition, done.operation),
+                    keys.GROUP,
+                    done.operation,
+                    done.record,
+                    self._record_ttl_ms,
+                    *done.entries,
+                )
+            case Journaled():
+                return "ack", (stream, keys.GROUP, *done.entries)
+            case Buried():
+                return "bury", (stream, keys.dead(done.partition), keys.GROUP, done.entry, *done.fields)

@@ -1,0 +1,2 @@
+-- Everything a worker's actors want to write; rows come back only for what was not written (0002_commit.sql).
+SELECT payment_id, verdict FROM ledger_commit(%(batch)s::json)

@@ -1,0 +1,2 @@
+-- Operations by id.
+SELECT * FROM operations WHERE id = ANY(%(ids)s)

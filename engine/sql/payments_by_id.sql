@@ -1,0 +1,2 @@
+-- Receipts by id.
+SELECT * FROM payments WHERE id = ANY(%(ids)s)

@@ -1,0 +1,46 @@
+"""The sweeper: what the schedule makes due in the ledger goes straight into its actor's mailbox. No stream entry.
+
+Runs in the owner, for its own partitions: parked retries and operations in doubt whose `next_attempt_at` has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import anyio
+import structlog
+
+from engine.ledger import Away, Ledger
+from engine.ports import Clock
+from engine.tenure import Tenure
+
+log = structlog.get_logger()
+
+_DUE_MAX = 1000  # payments a sweep revives; the rest at the next one
+
+
+class Sweeper:
+    """Looks every `sweep_ms`."""
+
+    def __init__(self, ledger: Ledger, tenures: Mapping[int, Tenure], clock: Clock, sweep_ms: int) -> None:
+        self._ledger, self._tenures, self._clock, self._sweep_s = ledger, tenures, clock, sweep_ms / 1000
+
+    async def run(self) -> None:
+        while True:
+            await anyio.sleep(self._sweep_s)
+            await self.run_once()
+
+    async def run_once(self) -> None:
+        """One look at all owned partitions."""
+        reading = [partition for partition, tenure in self._tenures.items() if tenure.reading]
+        if not reading:
+            return
+        try:
+            due = await self._ledger.due(reading, self._clock(), everything=False, limit=_DUE_MAX)
+        except Away as error:
+            log.warning("postgres_away", error=type(error).__name__)
+            return
+        for partition, payment in due:
+            tenure = self._tenures.get(partition)
+            if tenure is not None and tenure.reading:
+                tenure.resume(payment)

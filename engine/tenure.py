@@ -1,0 +1,154 @@
+"""A tenure: one period in which this worker owns one partition, and the actors that live in it (I2).
+
+It begins with a lease and a new epoch, takes over what the owner before left (in the ledger and in the stream), then
+takes in new entries. It ends drained, or ousted: then everything stops where it is and the next owner takes over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import anyio
+import structlog
+
+from engine.actor import Actor, Delivery, Tools
+from engine.errors import Broken
+from engine.settlement import Buried
+from engine.stream import CommandStreams, LeaseLost, StreamEntry
+from engine.wire import decode_command
+
+log = structlog.get_logger()
+
+_RESUME_MAX = 100_000  # unsettled payments of one partition at take-over: a bound for memory, far above any backlog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ownership:
+    """What proves that the partition is ours: the lease's token in Redis, the epoch in Postgres."""
+
+    partition: int
+    epoch: int
+    token: str
+
+
+class Tenure:
+    """Run `run` for as long as the partition is owned."""
+
+    def __init__(self, ownership: Ownership, tools: Tools, streams: CommandStreams) -> None:
+        self.ownership = ownership
+        self._tools, self._streams = tools, streams
+        self._actors: dict[str, Actor] = {}
+        self._tasks = anyio.create_task_group()
+        self._closed = anyio.Event()
+        self._idle = anyio.Event()
+        self._taken_over = False
+        self._draining = False
+        self.reading = False  # whether new entries may be read
+        self.ousted = False
+        self.in_hand = 0  # entries delivered and not yet acknowledged
+        self.seen = "0-0"  # the last entry read, for the doorbell
+
+    @property
+    def partition(self) -> int:
+        return self.ownership.partition
+
+    @property
+    def epoch(self) -> int:
+        return self.ownership.epoch
+
+    async def run(self) -> None:
+        try:
+            async with self._tasks:
+                await self._take_over()
+                self._taken_over = True
+                self.confirm_lease()
+                await self._closed.wait()
+        finally:
+            self.reading = False
+            self._idle.set()
+
+    async def _take_over(self) -> None:
+        """First what the ledger knows as unfinished, then what was read and not acknowledged; only then new entries."""
+        tools, partition = self._tools, self.partition
+        due = await tools.ledger.due([partition], tools.clock(), everything=True, limit=_RESUME_MAX)
+        for _, payment in due:
+            self.resume(payment)
+        try:
+            claimed = await self._streams.claim(partition, self.ownership.token)
+        except LeaseLost:
+            return self.oust("the lease was lost while taking over")
+        self.take_in(claimed)
+        if due or claimed:
+            log.info("took_over", partition=partition, unsettled=len(due), pending=len(claimed))
+
+    def take_in(self, entries: list[StreamEntry]) -> None:
+        """Hand entries to their payments' actors, in order. Unreadable ones are buried."""
+        for entry in entries:
+            self.in_hand += 1
+            self.seen = entry.id
+            try:
+                command = decode_command(entry.fields)
+                if self._tools.partition_of(command.payment) != self.partition:
+                    raise Broken(f"entry of {command.payment} is in the wrong partition")
+            except Broken as error:
+                self._tasks.start_soon(self._bury, entry, str(error))
+                continue
+            self._deliver(command.payment, Delivery(command=command, entry=entry.id, first=entry.first))
+
+    def resume(self, payment: str) -> None:
+        """Let the payment's actor look at what is unsettled in the ledger."""
+        if payment not in self._actors:
+            self._deliver(payment, Delivery(command=None, entry=None, first=False))
+
+    def release(self, entries: int) -> None:
+        """So many entries are acknowledged."""
+        self.in_hand -= entries
+
+    def finished(self, payment: str) -> None:
+        """The payment's actor has nothing left to do."""
+        del self._actors[payment]
+        if not self._actors:
+            self._idle.set()
+
+    def doubt_lease(self) -> None:
+        """A read was refused: the lease has lapsed or passed on. The keeper finds out which; until then, no reading."""
+        self.reading = False
+
+    def confirm_lease(self) -> None:
+        """The keeper holds the lease (again)."""
+        self.reading = self._taken_over and not self._closed.is_set() and not self._draining
+
+    def oust(self, why: str) -> None:
+        """Somebody else owns the partition now: stop everything, touch nothing."""
+        if not self.ousted:
+            self.ousted = True
+            self.reading = False
+            log.warning("ousted", partition=self.partition, epoch=self.ownership.epoch, why=why)
+            self._closed.set()
+            self._tasks.cancel_scope.cancel()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Read no more, let the actors finish, then end. What is not finished in time is left to the next owner."""
+        self._draining, self.reading = True, False
+        with anyio.move_on_after(timeout_s):
+            while self._actors and not self._closed.is_set():
+                self._idle = anyio.Event()
+                await self._idle.wait()
+        self._closed.set()
+        self._tasks.cancel_scope.cancel()
+
+    def _deliver(self, payment: str, delivery: Delivery) -> None:
+        actor = self._actors.get(payment)
+        if actor is None:
+            actor = self._actors[payment] = Actor(payment, self, self._tools)
+            actor.mailbox.append(delivery)
+            self._tasks.start_soon(actor.run)
+        else:
+            actor.mailbox.append(delivery)
+
+    async def _bury(self, entry: StreamEntry, reason: str) -> None:
+        log.error("dead_letter", partition=self.partition, entry=entry.id, reason=reason)
+        self._tools.meters.dead.labels("unreadable").inc()
+        fields: tuple[str | bytes, ...] = ("reason", reason, "entry", entry.id)
+        await self._tools.settlement(Buried(partition=self.partition, entry=entry.id, fields=fields))
+        self.release(1)

@@ -1,0 +1,210 @@
+"""The one place where bytes from Redis become records and records become bytes. orjson, versioned.
+
+Three shapes: the command in a stream entry, the idempotency record, and the public snapshot in a payment's `open` hash.
+Card data travels only inside `sealed` (I9). Anything unreadable raises Broken: the reader dead-letters it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from engine.errors import Broken
+from engine.money import Money
+from engine.payment import MaskedCard, Terms, Verb
+
+VERSION = b"1"
+_SEQUENCE_SPAN = 1_000_000  # entries of one millisecond; keeps accept_order within a bigint until the year 2262
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One accepted request on its way to the payment's actor. `terms` and `sealed` come with an authorize only."""
+
+    operation: str
+    payment: str
+    verb: Verb
+    merchant: str
+    key: str
+    amount: int | None  # None: the full amount
+    terms: Terms | None
+    sealed: str | None
+    sale: bool
+    fingerprint: Mapping[str, str]
+    request_id: str
+    traceparent: str | None
+    reply_to: str | None  # the edge where somebody waits
+    accepted_at: datetime
+
+
+def encode_command(command: Command) -> list[bytes | str]:
+    """Fields and values of the stream entry, flat, readable with redis-cli. Card data only sealed."""
+    terms = command.terms
+    body: dict[str, object] = {
+        "merchant": command.merchant,
+        "key": command.key,
+        "amount": command.amount,
+        "sealed": command.sealed,
+        "sale": command.sale,
+        "fingerprint": command.fingerprint,
+        "request_id": command.request_id,
+        "traceparent": command.traceparent,
+        "reply_to": command.reply_to,
+        "accepted_at": command.accepted_at,
+        "terms": None if terms is None else terms_to_json(terms),
+    }
+    return [
+        "v",
+        VERSION,
+        "operation",
+        command.operation,
+        "payment",
+        command.payment,
+        "verb",
+        command.verb.value,
+        "body",
+        orjson.dumps(body),
+    ]
+
+
+def decode_command(fields: Mapping[bytes, bytes]) -> Command:
+    """The command in an entry's fields. Raises Broken for anything that is not exactly one."""
+    try:
+        if fields[b"v"] != VERSION:
+            raise Broken(f"entry of version {fields[b'v'][:16]!r}, this worker reads {VERSION!r}")
+        body = orjson.loads(fields[b"body"])
+        terms = body["terms"]
+        return Command(
+            operation=fields[b"operation"].decode(),
+            payment=fields[b"payment"].decode(),
+            verb=Verb(fields[b"verb"].decode()),
+            merchant=body["merchant"],
+            key=body["key"],
+            amount=body["amount"],
+            terms=None if terms is None else terms_from_json(body["merchant"], terms),
+            sealed=body["sealed"],
+            sale=body["sale"],
+            fingerprint=body["fingerprint"],
+            request_id=body["request_id"],
+            traceparent=body["traceparent"],
+            reply_to=body["reply_to"],
+            accepted_at=datetime.fromisoformat(body["accepted_at"]),
+        )
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise Broken(f"unreadable entry: {type(error).__name__} at {str(error)[:80]!r}") from error
+
+
+def terms_to_json(terms: Terms) -> dict[str, object]:
+    return {
+        "amount": terms.money.amount,
+        "currency": terms.money.currency,
+        "order_id": terms.order_id,
+        "customer_id": terms.customer_id,
+        "description": terms.description,
+        "metadata": terms.metadata,
+        "method": method_to_json(terms.method),
+        "connector": terms.connector,
+        "webhook_url": terms.webhook_url,
+    }
+
+
+def terms_from_json(merchant: str, row: Mapping[str, Any]) -> Terms:
+    return Terms(
+        merchant=merchant,
+        money=Money(amount=row["amount"], currency=row["currency"]),
+        order_id=row["order_id"],
+        customer_id=row["customer_id"],
+        description=row["description"],
+        metadata=row["metadata"],
+        method=MaskedCard(**row["method"]),
+        connector=row["connector"],
+        webhook_url=row["webhook_url"],
+    )
+
+
+def method_to_json(method: MaskedCard) -> dict[str, object]:
+    return {
+        "type": method.type,
+        "brand": method.brand,
+        "last4": method.last4,
+        "expiry_month": method.expiry_month,
+        "expiry_year": method.expiry_year,
+    }
+
+
+def accept_order(entry_id: str) -> int:
+    """A stream entry's id `ms-seq` as one integer that sorts the same way."""
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds) * _SEQUENCE_SPAN + min(int(sequence), _SEQUENCE_SPAN - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """The idempotency record of one operation. Settled once it holds a response; then never changed (I6)."""
+
+    fingerprint: Mapping[str, str]
+    status: int | None = None
+    body: bytes | None = None
+
+    @property
+    def settled(self) -> bool:
+        return self.status is not None
+
+
+def encode_record(record: Record) -> bytes:
+    return orjson.dumps(
+        {
+            "v": 1,
+            "fingerprint": record.fingerprint,
+            "status": record.status,
+            "body": None if record.body is None else record.body.decode(),
+        }
+    )
+
+
+def decode_record(data: bytes) -> Record:
+    """Raises Broken when the bytes are no record of ours."""
+    try:
+        row = orjson.loads(data)
+        body = row["body"]
+        return Record(
+            fingerprint=row["fingerprint"], status=row["status"], body=None if body is None else body.encode()
+        )
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise Broken("unreadable idempotency record") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One accepted, unsettled operation as GET may show it before the ledger knows it. `body` is the public payment."""
+
+    operation: str
+    verb: Verb
+    merchant: str
+    accepted_at: datetime
+    body: bytes
+
+
+def encode_snapshot(snapshot: Snapshot) -> bytes:
+    head = {"verb": snapshot.verb, "merchant": snapshot.merchant, "accepted_at": snapshot.accepted_at}
+    return orjson.dumps(head) + b"\n" + snapshot.body
+
+
+def decode_snapshot(operation: str, data: bytes) -> Snapshot:
+    """Raises Broken when the bytes are no snapshot of ours."""
+    try:
+        head_bytes, _, body = data.partition(b"\n")
+        head = orjson.loads(head_bytes)
+        return Snapshot(
+            operation=operation,
+            verb=Verb(head["verb"]),
+            merchant=head["merchant"],
+            accepted_at=datetime.fromisoformat(head["accepted_at"]),
+            body=body,
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise Broken("unreadable open entry") from error

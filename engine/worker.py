@@ -1,0 +1,76 @@
+"""The worker: keeper, ledger, settlement, actors, sweeper and reader, nested in the order in which they must stop.
+
+Intake stops first, actors finish what they hold, what they finished reaches ledger and Redis, and only then do the
+leases go (I2). A soft stop drains; a kill leaves entries pending for the next owner, which is the same as any crash.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import anyio
+
+from engine.actor import Tools
+from engine.lease import LeaseKeeper, LeaseTerms
+from engine.ledger import Ledger
+from engine.meters import Meters
+from engine.reader import Reader, ReadLimits
+from engine.scripts import Scripts
+from engine.settlement import Settlement
+from engine.stream import CommandStreams
+from engine.sweeper import Sweeper
+from engine.tenure import Ownership, Tenure
+
+_METER_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLimits:
+    """What bounds a worker: see ops/settings.py for reasons."""
+
+    lease: LeaseTerms
+    read: ReadLimits
+    sweep_ms: int
+
+
+class Worker:
+    """Run `run` until `stop` is called."""
+
+    def __init__(self, limits: WorkerLimits, tools: Tools, streams: CommandStreams, scripts: Scripts) -> None:
+        self._ledger: Ledger = tools.ledger
+        self._settlement: Settlement = tools.settlement
+        self._meters: Meters = tools.meters
+
+        def make_tenure(ownership: Ownership) -> Tenure:
+            return Tenure(ownership, tools, streams)
+
+        self.keeper = LeaseKeeper(limits.lease, scripts, tools.ledger, make_tenure)
+        self._reader = Reader(streams, self.keeper.tenures, limits.read)
+        self._sweeper = Sweeper(tools.ledger, self.keeper.tenures, tools.clock, limits.sweep_ms)
+        self._stop = anyio.Event()
+
+    def stop(self) -> None:
+        """Drain and end."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as stores:  # outermost: what actors finish must still be written
+            stores.start_soon(self._ledger.run)
+            stores.start_soon(self._settlement.run)
+            async with anyio.create_task_group() as owner:  # ends when the tenures are drained and the leases released
+                owner.start_soon(self.keeper.run)
+                async with anyio.create_task_group() as intake:
+                    intake.start_soon(self._reader.run)
+                    intake.start_soon(self._sweeper.run)
+                    intake.start_soon(self._measure)
+                    await self._stop.wait()
+                    intake.cancel_scope.cancel()
+                self.keeper.stop()
+            stores.cancel_scope.cancel()
+
+    async def _measure(self) -> None:
+        while True:
+            tenures = self.keeper.tenures.values()
+            self._meters.partitions.set(len(tenures))
+            self._meters.in_hand.set(sum(tenure.in_hand for tenure in tenures))
+            await anyio.sleep(_METER_S)

@@ -1,0 +1,1 @@
+"""Running it: the only folder that knows all the others."""

@@ -1,0 +1,188 @@
+"""The composition root: settings in, running processes out. The object graph of edge and worker, about a screen.
+
+Shutdown order is indentation: the server stops taking requests first, the stores close last.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import anyio
+import structlog
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from bank.ficmart import FicmartBank
+from bank.instant import InstantBank
+from edge.app import create_app
+from edge.authentication import KeyRing
+from edge.server import configuration
+from engine.actor import Tools
+from engine.archive import Archive
+from engine.decision import Decider
+from engine.enquiry import Enquiry
+from engine.errors import Unavailable
+from engine.failpoint import Failpoints
+from engine.fingerprint import Fingerprinter
+from engine.front import AcceptLimits, Front
+from engine.identity import partition_of
+from engine.intake import Intake, IntakeTools
+from engine.journal import Journal
+from engine.lease import LeaseTerms
+from engine.ledger import Ledger
+from engine.meters import Meters
+from engine.ports import Connector
+from engine.reader import ReadLimits
+from engine.retry import Policy
+from engine.scripts import Scripts
+from engine.settlement import Settlement
+from engine.stream import CommandStreams
+from engine.vault import Vault
+from engine.wakeup import Wakeups
+from engine.worker import Worker, WorkerLimits
+from ops.health import health_app
+from ops.logs import configure_logs
+from ops.serving import Server, bind, share, until_signalled
+from ops.settings import Settings
+from ops.stores import open_stores
+
+log = structlog.get_logger()
+
+
+def now() -> datetime:
+    """The clock of the real world."""
+    return datetime.now(UTC)
+
+
+def run_edge(settings: Settings) -> None:
+    """Serve until a signal says stop; several processes share one socket when PENSTOCK_EDGE_PROCESSES says so."""
+    listener = bind(settings.edge_host, settings.edge_port, "PENSTOCK_EDGE_PORT")
+    if settings.edge_processes == 1:
+        _edge_process(settings, listener)
+    else:
+        share(listener, settings.edge_processes, partial(_edge_process, settings))
+
+
+def _edge_process(settings: Settings, listener: socket.socket) -> None:
+    configure_logs(settings.log_level)
+    anyio.run(_serve_edge, settings, listener, backend_options={"use_uvloop": True})
+
+
+async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
+    failpoints, meters_registry = Failpoints(settings.failpoints), CollectorRegistry()
+    async with open_stores(settings) as stores, connected(settings) as connector, anyio.create_task_group() as tasks:
+        scripts = Scripts(stores.redis)
+        front, archive = Front(stores.redis, scripts), Archive(stores.pool)
+        enquiry = Enquiry(front, archive, stores.partitions, now)
+        wakeups = Wakeups(stores.redis, secrets.token_hex(8))
+        intake = Intake(
+            IntakeTools(
+                installation=stores.installation,
+                partitions=stores.partitions,
+                connector=connector.name,
+                front=front,
+                archive=archive,
+                enquiry=enquiry,
+                wakeups=wakeups,
+                vault=Vault([settings.master_key_bytes]),
+                fingerprinter=Fingerprinter(settings.fingerprint_key_bytes),
+                limits=AcceptLimits(
+                    backlog=settings.backlog_max,
+                    backlog_headroom=settings.backlog_max + settings.backlog_max // 10,
+                    open_operations=settings.mailbox_max,
+                ),
+                record_ttl_ms=settings.record_ttl_s * 1000,
+                clock=now,
+                failpoints=failpoints,
+                meters=Meters(meters_registry),
+            )
+        )
+        app = create_app(
+            intake=intake,
+            enquiry=enquiry,
+            keys=KeyRing(stores.pool),
+            capabilities=dict.fromkeys(connector.capabilities.methods, connector.capabilities),
+            probes={"redis": partial(_probe, front.ping), "postgres": partial(_probe, archive.ping)},
+            registry=meters_registry,
+        )
+        for run in (front.run, archive.run, wakeups.run):
+            tasks.start_soon(run)
+        server = Server(configuration(app, host=settings.edge_host, port=settings.edge_port))
+        await until_signalled(server, listener)
+        tasks.cancel_scope.cancel()
+
+
+def run_worker(settings: Settings) -> None:
+    """Work until a signal says stop, then drain."""
+    configure_logs(settings.log_level)
+    anyio.run(_serve_worker, settings, backend_options={"use_uvloop": True})
+
+
+async def _serve_worker(settings: Settings) -> None:
+    listener = bind(settings.edge_host, settings.worker_port, "PENSTOCK_WORKER_PORT")
+    registry = CollectorRegistry()
+    failpoints, meters = Failpoints(settings.failpoints), Meters(registry)
+    async with open_stores(settings) as stores, connected(settings) as connector:
+        scripts = Scripts(stores.redis)
+        name = settings.worker_name
+        tools = Tools(
+            ledger=Ledger(stores.pool, settings.commit_batch_max),
+            settlement=Settlement(scripts, settings.record_ttl_s * 1000, failpoints),
+            connectors={connector.name: connector},
+            decider=Decider(policy_of(settings), Journal(settings.fingerprint_key_bytes), random.Random()),
+            vault=Vault([settings.master_key_bytes]),
+            clock=now,
+            failpoints=failpoints,
+            meters=meters,
+            partition_of=partial(partition_of, partitions=stores.partitions),
+        )
+        lease = LeaseTerms(
+            worker=name, partitions=stores.partitions, lease_ms=settings.lease_ms, drain_ms=settings.drain_ms
+        )
+        read = ReadLimits(batch_entries=settings.read_batch, in_hand_max=settings.in_hand_max)
+        limits = WorkerLimits(lease=lease, read=read, sweep_ms=settings.sweep_ms)
+        worker = Worker(limits, tools, CommandStreams(stores.redis, scripts, name), scripts)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(worker.run)
+            server = Server(uvicorn.Config(health_app(worker.keeper, registry), log_config=None, access_log=False))
+            log.info("worker_started", worker=name, port=listener.getsockname()[1])
+            await until_signalled(server, listener)
+            worker.stop()
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[Connector]:
+    """The connector that the settings name, opened."""
+    if settings.connector == "instant":
+        yield InstantBank(clock=now)
+    else:
+        async with FicmartBank(settings.bank_url, clock=now, connections_max=settings.bank_connections) as bank:
+            yield bank
+
+
+def policy_of(settings: Settings) -> Policy:
+    return Policy(
+        send_window=timedelta(milliseconds=settings.send_window_ms),
+        attempt_timeout=timedelta(milliseconds=settings.attempt_timeout_ms),
+        attempts_in_hand=settings.attempts_in_hand,
+        attempts_max=settings.attempts_max,
+        retry_base=timedelta(milliseconds=settings.retry_base_ms),
+        retry_cap=timedelta(milliseconds=settings.retry_cap_ms),
+        park_base=timedelta(milliseconds=settings.park_base_ms),
+        park_cap=timedelta(milliseconds=settings.park_cap_ms),
+        bank_key_life=timedelta(hours=settings.bank_key_hours),
+    )
+
+
+async def _probe(ping: Callable[[], Awaitable[None]]) -> str | None:
+    try:
+        await ping()
+    except Unavailable as error:
+        return error.detail
+    return None

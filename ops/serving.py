@@ -1,0 +1,84 @@
+"""Serving HTTP inside a process that has more to do: a socket bound first, a signal that stops in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import anyio
+import uvicorn
+
+from engine.errors import Broken
+
+_BACKLOG = 2048
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: the process decides when it stops, and what stops after it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def bind(host: str, port: int, variable: str) -> socket.socket:
+    """A listening socket; port 0 is any free one. Raises Broken in words when the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise Broken(f"{host}:{port} cannot be used ({error.strerror}): set {variable} to another port") from error
+    listener.listen(_BACKLOG)
+    listener.set_inheritable(True)
+    return listener
+
+
+def share(listener: socket.socket, processes: int, serve: Callable[[socket.socket], None]) -> None:
+    """Serve one socket from several processes. A signal stops all; when one dies the others stop too, and it is said.
+
+    Whoever supervises us starts us again: a second supervisor here would only hide a crash.
+    """
+    context = multiprocessing.get_context("spawn")
+    children = [context.Process(target=serve, args=(listener,)) for _ in range(processes)]
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+        for child in children:
+            if child.is_alive():
+                child.terminate()
+
+    for child in children:
+        child.start()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    multiprocessing.connection.wait([child.sentinel for child in children])
+    died = not stopping
+    stop()
+    for child in children:
+        child.join()
+    if died:
+        raise Broken("an edge process died; see its log")
+
+
+async def until_signalled(server: Server, listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; a second signal does not wait for open requests."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_obey, server)
+        await server.serve([listener])
+        tasks.cancel_scope.cancel()
+
+
+async def _obey(server: Server) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            server.force_exit = server.should_exit
+            server.should_exit = True

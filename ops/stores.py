@@ -1,0 +1,114 @@
+"""Opening the stores and checking what the promises rest on, once, at start.
+
+Redis keeps what it is told (AOF, noeviction), Postgres syncs its commits, and the database is an installation of ours
+with as many partitions as we were told. Stores that are still starting are waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+import psycopg
+from psycopg_pool import AsyncConnectionPool
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, RedisError
+
+from engine.errors import Broken, Unavailable
+from engine.ledger import Away
+from engine.statement import statement
+from ops.settings import Settings
+
+_REDIS_PATIENCE_S = 5.0  # above the doorbell's block time
+_POOL_MAX = 8
+_START_PATIENCE_S = 30.0
+_TRY_AGAIN_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """Open connections, and what the database says about this installation."""
+
+    redis: Redis
+    pool: AsyncConnectionPool
+    installation: str
+    partitions: int
+
+
+@asynccontextmanager
+async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
+    """Connects, waits a while for stores that are starting, and checks them. Raises Broken with what to change."""
+    async with AsyncExitStack() as stack:
+        redis = Redis.from_url(
+            settings.redis_url, socket_timeout=_REDIS_PATIENCE_S, socket_connect_timeout=2, protocol=2
+        )
+        stack.push_async_callback(redis.aclose)
+        pool = AsyncConnectionPool(
+            settings.database_url,
+            min_size=2,
+            max_size=_POOL_MAX,
+            timeout=2,
+            kwargs={"autocommit": True, "options": "-c TimeZone=UTC -c idle_in_transaction_session_timeout=1000"},
+            open=False,
+        )
+        await stack.enter_async_context(pool)
+        with anyio.move_on_after(_START_PATIENCE_S) as patience:
+            installation, partitions = await _check_postgres(pool, settings)
+            await _check_redis(redis, settings)
+        if patience.cancelled_caught:
+            raise Unavailable("store_unavailable", "Redis or Postgres did not answer within 30 s of the start")
+        yield Stores(redis=redis, pool=pool, installation=installation, partitions=partitions)
+
+
+async def _check_postgres(pool: AsyncConnectionPool, settings: Settings) -> tuple[str, int]:
+    while True:
+        try:
+            async with pool.connection() as connection:
+                row = await (await connection.execute(statement("installation"))).fetchone()
+                safety = await (await connection.execute(statement("safety"))).fetchone()
+            break
+        except psycopg.errors.UndefinedTable:
+            raise Broken("the database has no Penstock tables yet: run `penstock migrate` first") from None
+        except Away:
+            await anyio.sleep(_TRY_AGAIN_S)
+    if row is None:
+        raise Broken("the database is not an installation yet: run `penstock migrate` first")
+    if row[1] != settings.partitions:
+        raise Broken(
+            f"PENSTOCK_PARTITIONS is {settings.partitions}, but this database was initialised with {row[1]} partitions, "
+            "which are fixed for the life of an installation"
+        )
+    if safety is not None and safety != ("on", "on") and not settings.allow_unsafe_postgres:
+        raise Broken(
+            f"Postgres runs with fsync={safety[0]}, synchronous_commit={safety[1]}: a power cut would lose payments. "
+            "Turn both on, or set PENSTOCK_ALLOW_UNSAFE_POSTGRES=true where no money is at stake"
+        )
+    return row[0], row[1]
+
+
+async def _check_redis(redis: Redis, settings: Settings) -> None:
+    while True:
+        try:
+            config = await redis.config_get("maxmemory-policy", "appendonly")
+            break
+        except AuthenticationError as error:
+            raise Broken(f"Redis refuses our credentials ({error}): correct PENSTOCK_REDIS_URL") from error
+        except (OSError, RedisError):
+            await anyio.sleep(_TRY_AGAIN_S)
+    values = {_text(name): _text(value) for name, value in config.items()}
+    if values.get("maxmemory-policy", "noeviction") != "noeviction" and not settings.allow_unsafe_redis:
+        raise Broken(
+            f"Redis evicts ({values['maxmemory-policy']}): accepted payments could vanish. Set maxmemory-policy "
+            "noeviction, or PENSTOCK_ALLOW_UNSAFE_REDIS=true where no money is at stake"
+        )
+    if values.get("appendonly", "yes") != "yes" and not settings.allow_unsafe_redis:
+        raise Broken(
+            "Redis runs without an append-only file: a 202 would not be on disk. Set appendonly yes, or "
+            "PENSTOCK_ALLOW_UNSAFE_REDIS=true where no money is at stake"
+        )
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else value or ""
