@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 import anyio
 import structlog
+from msgspec import Struct
 
 from engine.decision import Again, Decider, Step, operation_of
 from engine.errors import Broken
 from engine.failpoint import Failpoints
 from engine.ledger import Ledger, Verdict
 from engine.meters import Meters
+from engine.money import Money
 from engine.outcome import Answer
 from engine.payment import UNSETTLED, Operation, Payment, Status, Verb
 from engine.ports import Ask, Clock, Connector
@@ -49,8 +51,7 @@ class Tools:
     partition_of: Callable[[str], int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Delivery(Struct, frozen=True, kw_only=True):
     """A command with its entry, or (both None) a call to look into the ledger."""
 
     command: Command | None
@@ -232,7 +233,7 @@ class Actor:
         ask = Ask(
             bank_key=operation.bank_key,
             verb=operation.verb,
-            money=replace(payment.terms.money, amount=operation.amount),
+            money=Money(amount=operation.amount, currency=payment.terms.money.currency),
             card=None if sealed is None else self._tools.vault.open(sealed, operation.id),
             reference=None if operation.verb is Verb.AUTHORIZE else reference,
             send_by=operation.send_by,

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.identity import operation_id
 from engine.journal import Chained, Entry, Journal
@@ -42,8 +44,7 @@ _SALE_CAPTURE = "§sale:"
 _SALE_RELEASE = "§release:"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(Struct, frozen=True, kw_only=True):
     """What one commit writes for one payment. `then` is the operation to ask the bank for next, already in it."""
 
     payment: Payment
@@ -53,8 +54,7 @@ class Step:
     then: Operation | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Again:
+class Again(Struct, frozen=True, kw_only=True):
     """Ask again with the same bank key, not before `at`."""
 
     operation: Operation

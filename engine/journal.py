@@ -9,18 +9,17 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 import orjson
+from msgspec import Struct
 
 from engine.identity import event_id
 from engine.lifecycle import Event
 from engine.payment import State
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Struct, frozen=True, kw_only=True):
     """One journal row with the event it sends. `evidence` is what the row rests on: no card data, ever."""
 
     payment: str
@@ -33,8 +32,7 @@ class Entry:
     evidence: Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chained:
+class Chained(Struct, frozen=True, kw_only=True):
     """An entry with its mac, ready to be written."""
 
     entry: Entry

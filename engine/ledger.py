@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
@@ -18,6 +17,7 @@ import anyio
 import orjson
 import psycopg
 import structlog
+from msgspec import Struct
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -43,8 +43,7 @@ class Verdict(StrEnum):
     CONFLICT = "conflict"  # the receipt is at another version than we thought
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Write:
+class Write(Struct, frozen=True, kw_only=True):
     """One payment's step, fenced by the epoch its partition was acquired with."""
 
     step: Step
@@ -52,8 +51,7 @@ class Write:
     write_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
+class Loaded(Struct, frozen=True, kw_only=True):
     """What the ledger knows of a payment: unsettled and ever-sent operations in accept order, and one asked for."""
 
     payment: Payment | None
@@ -137,7 +135,7 @@ class Ledger:
         while True:
             try:
                 async with self._pool.connection() as connection:
-                    cursor = await connection.execute(statement("commit"), {"batch": batch}, prepare=True)
+                    cursor = await connection.execute(statement("commit"), batch, prepare=True)
                     refused = {row[0]: Verdict(row[1]) for row in await cursor.fetchall()}
                 return [
                     refused.get(write.step.payment.id, Verdict.COMMITTED)
@@ -186,8 +184,8 @@ class Ledger:
         ]
 
 
-def _batch_json(writes: Sequence[Write], fences: dict[int, int]) -> str:
-    """The argument of ledger_commit, payments sorted by id (the order in which locks are taken)."""
+def _batch_json(writes: Sequence[Write], fences: dict[int, int]) -> dict[str, str]:
+    """The arguments of ledger_commit, payments sorted by id (the order in which locks are taken)."""
     writes = sorted(writes, key=lambda write: write.step.payment.id)
     opened: list[dict[str, object]] = []
     changed: list[dict[str, object]] = []
@@ -198,11 +196,11 @@ def _batch_json(writes: Sequence[Write], fences: dict[int, int]) -> str:
         (opened if step.opened else changed).append(payment_row(step, write.write_id))
         operations += [operation_row(operation) for operation in step.operations]
         entries += entry_rows(step)
-    batch = {
+    arguments = {
         "fences": [{"id": partition, "epoch": epoch} for partition, epoch in fences.items()],
         "opened": opened,
         "changed": changed,
         "operations": operations,
         "entries": entries,
     }
-    return orjson.dumps(batch).decode()
+    return {name: orjson.dumps(rows).decode() for name, rows in arguments.items()}

@@ -6,7 +6,7 @@ connector's business (ports.Capabilities).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 AMOUNT_MAX = 10**12  # API.md; far below 2**53, so that JSON readers that use doubles stay exact
 
@@ -22,8 +22,7 @@ CURRENCIES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Money:
+class Money(Struct, frozen=True, kw_only=True):
     """An amount in minor units of an ISO 4217 currency (5000, "USD" is fifty dollars)."""
 
     amount: int

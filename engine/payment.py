@@ -8,9 +8,10 @@ Pure values; who may change them is lifecycle.py's business, how they are stored
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+
+from msgspec import Struct
 
 from engine.money import Money
 
@@ -59,18 +60,19 @@ class DeclineCode(StrEnum):
     PROVIDER_DECLINED = "provider_declined"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
+class Card(Struct, frozen=True, kw_only=True):
     """A card in clear. Lives in the edge until it is sealed and in the worker around the bank call (I9)."""
 
-    number: str = field(repr=False)
-    cvv: str = field(repr=False)
+    number: str
+    cvv: str
     expiry_month: int
     expiry_year: int
 
+    def __repr__(self) -> str:
+        return "Card(…)"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaskedCard:
+
+class MaskedCard(Struct, frozen=True, kw_only=True):
     """What may be kept and shown of a card."""
 
     type: str = "card"
@@ -80,8 +82,7 @@ class MaskedCard:
     expiry_year: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class Terms(Struct, frozen=True, kw_only=True):
     """What was agreed when the payment was created; never changes."""
 
     merchant: str
@@ -95,8 +96,7 @@ class Terms:
     webhook_url: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BankIds:
+class BankIds(Struct, frozen=True, kw_only=True):
     """The bank's own names for what it did."""
 
     authorization_id: str | None = None
@@ -106,8 +106,7 @@ class BankIds:
     auth_code: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
+class Times(Struct, frozen=True, kw_only=True):
     """A timestamp (UTC) per transition."""
 
     created_at: datetime
@@ -121,8 +120,7 @@ class Times:
     expires_at: datetime | None = None  # the authorization's, as the bank told it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class Failure(Struct, frozen=True, kw_only=True):
     """Why a payment or an operation did not succeed, in words fit for the shop."""
 
     code: str
@@ -130,8 +128,7 @@ class Failure:
     decline_code: DeclineCode | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Payment:
+class Payment(Struct, frozen=True, kw_only=True):
     """The receipt. `version` counts commits (the ledger's compare-and-set), `sequence` counts journal rows."""
 
     id: str
@@ -149,8 +146,7 @@ class Payment:
     journal_head: str  # hex HMAC of the last journal row, "" before the first
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
+class Operation(Struct, frozen=True, kw_only=True):
     """One thing asked for a payment. `parent` is the authorize of a sale whose answer waits for this operation."""
 
     id: str

@@ -7,11 +7,11 @@ Card data travels only inside `sealed` (I9). Anything unreadable raises Broken: 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from engine.errors import Broken
 from engine.money import Money
@@ -21,8 +21,7 @@ VERSION = b"1"
 _SEQUENCE_SPAN = 1_000_000  # entries of one millisecond; keeps accept_order within a bigint until the year 2262
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
+class Command(Struct, frozen=True, kw_only=True):
     """One accepted request on its way to the payment's actor. `terms` and `sealed` come with an authorize only."""
 
     operation: str
@@ -142,8 +141,7 @@ def accept_order(entry_id: str) -> int:
     return int(milliseconds) * _SEQUENCE_SPAN + min(int(sequence), _SEQUENCE_SPAN - 1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(Struct, frozen=True, kw_only=True):
     """The idempotency record of one operation. Settled once it holds a response; then never changed (I6)."""
 
     fingerprint: Mapping[str, str]
@@ -178,8 +176,7 @@ def decode_record(data: bytes) -> Record:
         raise Broken("unreadable idempotency record") from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True, kw_only=True):
     """One accepted, unsettled operation as GET may show it before the ledger knows it. `body` is the public payment."""
 
     operation: str

@@ -77,7 +77,7 @@ async def _check_postgres(pool: AsyncConnectionPool, settings: Settings) -> tupl
         raise Broken("the database is not an installation yet: run `penstock migrate` first")
     if row[1] != settings.partitions:
         raise Broken(
-            f"PENSTOCK_PARTITIONS is {settings.partitions}, but this database was initialised with {row[1]} partitions, "
+            f"PENSTOCK_PARTITIONS is {settings.partitions}, but this database was initialised with {row[1]}, "
             "which are fixed for the life of an installation"
         )
     if safety is not None and safety != ("on", "on") and not settings.allow_unsafe_postgres:

@@ -1,0 +1,215 @@
+"""Settings of edge and worker: PENSTOCK_* variables, read once, validated with their relations before anything starts.
+
+Each has its unit, the reason for its default and what breaks at the extremes, in one line of help. An unknown PENSTOCK_
+variable is an error: a typo in a setting that guards money must not pass in silence.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+
+from engine.failpoint import Failpoints
+
+PREFIX = "PENSTOCK_"
+# Variables of the bank simulator and of the local stack, which share our prefix.
+OTHERS = frozenset(
+    {
+        "PENSTOCK_BANK_DATABASE_URL",
+        "PENSTOCK_BANK_CONTROL",
+        "PENSTOCK_BANK_EXTRA_CARDS",
+        "PENSTOCK_BANK_HOST",
+        "PENSTOCK_REDIS_SERVER",
+        "PENSTOCK_PARENT_PID",
+    }
+)
+_KEY_BYTES = 32
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the text names the variable and says what to do."""
+
+
+class Settings(BaseModel):
+    """What a process needs to know. Durations carry their unit in the name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    env: Literal["local", "production"] = Field("local", description="production refuses test keys and failpoints")
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey, 7.0 or newer")
+    database_url: str = Field("postgresql://127.0.0.1:5432/penstock", description="Postgres DSN of the ledger")
+    partitions: int = Field(16, ge=1, le=1024, description="fixed when the database is initialised; shares of work")
+    master_key: SecretStr = Field(SecretStr(""), description="base64 of 32 bytes that seal cards")
+    fingerprint_key: SecretStr = Field(
+        SecretStr(""), description="base64 of 32 bytes, permanent: with another one no old key would match its payload"
+    )
+
+    edge_host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 behind a load balancer")
+    edge_port: int = Field(8000, ge=0, le=65535, description="0 takes any free port")
+    edge_processes: int = Field(1, ge=1, le=64, description="processes that share the port; one a core is enough")
+    key_cache_s: int = Field(15, ge=1, le=30, description="how old a cached API key may be; revocation works by then")
+    backlog_max: int = Field(
+        20_000, ge=1, le=10_000_000, description="entries a partition may hold; beyond, new work is refused with 503"
+    )
+    mailbox_max: int = Field(64, ge=1, le=10_000, description="unanswered operations of one payment")
+    record_ttl_s: int = Field(
+        900, ge=1, le=30 * 86_400, description="answers Redis replays by itself; older ones come from Postgres"
+    )
+
+    worker_name: str = Field("", description="unique among live workers; made from host, pid and chance when empty")
+    worker_port: int = Field(0, ge=0, le=65535, description="health and metrics of the worker; 0 takes any free port")
+    lease_ms: int = Field(
+        5000, ge=200, le=300_000, description="a dead worker's partitions rest this long; short ones suffer from pauses"
+    )
+    drain_ms: int = Field(15_000, ge=0, le=600_000, description="how long a stopping worker finishes what it holds")
+    sweep_ms: int = Field(1000, ge=10, le=60_000, description="how often parked work is looked for")
+    in_hand_max: int = Field(2000, ge=1, le=1_000_000, description="entries held per partition: memory against latency")
+    read_batch: int = Field(200, ge=1, le=10_000, description="entries per read")
+    commit_batch_max: int = Field(300, ge=1, le=10_000, description="payments per group commit: throughput, latency")
+
+    connector: Literal["ficmart_bank", "instant"] = Field("ficmart_bank", description="instant approves all, for load")
+    bank_url: str = Field("http://127.0.0.1:8787", description="base URL of the bank")
+    bank_connections: int = Field(512, ge=1, le=65_535, description="calls in flight at the bank, per worker")
+    attempt_timeout_ms: int = Field(
+        10_000, ge=10, le=600_000, description="above the bank's worst latency, or attempts overlap there"
+    )
+    send_window_ms: int = Field(2000, ge=10, le=60_000, description="from an attempt's commit to its last socket write")
+    attempts_in_hand: int = Field(4, ge=1, le=100, description="attempts before an unanswered operation is parked")
+    attempts_max: int = Field(200, ge=1, le=100_000, description="attempts before a person is asked")
+    retry_base_ms: int = Field(200, ge=1, le=600_000, description="bound of the first back-off; it doubles")
+    retry_cap_ms: int = Field(5000, ge=1, le=3_600_000, description="bound of any back-off in hand")
+    park_base_ms: int = Field(5000, ge=1, le=3_600_000, description="shortest parking")
+    park_cap_ms: int = Field(300_000, ge=1, le=86_400_000, description="bound of what back-off adds to a parking")
+    bank_key_hours: int = Field(
+        23, ge=1, le=23, description="the bank forgets keys at 24 h; asking later charges twice"
+    )
+
+    failpoints: str = Field("", description="name:kill|stop|raise[@n], for tests; refused in production")
+    allow_unsafe_redis: bool = Field(False, description="start on a Redis that may lose or evict accepted work")
+    allow_unsafe_postgres: bool = Field(False, description="start on a Postgres that may lose commits")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lines below it are dropped")
+
+    @property
+    def master_key_bytes(self) -> bytes:
+        return _key(self.master_key)
+
+    @property
+    def fingerprint_key_bytes(self) -> bytes:
+        return _key(self.fingerprint_key)
+
+    @field_validator("worker_name")
+    @classmethod
+    def _named(cls, name: str) -> str:
+        if name and (len(name) > 128 or not name.isascii() or not name.isprintable() or " " in name):
+            raise ValueError("use 1 to 128 printable ASCII characters without spaces")
+        return name or f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(3)}"
+
+    @field_validator("failpoints")
+    @classmethod
+    def _armed(cls, text: str) -> str:
+        Failpoints(text)
+        return text
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, url: str) -> str:
+        if not url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("use redis://host:port/db, rediss:// for TLS, or unix://path")
+        return url
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres(cls, url: str) -> str:
+        if not url.startswith(("postgresql://", "postgres://")):
+            raise ValueError("use postgresql://user@host:port/database")
+        return url
+
+    @field_validator("bank_url")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("use http://host:port or https://host:port")
+        return url
+
+    @field_validator("master_key", "fingerprint_key")
+    @classmethod
+    def _thirty_two_bytes(cls, key: SecretStr) -> SecretStr:
+        if key.get_secret_value() and len(_key(key)) != _KEY_BYTES:
+            raise ValueError("must be base64 of 32 random bytes: openssl rand -base64 32")
+        return key
+
+    @model_validator(mode="after")
+    def _related(self) -> Self:
+        for wrong, message in (
+            (not self.master_key.get_secret_value(), "PENSTOCK_MASTER_KEY is missing: openssl rand -base64 32"),
+            (
+                not self.fingerprint_key.get_secret_value(),
+                "PENSTOCK_FINGERPRINT_KEY is missing: openssl rand -base64 32",
+            ),
+            (
+                bool(self.master_key.get_secret_value()) and self.master_key == self.fingerprint_key,
+                "PENSTOCK_MASTER_KEY and PENSTOCK_FINGERPRINT_KEY must differ: one is rotated, the other never",
+            ),
+            (self.retry_base_ms > self.retry_cap_ms, "PENSTOCK_RETRY_BASE_MS must not exceed PENSTOCK_RETRY_CAP_MS"),
+            (self.park_base_ms > self.park_cap_ms, "PENSTOCK_PARK_BASE_MS must not exceed PENSTOCK_PARK_CAP_MS"),
+            (
+                self.send_window_ms >= self.attempt_timeout_ms,
+                "PENSTOCK_SEND_WINDOW_MS must be below PENSTOCK_ATTEMPT_TIMEOUT_MS",
+            ),
+            (
+                self.attempts_in_hand > self.attempts_max,
+                "PENSTOCK_ATTEMPTS_IN_HAND must not exceed PENSTOCK_ATTEMPTS_MAX",
+            ),
+            (
+                self.env == "production" and bool(self.failpoints),
+                "PENSTOCK_FAILPOINTS is for tests: unset it in production",
+            ),
+            (
+                self.env == "production" and self.connector == "instant",
+                "PENSTOCK_CONNECTOR=instant charges nobody: unset it in production",
+            ),
+            (
+                self.env == "production" and not {"redis_url", "database_url", "bank_url"} <= self.model_fields_set,
+                "production needs PENSTOCK_REDIS_URL, PENSTOCK_DATABASE_URL and PENSTOCK_BANK_URL by name",
+            ),
+        ):
+            if wrong:
+                raise ValueError(message)
+        return self
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings in the environment. Raises SettingsError with one line per mistake."""
+    names = os.environ if environ is None else environ
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | OTHERS
+    unknown = sorted(name for name in names if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise SettingsError(f"{', '.join(unknown)}: no such setting; `penstock edge --help` lists them")
+    given = {name.removeprefix(PREFIX).lower(): value for name, value in names.items() if name in known - OTHERS}
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentence(dict(detail)) for detail in error.errors())) from None
+
+
+def _sentence(detail: dict[str, object]) -> str:
+    """One mistake in words: the variable, what is wrong. Never its value: it may be a secret."""
+    where = detail["loc"]
+    text = str(detail["msg"]).removeprefix("Value error, ")
+    if isinstance(where, tuple) and where:
+        return f"{PREFIX}{str(where[0]).upper()}: {text}"
+    return text
+
+
+def _key(secret: SecretStr) -> bytes:
+    try:
+        return base64.b64decode(secret.get_secret_value(), validate=True)
+    except binascii.Error:
+        raise ValueError("must be base64 of 32 random bytes: openssl rand -base64 32") from None
