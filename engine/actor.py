@@ -8,7 +8,7 @@ keeps no state that the ledger does not have; when it has nothing left to do it 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -68,7 +68,7 @@ class Home(Protocol):
     @property
     def epoch(self) -> int: ...
 
-    def release(self, entries: int) -> None: ...
+    def release(self, entries: Iterable[str]) -> None: ...
 
     def finished(self, payment: str) -> None: ...
 
@@ -284,7 +284,7 @@ class Actor:
                 reply_to=tuple(self._reply_to.pop(operation.id, ())),
             )
         )
-        self._home.release(len(entries))
+        self._home.release(entries)
         self._tools.meters.settled.labels(operation.verb, operation.status).inc()
         taken_at = self._taken_at.pop(operation.id, None)
         now = self._tools.clock()
@@ -321,7 +321,7 @@ class Actor:
         entries = tuple(self._entries.pop(operation, ()))
         if entries:
             await self._tools.settlement(Journaled(partition=self._home.partition, entries=entries))
-            self._home.release(len(entries))
+            self._home.release(entries)
 
     async def _queue_fresh(self, payment: Payment) -> None:
         """Journal what must wait behind an operation in doubt, in accept order, and let its entries go (I3, I4)."""
@@ -346,7 +346,7 @@ class Actor:
                 operation = "" if command is None else command.operation
                 fields = ("reason", reason, "entry", entry, "payment", self._id, "operation", operation)
                 await self._tools.settlement(Buried(partition=self._home.partition, entry=entry, fields=fields))
-                self._home.release(1)
+                self._home.release((entry,))
         loaded = await self._tools.ledger.load(self._id)
         head = next((known for known in loaded.operations if known.status in UNSETTLED), None)
         if loaded.payment is not None and head is not None and head.status is not Status.REVIEW:

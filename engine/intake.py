@@ -33,6 +33,7 @@ from engine.wire import (
     Command,
     Record,
     Snapshot,
+    accept_order,
     decode_record,
     encode_command,
     encode_record,
@@ -246,6 +247,8 @@ class Intake:
             if record is not None and record.settled and matching:
                 return _stored(command, record)
             known = await self._in_ledger(command.operation)
+            if known is not None and word == "accepted" and known.accept_order == accept_order(value.decode()):
+                known = None  # our own entry, already worked on: nothing was repeated
             if known is not None:
                 _compare(command, known.fingerprint)
                 if known.settled_at is not None:

@@ -99,7 +99,7 @@ class LeaseKeeper:
         terms = self._terms
         reply = await self._scripts.call("heartbeat", keys.WORKERS, terms.worker, terms.lease_ms * _DEAD_AFTER_LEASES)
         known, live = reply[0], [name.decode() for name in reply[1:]]
-        if self._beaten and not known and self.tenures:
+        if self._beaten and not known:
             self._quiet_until = anyio.current_time() + terms.lease_ms / 1000
             log.warning("redis_forgot_us", worker=terms.worker, partitions=len(self.tenures))
         self._beaten = True

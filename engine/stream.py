@@ -77,6 +77,24 @@ class CommandStreams:
             if cursor == b"0-0":
                 return claimed
 
+    async def pending(self, partition: int, token: str, idle_ms: int, entries_max: int) -> list[str]:
+        """Ids of entries pending for at least `idle_ms`, oldest first. Raises LeaseLost, Unavailable."""
+        reply = await self._scripts.call(
+            "pending", keys.lease(partition), keys.commands(partition), token, keys.GROUP, idle_ms, entries_max
+        )
+        if reply[0] == b"lost":
+            raise LeaseLost
+        return [entry.decode() for entry in reply[1]]
+
+    async def reclaim(self, partition: int, token: str, ids: Sequence[str]) -> list[StreamEntry]:
+        """The named pending entries, now ours. Raises LeaseLost, Unavailable."""
+        reply = await self._scripts.call(
+            "reclaim", keys.lease(partition), keys.commands(partition), token, keys.GROUP, self._consumer, *ids
+        )
+        if reply[0] == b"lost":
+            raise LeaseLost
+        return _entries(reply[1], first=False)
+
     async def doorbell(self, seen: Mapping[int, str], block_ms: int) -> list[int]:
         """Wait until a partition has entries beyond the id seen there; which. Empty after `block_ms`."""
         streams = {keys.commands(partition): last for partition, last in seen.items()}

@@ -6,6 +6,7 @@ takes in new entries. It ends drained, or ousted: then everything stops where it
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import anyio
@@ -15,7 +16,7 @@ from engine.actor import Actor, Delivery, Tools
 from engine.errors import Broken
 from engine.settlement import Buried
 from engine.stream import CommandStreams, LeaseLost, StreamEntry
-from engine.wire import decode_command
+from engine.wire import accept_order, decode_command
 
 log = structlog.get_logger()
 
@@ -45,12 +46,16 @@ class Tenure:
         self._draining = False
         self.reading = False  # whether new entries may be read
         self.ousted = False
-        self.in_hand = 0  # entries delivered and not yet acknowledged
+        self.held: set[str] = set()  # entries delivered and not yet acknowledged
         self.seen = "0-0"  # the last entry read, for the doorbell
 
     @property
     def partition(self) -> int:
         return self.ownership.partition
+
+    @property
+    def in_hand(self) -> int:
+        return len(self.held)
 
     @property
     def epoch(self) -> int:
@@ -84,8 +89,8 @@ class Tenure:
     def take_in(self, entries: list[StreamEntry]) -> None:
         """Hand entries to their payments' actors, in order. Unreadable ones are buried."""
         for entry in entries:
-            self.in_hand += 1
-            self.seen = entry.id
+            self.held.add(entry.id)
+            self.seen = max(self.seen, entry.id, key=accept_order)
             try:
                 command = decode_command(entry.fields)
                 if self._tools.partition_of(command.payment) != self.partition:
@@ -100,9 +105,9 @@ class Tenure:
         if payment not in self._actors:
             self._deliver(payment, Delivery(command=None, entry=None, first=False))
 
-    def release(self, entries: int) -> None:
-        """So many entries are acknowledged."""
-        self.in_hand -= entries
+    def release(self, entries: Iterable[str]) -> None:
+        """These entries are acknowledged."""
+        self.held.difference_update(entries)
 
     def finished(self, payment: str) -> None:
         """The payment's actor has nothing left to do."""
@@ -151,4 +156,4 @@ class Tenure:
         self._tools.meters.dead.labels("unreadable").inc()
         fields: tuple[str | bytes, ...] = ("reason", reason, "entry", entry.id)
         await self._tools.settlement(Buried(partition=self.partition, entry=entry.id, fields=fields))
-        self.release(1)
+        self.release((entry.id,))

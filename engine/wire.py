@@ -14,6 +14,7 @@ import orjson
 from msgspec import Struct
 
 from engine.errors import Broken
+from engine.identity import is_id
 from engine.money import Money
 from engine.payment import MaskedCard, Terms, Verb
 
@@ -75,11 +76,14 @@ def decode_command(fields: Mapping[bytes, bytes]) -> Command:
     try:
         if fields[b"v"] != VERSION:
             raise Broken(f"entry of version {fields[b'v'][:16]!r}, this worker reads {VERSION!r}")
+        payment, operation = fields[b"payment"].decode(), fields[b"operation"].decode()
+        if not is_id(payment, "pay") or not is_id(operation, "op"):
+            raise Broken("an entry without proper ids")
         body = orjson.loads(fields[b"body"])
         terms = body["terms"]
         return Command(
-            operation=fields[b"operation"].decode(),
-            payment=fields[b"payment"].decode(),
+            operation=operation,
+            payment=payment,
             verb=Verb(fields[b"verb"].decode()),
             merchant=body["merchant"],
             key=body["key"],

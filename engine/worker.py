@@ -15,6 +15,7 @@ from engine.lease import LeaseKeeper, LeaseTerms
 from engine.ledger import Ledger
 from engine.meters import Meters
 from engine.reader import Reader, ReadLimits
+from engine.reclaimer import Reclaimer
 from engine.scripts import Scripts
 from engine.settlement import Settlement
 from engine.stream import CommandStreams
@@ -47,6 +48,7 @@ class Worker:
         self.keeper = LeaseKeeper(limits.lease, scripts, tools.ledger, make_tenure)
         self._reader = Reader(streams, self.keeper.tenures, limits.read)
         self._sweeper = Sweeper(tools.ledger, self.keeper.tenures, tools.clock, limits.sweep_ms)
+        self._reclaimer = Reclaimer(streams, self.keeper.tenures)
         self._stop = anyio.Event()
 
     def stop(self) -> None:
@@ -62,6 +64,7 @@ class Worker:
                 async with anyio.create_task_group() as intake:
                     intake.start_soon(self._reader.run)
                     intake.start_soon(self._sweeper.run)
+                    intake.start_soon(self._reclaimer.run)
                     intake.start_soon(self._measure)
                     await self._stop.wait()
                     intake.cancel_scope.cancel()

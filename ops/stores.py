@@ -14,6 +14,8 @@ import anyio
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
 from engine.errors import Broken, Unavailable
@@ -42,7 +44,11 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
     """Connects, waits a while for stores that are starting, and checks them. Raises Broken with what to change."""
     async with AsyncExitStack() as stack:
         redis = Redis.from_url(
-            settings.redis_url, socket_timeout=_REDIS_PATIENCE_S, socket_connect_timeout=2, protocol=2
+            settings.redis_url,
+            socket_timeout=_REDIS_PATIENCE_S,
+            socket_connect_timeout=2,
+            protocol=2,
+            retry=Retry(NoBackoff(), 1),  # for a pooled connection gone stale; a Redis that is away is said so at once
         )
         stack.push_async_callback(redis.aclose)
         pool = AsyncConnectionPool(
