@@ -34,6 +34,7 @@ log = structlog.get_logger()
 
 _TRIES = 3  # exceptions of this actor before its command is given up as a dead letter
 _TRY_AGAIN_S = 0.2
+_DURING_BANK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,11 +243,20 @@ class Actor:
         )
         self._tools.failpoints("before-bank")
         began = self._tools.clock()
-        answer = await self._tools.connectors[payment.terms.connector].ask(ask)
+        async with anyio.create_task_group() as call:
+            if self._tools.failpoints.armed("during-bank"):
+                call.start_soon(self._interrupt)
+            answer = await self._tools.connectors[payment.terms.connector].ask(ask)
+            call.cancel_scope.cancel()
         self._tools.failpoints("after-bank")
         taken_s = (self._tools.clock() - began).total_seconds()
         self._tools.meters.bank_seconds.labels(operation.verb, type(answer).__name__).observe(taken_s)
         return answer
+
+    async def _interrupt(self) -> None:
+        """The failpoint in the middle of a bank call: long after the write, on loopback, and before most answers."""
+        await anyio.sleep(_DURING_BANK_S)
+        self._tools.failpoints("during-bank")
 
     async def _commit(self, step: Step) -> Payment:
         """Write the step; then, and only then, believe it and let go of what it finished."""

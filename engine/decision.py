@@ -414,7 +414,7 @@ def _reading(operation: Operation, answer: Refused) -> tuple[Failure, Event, Sta
     if answer.reason is Refusal.DECLINED and operation.verb is Verb.AUTHORIZE:
         failure = Failure(code="card_declined", message=answer.message, decline_code=answer.decline_code)
         return failure, Event.DECLINED, Status.DECLINED
-    if answer.reason is Refusal.EXPIRED:
+    if answer.reason is Refusal.EXPIRED and operation.verb is Verb.CAPTURE:
         message = "The authorization had expired at the bank before it was captured."
         return Failure(code="authorization_expired", message=message), Event.EXPIRED, Status.FAILED
     message = f"The bank refused the {operation.verb}: {answer.code}."

@@ -43,6 +43,9 @@ class Failpoints:
                 )
             self._armed[match[1]] = (match[2], int(match[3] or 1))
 
+    def armed(self, name: str) -> bool:
+        return name in self._armed
+
     def __call__(self, name: str) -> None:
         """Pass this point."""
         if not self._armed or name not in self._armed:

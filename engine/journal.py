@@ -61,5 +61,6 @@ class Journal:
             entry.at,
             entry.evidence,
         ]
-        canonical = orjson.dumps(row, option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z)
+        # Timestamps as the ledger writes them into `evidence`: whoever verifies the chain has the stored text only.
+        canonical = orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
         return Chained(entry=entry, mac=hmac.digest(self._key, head.encode() + canonical, "sha256").hex())

@@ -1,0 +1,1 @@
+CALL operate($1::json)

@@ -1,0 +1,1 @@
+"""The merchant's door: HTTP in, one engine verb, HTTP out."""

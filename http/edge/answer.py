@@ -1,0 +1,55 @@
+"""An answer: status, body and headers, and how an engine's reply becomes one.
+
+Header lists are built once, here; per request only what differs is added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from engine.intake import Reply
+from engine.problem import MEDIA_TYPE
+
+Header = tuple[bytes, bytes]
+
+JSON: tuple[Header, ...] = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+PROBLEM: tuple[Header, ...] = ((b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store"))
+HTML: tuple[Header, ...] = (
+    (b"content-type", b"text/html; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"),
+)
+_REPLAYED: Header = (b"idempotent-replayed", b"true")
+_ASK_SOON: Header = (b"retry-after", b"1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What goes out. Content-Length and X-Request-Id are added when it is sent."""
+
+    status: int
+    body: bytes
+    headers: tuple[Header, ...] = JSON
+
+
+def of_document(document: object, *, status: int = 200, headers: tuple[Header, ...] = JSON) -> Answer:
+    """An answer with this document as JSON."""
+    return Answer(status=status, body=orjson.dumps(document), headers=headers)
+
+
+def of_reply(reply: Reply, wait_s: int) -> Answer:
+    """The engine's reply, its bytes untouched. `wait_s` is the Prefer: wait that was asked for."""
+    status = reply.status
+    headers = JSON if status < 400 else PROBLEM
+    if status in (201, 202):
+        headers += ((b"location", b"/v1/payments/" + reply.payment.encode()),)
+    if status == 202:
+        headers += (_ASK_SOON,)
+    if reply.replayed:
+        headers += (_REPLAYED,)
+    if reply.waited:
+        headers += ((b"preference-applied", b"wait=%d" % wait_s),)
+    return Answer(status=status, body=reply.body, headers=headers)

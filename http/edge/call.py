@@ -1,0 +1,134 @@
+"""A call: one HTTP request as the edge reads it, with its headers, its id and its bounded body.
+
+Reads no more of a body than it may have (64 KiB), whatever the client declares, and never for longer than a client on a
+bad line needs. Leaves meaning to others: document.py reads JSON, bodies.py fields, authentication.py keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+
+from starlette.types import Receive, Scope
+
+from engine.errors import Rejected
+
+BODY_BYTES_MAX = 64 * 1024  # the largest honest body (metadata 8 KiB, webhook_url 2 KiB) is a quarter of it
+BODY_WITHIN_S = 10.0  # a slow client may have this long; one that never ends must not hold a task for ever
+LINGER_BYTES_MAX = 256 * 1024  # read and thrown away after a refusal, so that the client gets to see the answer
+LINGER_S = 1.0
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=-]{1,128}\Z")
+_CARD_NUMBER = re.compile(r"(?<![0-9A-Za-z_])[0-9](?:[ -]?[0-9]){12,18}(?![0-9A-Za-z])")
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
+
+
+class Disconnected(Exception):
+    """The client went away before it had said everything; there is nobody to answer."""
+
+
+class Call:
+    """One request. `merchant` is set once the key is known; `framing_broken`: the connection cannot be used again."""
+
+    __slots__ = ("_body_read", "_receive", "framing_broken", "headers", "merchant", "repeated", "request_id", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive, new_request_id: Callable[[], str]) -> None:
+        self.scope = scope
+        self._receive = receive
+        self._body_read = False
+        self.framing_broken = False
+        self.merchant = ""
+        self.headers: dict[bytes, bytes] = {}
+        self.repeated: tuple[bytes, ...] = ()
+        headers = self.headers
+        for name, value in scope["headers"]:
+            if name in headers:  # RFC 9110, 5.3: several lines of a list are one list
+                headers[name] += b", " + value
+                self.repeated += (name,)
+            else:
+                headers[name] = value
+        offered = headers.get(b"x-request-id")
+        self.request_id = offered.decode() if offered and _REQUEST_ID.match(offered) else new_request_id()
+
+    @property
+    def path(self) -> str:
+        """The path as it was sent, fit to be shown: short, and without what may be a card number (I9)."""
+        raw: bytes = self.scope.get("raw_path") or self.scope["path"].encode("utf-8", "replace")
+        return _CARD_NUMBER.sub("…", raw[:256].decode("ascii", "replace"))
+
+    @property
+    def traceparent(self) -> str | None:
+        """The W3C trace context, if the client sent a sound one."""
+        value = self.headers.get(b"traceparent")
+        return value.decode() if value and _TRACEPARENT.match(value) else None
+
+    def parameter(self, name: str) -> str:
+        """A parameter of the route's path."""
+        value: str = self.scope["path_params"][name]
+        return value
+
+    def prefers_html(self) -> bool:
+        """Whether a browser is asking."""
+        return b"text/html" in self.headers.get(b"accept", b"")
+
+    def declares_too_much(self) -> bool:
+        """Whether an unread body could be larger than any that is accepted."""
+        if self._body_read:
+            return self.framing_broken
+        length = self.headers.get(b"content-length", b"0")
+        return b"transfer-encoding" in self.headers or not length.isdigit() or int(length[:20]) > BODY_BYTES_MAX
+
+    async def body(self) -> bytes:
+        """The whole body. Raises Rejected(payload_too_large) as soon as it is known, and Disconnected."""
+        length = self.headers.get(b"content-length")
+        if length is not None and (not length.isdigit() or int(length[:20]) > BODY_BYTES_MAX):
+            raise _too_large()
+        self._body_read = True
+        message = await self._receive()
+        if message["type"] != "http.request":
+            raise Disconnected
+        body: bytes = message.get("body", b"")
+        if message.get("more_body", False) or len(body) > BODY_BYTES_MAX:
+            return await self._rest_of_body(body)
+        return body
+
+    async def _rest_of_body(self, first: bytes) -> bytes:
+        chunks, size, more = [first], len(first), True
+        self.framing_broken = True  # until the end is seen
+        try:
+            async with asyncio.timeout(BODY_WITHIN_S):
+                while more and size <= BODY_BYTES_MAX:
+                    message = await self._receive()
+                    if message["type"] != "http.request":
+                        raise Disconnected
+                    chunks.append(message.get("body", b""))
+                    size += len(chunks[-1])
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            raise Rejected(
+                "malformed_request", f"The body was not complete within {BODY_WITHIN_S:.0f} s; send it again."
+            ) from None
+        if size > BODY_BYTES_MAX:
+            raise _too_large()
+        self.framing_broken = False
+        return b"".join(chunks)
+
+    async def linger(self) -> None:
+        """Throw away a little of what the client is still sending: closing at once would reset the connection under
+        its feet, and the answer would be lost with it."""
+        thrown_away, more = 0, True
+        try:
+            async with asyncio.timeout(LINGER_S):
+                while more and thrown_away < LINGER_BYTES_MAX:
+                    message = await self._receive()
+                    thrown_away += len(message.get("body", b""))
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            return
+
+
+def _too_large() -> Rejected:
+    return Rejected(
+        "payload_too_large", f"The body is larger than {BODY_BYTES_MAX} bytes. Send less, for example less metadata."
+    )

@@ -1,0 +1,178 @@
+"""The calls of the API as data: path, parameters, body, answers, and what each may be refused with.
+
+openapi.py makes the document of it; the routes that answer stand in app.py, and a test holds both together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from edge.bodies import OperationBody, PaymentBody
+from edge.preference import WAIT_S_MAX
+from edge.query import LIMIT_DEFAULT, LIMIT_MAX
+from edge.receipts import Operation, OperationList, Payment, PaymentList, Shippable
+from engine.payment import State
+
+Json = dict[str, object]
+"""A part of the document."""
+
+_TEXT: Json = {"type": "string"}
+_WHOLE: Json = {"type": "integer"}
+
+# What may go wrong with each kind of call, by code.
+_GUARDED = (
+    *("api_key_missing", "api_key_invalid", "scope_missing", "merchant_disabled", "malformed_request"),
+    *("rate_limited", "overloaded", "store_unavailable", "internal_error"),
+)
+_READ = (*_GUARDED, "not_found")
+_WRITE = (
+    *("idempotency_key_missing", "idempotency_key_invalid", "malformed_json", "payload_too_large"),
+    *("unsupported_media_type", "validation_failed", "idempotency_key_reused", "card_declined", "payment_failed"),
+    *("acceptance_unknown", *_GUARDED),
+)
+_CREATE = (*_WRITE, "currency_not_supported")
+_OPERATE = (
+    *("not_found", "transition_not_allowed", "authorization_expired", "amount_not_supported"),
+    *("too_many_open_operations", *_WRITE),
+)
+
+
+def _parameter(name: str, where: str, description: str, schema: Json, *, required: bool = False) -> Json:
+    return {"name": name, "in": where, "required": required, "description": description, "schema": schema}
+
+
+_PAYMENT_ID = _parameter("payment", "path", "The payment's id.", {**_TEXT, "pattern": "^pay_"}, required=True)
+_OPERATION_ID = _parameter("operation", "path", "The operation's id.", {**_TEXT, "pattern": "^op_"}, required=True)
+_KEY = _parameter(
+    "Idempotency-Key",
+    "header",
+    "Names this attempt: repeat it and nothing happens twice. 1 to 255 printable ASCII characters, bare or quoted.",
+    {**_TEXT, "minLength": 1, "maxLength": 257, "examples": ["order-1001-authorize"]},
+    required=True,
+)
+_PREFER = _parameter(
+    "Prefer", "header", f"`wait=N` waits up to N seconds ({WAIT_S_MAX} at most) for the outcome.", dict(_TEXT)
+)
+_LIST = (
+    _parameter("order_id", "query", "Payments of this order.", dict(_TEXT)),
+    _parameter("customer_id", "query", "Payments of this customer.", dict(_TEXT)),
+    _parameter("status", "query", "Payments in this state. At least one filter is required.", {"enum": [*State]}),
+    _parameter(
+        "limit", "query", "Page size.", {**_WHOLE, "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT}
+    ),
+    _parameter("cursor", "query", "`next_cursor` of the page before.", dict(_TEXT)),
+)
+_BY_KEY = (_parameter("idempotency_key", "query", "The key that was sent with it.", dict(_TEXT), required=True),)
+_POST = (_PAYMENT_ID, _KEY, _PREFER)
+_DONE: Mapping[int, type[BaseModel]] = {200: Payment, 202: Payment}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """One call of the API."""
+
+    path: str
+    method: str
+    name: str
+    summary: str
+    parameters: tuple[Json, ...]
+    body: type[BaseModel] | None
+    answers: Mapping[int, type[BaseModel]]
+    codes: tuple[str, ...]
+
+
+CALLS: tuple[Description, ...] = (
+    Description(
+        path="/v1/payments",
+        method="post",
+        name="createPayment",
+        summary="Create and authorize a payment; a sale with `capture: true`",
+        parameters=(_KEY, _PREFER),
+        body=PaymentBody,
+        answers={201: Payment, 202: Payment},
+        codes=_CREATE,
+    ),
+    Description(
+        path="/v1/payments",
+        method="get",
+        name="listPayments",
+        summary="Payments of an order or a customer, newest first",
+        parameters=_LIST,
+        body=None,
+        answers={200: PaymentList},
+        codes=_GUARDED,
+    ),
+    Description(
+        path="/v1/payments/{payment}",
+        method="get",
+        name="getPayment",
+        summary="The receipt of a payment",
+        parameters=(_PAYMENT_ID,),
+        body=None,
+        answers={200: Payment},
+        codes=_READ,
+    ),
+    Description(
+        path="/v1/payments/{payment}/capture",
+        method="post",
+        name="capturePayment",
+        summary="Take the money that was authorized",
+        parameters=_POST,
+        body=OperationBody,
+        answers=_DONE,
+        codes=_OPERATE,
+    ),
+    Description(
+        path="/v1/payments/{payment}/void",
+        method="post",
+        name="voidPayment",
+        summary="Let an authorization go",
+        parameters=_POST,
+        body=OperationBody,
+        answers=_DONE,
+        codes=_OPERATE,
+    ),
+    Description(
+        path="/v1/payments/{payment}/refund",
+        method="post",
+        name="refundPayment",
+        summary="Give captured money back",
+        parameters=_POST,
+        body=OperationBody,
+        answers=_DONE,
+        codes=_OPERATE,
+    ),
+    Description(
+        path="/v1/payments/{payment}/shippable",
+        method="get",
+        name="isShippable",
+        summary="Whether the goods may leave",
+        parameters=(_PAYMENT_ID,),
+        body=None,
+        answers={200: Shippable},
+        codes=_READ,
+    ),
+    Description(
+        path="/v1/operations/{operation}",
+        method="get",
+        name="getOperation",
+        summary="One operation",
+        parameters=(_OPERATION_ID,),
+        body=None,
+        answers={200: Operation},
+        codes=_READ,
+    ),
+    Description(
+        path="/v1/operations",
+        method="get",
+        name="findOperations",
+        summary="Operations by their idempotency key",
+        parameters=_BY_KEY,
+        body=None,
+        answers={200: OperationList},
+        codes=(*_GUARDED, "idempotency_key_invalid"),
+    ),
+)

@@ -1,0 +1,165 @@
+"""An endpoint: one path's methods as a pure ASGI application, and the only way an answer leaves the edge.
+
+Everything that is the same for each call happens here, once: its id, the guard, the translation of the error families
+into problem documents by one table (engine/problem.py), counting and timing. Keeps I9: what is logged of a failure
+never includes a body, a header or a foreign exception's text.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import count
+from time import perf_counter
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from edge.answer import PROBLEM, Answer, Header
+from edge.call import Call, Disconnected
+from edge.meters import Meters, Tally
+from engine.errors import FieldError, PenstockError, Rejected, Unavailable
+from engine.problem import CATALOGUE, render
+
+Handler = Callable[[Call], Awaitable[Answer]]
+Guard = Callable[[Call], Awaitable[None]]
+
+_log = structlog.get_logger("penstock.edge")
+
+# What each status owes its reader besides the document.
+_EXTRA_HEADERS: Mapping[int, tuple[Header, ...]] = {401: ((b"www-authenticate", b'ApiKey realm="penstock"'),)}
+
+
+class RequestIds:
+    """Names for calls whose clients sent none: unique by process and number, cheap to make."""
+
+    def __init__(self) -> None:
+        self._prefix, self._numbers = f"req_{os.urandom(8).hex()}", count(1)
+
+    def __call__(self) -> str:
+        return f"{self._prefix}{next(self._numbers):08x}"
+
+
+class Endpoints:
+    """Makes endpoints that share their ids, meters and guard."""
+
+    def __init__(self, *, meters: Meters, guard: Guard) -> None:
+        self._meters, self._guard, self._ids = meters, guard, RequestIds()
+
+    def open(self, route: str, methods: Mapping[str, Handler]) -> Endpoint:
+        """Needs no API key."""
+        return Endpoint(methods, self._meters.of(route), self._ids, None)
+
+    def merchant(self, route: str, methods: Mapping[str, Handler]) -> Endpoint:
+        """Needs a key of merchant scope; nothing else about the call is looked at before it."""
+        return Endpoint(methods, self._meters.of(route), self._ids, self._guard)
+
+    def nowhere(self) -> Endpoint:
+        """Answers 404 to everything."""
+        return Endpoint({}, self._meters.of("(none)"), self._ids, None, otherwise=_nowhere)
+
+
+class Endpoint:
+    """One path. Answers HEAD where it answers GET, and 405 to what is not in its table."""
+
+    def __init__(
+        self,
+        methods: Mapping[str, Handler],
+        tally: Tally,
+        ids: RequestIds,
+        guard: Guard | None,
+        otherwise: Handler | None = None,
+    ) -> None:
+        self._methods = {**methods, "HEAD": methods["GET"]} if "GET" in methods else methods
+        self._otherwise = otherwise or self._method_not_allowed
+        self._allow = ", ".join(sorted(self._methods))
+        self._tally, self._ids, self._guard = tally, ids, guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = perf_counter()
+        call = Call(scope, receive, self._ids)
+        try:
+            answer = await self._answer(call)
+        except Disconnected:
+            return
+        await self._send(call, answer, send)
+        self._tally.add(scope["method"], answer.status, perf_counter() - started)
+
+    async def _answer(self, call: Call) -> Answer:
+        handler = self._methods.get(call.scope["method"])
+        try:
+            if handler is None:
+                return await self._otherwise(call)
+            if self._guard is not None:
+                await self._guard(call)
+            return await handler(call)
+        except Rejected as refusal:
+            return problem(call, refusal.code, refusal.detail, errors=refusal.errors, extra=refusal.extra)
+        except Unavailable as fault:
+            answer = problem(call, fault.code, fault.detail, retry_after_s=fault.retry_after_s)
+            if answer.status >= 500:
+                _log.warning("unavailable", code=fault.code, detail=fault.detail, **self._about(call))
+            return answer
+        except Disconnected:
+            raise
+        except Exception as error:  # the border of the process: whatever it was, the client gets a document
+            frames = [
+                f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
+            ]
+            # Text of foreign exceptions may quote what they choked on, which may be a card.
+            text = str(error) if isinstance(error, PenstockError) else None
+            _log.error("broken", error=type(error).__name__, text=text, frames=frames[-12:], **self._about(call))
+            return problem(call, "internal_error", "Something went wrong here. It was logged under this request_id.")
+
+    def _about(self, call: Call) -> dict[str, str]:
+        return {"request_id": call.request_id, "method": call.scope["method"], "route": self._tally.route}
+
+    async def _method_not_allowed(self, call: Call) -> Answer:
+        return problem(
+            call,
+            "method_not_allowed",
+            f"This path does not know this method. Use one of: {self._allow}.",
+            headers=((b"allow", self._allow.encode()),),
+        )
+
+    async def _send(self, call: Call, answer: Answer, send: Send) -> None:
+        body = answer.body
+        headers = [
+            *answer.headers,
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", call.request_id.encode()),
+        ]
+        if call.scope["method"] == "HEAD":
+            body = b""
+        if not call.declares_too_much():
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+            return
+        headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await call.linger()
+        await send({"type": "http.response.body", "body": b""})
+
+
+def problem(
+    call: Call,
+    code: str,
+    detail: str,
+    *,
+    errors: tuple[FieldError, ...] = (),
+    extra: Mapping[str, object] | None = None,
+    retry_after_s: int | None = None,
+    headers: tuple[Header, ...] = (),
+) -> Answer:
+    """The problem document of this code as the answer to this call."""
+    status = CATALOGUE[code].status
+    body = render(code, detail, request_id=call.request_id, instance=call.path, errors=errors, extra=extra)
+    if retry_after_s is not None:
+        headers += ((b"retry-after", b"%d" % retry_after_s),)
+    return Answer(status=status, body=body, headers=PROBLEM + _EXTRA_HEADERS.get(status, ()) + headers)
+
+
+async def _nowhere(call: Call) -> Answer:
+    raise Rejected("not_found", "There is no such path. The paths are listed at /docs.")

@@ -1,0 +1,57 @@
+"""Health: whether this process lives, and whether it can do its work right now.
+
+/livez depends on nothing but the event loop: a store that is away is no reason to kill an edge. /readyz asks every
+probe at once, each within a bound, and names what failed; `?verbose` lists all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from edge import answer
+from edge.answer import Answer
+from edge.call import Call
+
+PROBE_WITHIN_S = 2.0  # below the patience of the usual orchestrator's readiness check
+
+Probe = Callable[[], Awaitable[str | None]]
+"""None when all is well, else what is wrong in a few words."""
+
+
+class Health:
+    """The endpoints that need no key and tell how the process is."""
+
+    def __init__(self, *, probes: Mapping[str, Probe], registry: CollectorRegistry) -> None:
+        self._probes, self._registry = probes, registry
+
+    async def livez(self, call: Call) -> Answer:
+        """GET /livez"""
+        return answer.of_document({"status": "alive"})
+
+    async def readyz(self, call: Call) -> Answer:
+        """GET /readyz, with ?verbose for every check by name"""
+        found = await asyncio.gather(*(_ask(probe) for probe in self._probes.values()))
+        checks = dict(zip(self._probes, found, strict=True))
+        failing = {name: wrong for name, wrong in checks.items() if wrong is not None}
+        document: dict[str, object] = {"status": "not ready" if failing else "ready", "failing": failing}
+        if b"verbose" in call.scope["query_string"]:
+            document["checks"] = {name: wrong or "ok" for name, wrong in checks.items()}
+        if failing:
+            return answer.of_document(document, status=503, headers=(*answer.JSON, (b"retry-after", b"1")))
+        return answer.of_document(document)
+
+    async def metrics(self, call: Call) -> Answer:
+        """GET /metrics"""
+        headers = ((b"content-type", CONTENT_TYPE_LATEST.encode()), (b"cache-control", b"no-store"))
+        return Answer(status=200, body=generate_latest(self._registry), headers=headers)
+
+
+async def _ask(probe: Probe) -> str | None:
+    try:
+        async with asyncio.timeout(PROBE_WITHIN_S):
+            return await probe()
+    except TimeoutError:
+        return f"no answer within {PROBE_WITHIN_S:.0f} s"

@@ -1,0 +1,178 @@
+"""What the engine answers, described for clients: the payment object, operations, lists and problems.
+
+Used for the OpenAPI document only; the engine renders the bytes (engine/receipt.py), and a test holds both together.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engine.payment import DeclineCode, State, Status, Verb
+
+_CLOSED = ConfigDict(extra="forbid")
+_Pay = Annotated[str, Field(examples=["pay_3K7VZ0Q1M8C2R4T6W9XABDEFGH"])]
+_Op = Annotated[str, Field(examples=["op_5N2J8P4S6V0Y1Z3B7DCEFGHKMQ"])]
+
+
+class Method(BaseModel):
+    """The payment method, masked."""
+
+    model_config = _CLOSED
+
+    type: Literal["card"]
+    brand: str
+    last4: str
+    expiry_month: int
+    expiry_year: int
+
+
+class Bank(BaseModel):
+    """The bank's own ids of what it did."""
+
+    model_config = _CLOSED
+
+    authorization_id: str | None
+    capture_id: str | None
+    void_id: str | None
+    refund_id: str | None
+    auth_code: str | None
+
+
+class LatestOperation(BaseModel):
+    """The latest operation of a payment."""
+
+    model_config = _CLOSED
+
+    id: _Op
+    verb: Verb
+    status: Status
+    attempts: int
+    next_attempt_at: datetime | None
+
+
+class Failure(BaseModel):
+    """Why it did not succeed."""
+
+    model_config = _CLOSED
+
+    code: str
+    message: str
+    decline_code: DeclineCode | None
+
+
+class Payment(BaseModel):
+    """A payment: the receipt the shop can trust. `in_doubt` is true while the bank's answer to the current operation is
+    unknown."""
+
+    model_config = _CLOSED
+
+    object: Literal["payment"]
+    id: _Pay
+    status: State
+    in_doubt: bool
+    amount: int
+    amount_captured: int
+    amount_refunded: int
+    currency: str
+    order_id: str
+    customer_id: str
+    description: str | None
+    metadata: dict[str, str]
+    payment_method: Method
+    connector: str
+    bank: Bank
+    operation: LatestOperation
+    failure: Failure | None
+    next_action: dict[str, Any] | None
+    sequence: int
+    created_at: datetime
+    authorized_at: datetime | None
+    captured_at: datetime | None
+    voided_at: datetime | None
+    refunded_at: datetime | None
+    declined_at: datetime | None
+    failed_at: datetime | None
+    expired_at: datetime | None
+    expires_at: datetime | None
+
+
+class PaymentList(BaseModel):
+    """A page of payments, newest first."""
+
+    model_config = _CLOSED
+
+    object: Literal["list"]
+    data: list[Payment]
+    has_more: bool
+    next_cursor: str | None
+
+
+class Operation(BaseModel):
+    """One thing asked of the bank for a payment."""
+
+    model_config = _CLOSED
+
+    object: Literal["operation"]
+    id: _Op
+    payment_id: _Pay
+    verb: Verb
+    status: Status
+    in_doubt: bool
+    amount: int
+    idempotency_key: str | None
+    attempts: int
+    first_sent_at: datetime | None
+    next_attempt_at: datetime | None
+    failure: Failure | None
+    response_status: int | None
+    created_at: datetime
+    settled_at: datetime | None
+
+
+class OperationList(BaseModel):
+    """The operations that were asked for under one idempotency key."""
+
+    model_config = _CLOSED
+
+    object: Literal["list"]
+    data: list[Operation]
+    has_more: bool
+
+
+class Shippable(BaseModel):
+    """Whether the goods may leave, and why: `reason` is a payment state, or what stands against it."""
+
+    model_config = _CLOSED
+
+    shippable: bool
+    reason: str = Field(examples=["captured", "in_doubt", "void_accepted"])
+    payment_id: _Pay
+    as_of: datetime
+
+
+class WrongField(BaseModel):
+    """One wrong field."""
+
+    pointer: str = Field(description="JSON pointer (RFC 6901)", examples=["/amount"])
+    detail: str
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    type: str = Field(description="where this kind of problem is described", examples=["/problems/validation_failed"])
+    title: str
+    status: int
+    detail: str
+    instance: str | None
+    code: str
+    request_id: str
+    errors: list[WrongField] = Field(default=[], description="on 422: every wrong field")
+    decline_code: DeclineCode | None = Field(default=None, description="on 402: why the bank declined")
+    operation_id: str | None = None
+    payment_id: str | None = None
+    payment_status: State | None = None
+    winning_operation: str | None = Field(default=None, description="on 409: the operation that led to this state")

@@ -1,0 +1,180 @@
+"""The mock bank as a process: its variables, its cards, its log, its database and its end."""
+
+import dataclasses
+import http.client
+import json
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from bank_harness import CALM, RUN, Bank, a_bank, a_card_request
+
+from bank.simulator.card import extra_card, is_card_number
+from bank.simulator.database import BankDatabaseError, prepare_database
+from bank.simulator.settings import BankSettings, BankSettingsError
+
+pytest_plugins = ["bank_fixtures"]
+
+
+def test_without_variables_the_settings_are_the_contracts() -> None:
+    settings = BankSettings.from_env({})
+
+    assert dataclasses.replace(settings, database_url="") == BankSettings(database_url="")
+    assert (settings.host, settings.port, settings.control, settings.extra_cards) == ("127.0.0.1", 8787, False, 0)
+    assert psycopg.conninfo.conninfo_to_dict(settings.database_url) == {
+        "host": "localhost",
+        "port": "5432",
+        "user": "postgres",
+        "password": "postgres",
+        "dbname": "mockbank",
+        "sslmode": "disable",
+    }
+
+
+def test_numbers_and_durations_are_read_as_go_reads_them() -> None:
+    settings = BankSettings.from_env(
+        {
+            "SERVER_READ_TIMEOUT": "1h1m1.5s",
+            "SERVER_WRITE_TIMEOUT": "50ms",
+            "SERVER_IDLE_TIMEOUT": "0",
+            "AUTH_EXPIRY_HOURS": "-1",
+            "FAILURE_RATE": "5e-1",
+            "DB_MAX_OPEN_CONNS": "+3",
+            "PENSTOCK_BANK_DATABASE_URL": "postgresql://elsewhere/db",
+            "DB_HOST": "ignored",
+        }
+    )
+
+    assert (settings.read_timeout_s, settings.write_timeout_s, settings.idle_timeout_s) == (3661.5, 0.05, 0)
+    assert (settings.auth_expiry_hours, settings.failure_rate, settings.db_max_open_conns) == (-1, 0.5, 3)
+    assert settings.database_url == "postgresql://elsewhere/db"
+
+
+def test_what_does_not_parse_falls_back_without_a_word() -> None:
+    nonsense = {
+        "PORT": "eighty",
+        "SERVER_READ_TIMEOUT": "15",
+        "SERVER_WRITE_TIMEOUT": "fast",
+        "FAILURE_RATE": "often",
+        "MIN_LATENCY_MS": "1_00",
+        "MAX_LATENCY_MS": "2.5",
+        "AUTH_EXPIRY_HOURS": " 1",
+        "DB_PORT": "",
+    }
+
+    assert BankSettings.from_env(nonsense) == BankSettings.from_env({})
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"FAILURE_RATE": "1.01"},
+        {"FAILURE_RATE": "-0.1"},
+        {"MIN_LATENCY_MS": "2001"},
+        {"MAX_LATENCY_MS": "99"},
+        {"LOG_LEVEL": "INFO"},
+        {"PORT": "65536"},
+        {"PENSTOCK_BANK_CONTROL": "yes"},
+        {"PENSTOCK_BANK_EXTRA_CARDS": "many"},
+        {"PENSTOCK_BANK_EXTRA_CARDS": "-1"},
+    ],
+)
+def test_what_is_out_of_range_is_refused_by_name(environ: dict[str, str]) -> None:
+    with pytest.raises(BankSettingsError, match=next(iter(environ))):
+        BankSettings.from_env(environ)
+
+
+def test_extra_cards_pass_luhn_never_repeat_and_never_change() -> None:
+    cards = [extra_card(i) for i in (*range(2000), 10**9 - 1)]
+
+    assert all(is_card_number(card) and len(card) == 16 for card in cards)
+    assert len(set(cards)) == len(cards)
+    assert (cards[0], cards[1]) == ("4000000000000002", "4000000000000010")
+    with pytest.raises(ValueError, match="extra card"):
+        extra_card(10**9)
+
+
+def test_the_seeded_accounts_are_the_contracts(bank_postgres: str) -> None:
+    dsn = f"{bank_postgres} dbname=seeded"
+    prepare_database(dsn, extra_cards=0)
+    prepare_database(dsn, extra_cards=1)
+
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute(
+            "SELECT account_number, cvv, expiry_month, expiry_year, balance_cents, available_balance_cents"
+            " FROM accounts ORDER BY account_number"
+        ).fetchall()
+        [off] = connection.execute("SHOW synchronous_commit").fetchall()
+    assert rows[1:] == [
+        ("4111111111111111", "123", 12, 2030, 1_000_000, 1_000_000),
+        ("4242424242424242", "456", 6, 2030, 50_000, 50_000),
+        ("5105105105105100", "321", 3, 2020, 500_000, 500_000),
+        ("5555555555554444", "789", 9, 2030, 0, 0),
+    ]
+    assert rows[0][:2] == (extra_card(0), "123")
+    assert off == ("off",)
+
+
+def test_a_database_that_cannot_be_had_is_told(bank_postgres: str) -> None:
+    with pytest.raises(BankDatabaseError, match="cannot connect"):
+        prepare_database("host=127.0.0.1 port=1 dbname=nowhere connect_timeout=2", extra_cards=0)
+
+
+def test_several_banks_may_prepare_one_database_at_once(bank_postgres: str) -> None:
+    with ThreadPoolExecutor(5) as threads:
+        list(threads.map(lambda _: prepare_database(f"{bank_postgres} dbname=crowd", extra_cards=10), range(5)))
+
+
+def test_the_control_api_is_off_unless_asked_for(bank_postgres: str) -> None:
+    with a_bank(bank_postgres, LOG_LEVEL="debug") as bank:
+        answers = [bank.http.get("/control/faults"), bank.http.post("/control/faults", json={"kind": "drop_key"})]
+        bank.process.send_signal(signal.SIGINT)
+        out, _ = bank.process.communicate(timeout=10)
+
+    assert {(answer.status_code, answer.text) for answer in answers} == {(404, "404 page not found\n")}
+    lines = [json.loads(line) for line in out.splitlines()]
+    requests = [line for line in lines if line["event"] == "request"]
+    assert [(line["method"], line["path"], line["status"]) for line in requests] == [
+        ("GET", "/control/faults", 404),
+        ("POST", "/control/faults", 404),
+    ]
+    assert lines[-1]["event"] == "bank_stopped"
+    assert bank.process.returncode == 0
+
+
+def test_requests_in_hand_are_finished_after_a_signal(bank_postgres: str) -> None:
+    with a_bank(bank_postgres, MIN_LATENCY_MS="400", MAX_LATENCY_MS="400") as bank:
+        asked = http.client.HTTPConnection("127.0.0.1", bank.port, timeout=10)
+        headers = {"Idempotency-Key": "in hand when the signal came"}
+        asked.request("POST", "/api/v1/authorizations", json.dumps(a_card_request()), headers)
+        bank.http.get("/health")  # Answered after the connection made before it was taken in hand.
+        bank.process.send_signal(signal.SIGTERM)
+
+        assert asked.getresponse().status == 200
+        asked.close()
+        assert bank.process.wait(timeout=10) == 0
+
+
+def test_connections_that_the_database_cut_cost_no_request(bank: Bank) -> None:
+    bank.sql(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+    answers = [bank.authorize(key) for key in ("cut", "cut", "cut again", "cut again")]
+
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert len({answer.content for answer in answers}) == 2
+
+
+def test_a_bank_that_cannot_start_says_so_and_fails(bank_postgres: str) -> None:
+    environ: dict[str, Any] = {**CALM, "PENSTOCK_BANK_DATABASE_URL": f"{bank_postgres} dbname=x user=nobody_at_all"}
+
+    ended = subprocess.run([sys.executable, "-c", RUN], env=environ, capture_output=True, text=True, timeout=20)
+
+    assert ended.returncode != 0
+    assert "BankDatabaseError: cannot connect" in ended.stderr

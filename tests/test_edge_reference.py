@@ -1,0 +1,169 @@
+"""The description of the API says what the API does, and is readable without a network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+from edge_stand import Stand, running_edge, running_postgres
+
+from edge import receipts
+from engine.money import Money
+from engine.payment import (
+    BankIds,
+    DeclineCode,
+    Failure,
+    MaskedCard,
+    Operation,
+    Payment,
+    State,
+    Status,
+    Terms,
+    Times,
+    Verb,
+)
+from engine.problem import CATALOGUE
+from engine.receipt import operation_document, render, render_failure, render_payment, render_refusal
+
+NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+SAMPLES = {"{payment}": "pay_4DVNQPMZBZFG0VHZJX492ZPG4J", "{operation}": "op_4DVNQPMZBZFG0VHZJX492ZPG4J"}
+
+
+@pytest.fixture(scope="module")
+def edge() -> Iterator[Stand]:
+    with running_postgres() as dsn, running_edge(dsn) as stand:
+        yield stand
+
+
+@pytest.fixture
+def document(edge: Stand) -> dict:
+    found = edge.client.get("/openapi.json").json()
+    assert found["openapi"] == "3.1.0"
+    return found
+
+
+def test_every_described_method_is_one_that_the_edge_knows(edge: Stand, document: dict) -> None:
+    for path, methods in document["paths"].items():
+        for parameter, sample in SAMPLES.items():
+            path = path.replace(parameter, sample)
+        allowed = edge.request("OPTIONS", path).headers["allow"]
+
+        assert {method.upper() for method in methods} == set(allowed.split(", ")) - {"HEAD"}
+
+
+def test_every_merchant_path_is_described(edge: Stand, document: dict) -> None:
+    edge.get("/metrics")
+    routes = set(re.findall(r'route="(/v1[^"]*)"', edge.client.get("/metrics").text))
+
+    assert routes == {path for path in document["paths"] if path.startswith("/v1")}
+
+
+def test_every_reference_in_the_document_resolves(document: dict) -> None:
+    for pointer in set(re.findall(r'"\$ref":"#/([^"]*)"', orjson.dumps(document).decode())):
+        place = document
+        for step in pointer.split("/"):
+            place = place[step]
+
+
+def test_every_problem_is_described_with_an_example(document: dict) -> None:
+    examples = document["components"]["examples"]
+    used = set(re.findall(r"#/components/examples/(\w+)", orjson.dumps(document).decode()))
+
+    assert set(examples) == set(CATALOGUE)
+    for example in examples.values():
+        receipts.Problem.model_validate(example["value"])
+    assert set(CATALOGUE) - used == {"method_not_allowed"}  # it is the answer to a call that is not described
+
+
+def test_a_request_body_is_described_with_its_bounds(document: dict) -> None:
+    fields = document["components"]["schemas"]["PaymentBody"]
+
+    assert fields["additionalProperties"] is False
+    assert set(fields["required"]) == {"amount", "currency", "order_id", "customer_id", "payment_method"}
+    assert (fields["properties"]["amount"]["minimum"], fields["properties"]["amount"]["maximum"]) == (1, 10**12)
+    assert "integer" in fields["properties"]["amount"]["description"]
+
+
+@pytest.mark.parametrize(
+    "failure", [None, Failure(code="card_declined", message="No.", decline_code=DeclineCode.INVALID_CVV)]
+)
+def test_what_the_engine_renders_is_what_is_described(failure: Failure | None) -> None:
+    payment, operation = a_payment(failure), an_operation(failure)
+
+    receipts.Payment.model_validate_json(render_payment(payment, operation))
+    receipts.Operation.model_validate_json(render(operation_document(operation)))
+    receipts.Problem.model_validate_json(render_refusal(payment, operation))
+    if failure is not None:
+        receipts.Problem.model_validate_json(render_failure(payment, operation, failure))
+
+
+def test_the_page_and_all_it_loads_come_from_here(edge: Stand) -> None:
+    page = edge.client.get("/docs")
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert loaded and all(address.startswith("/docs/") for address in loaded)
+    for address in [*loaded, *re.findall(r'"(/docs/[^"]+)"', edge.client.get("/docs/start.js").text)]:
+        answer = edge.client.get(address)
+        assert (answer.status_code, len(answer.content) > 100) == (200, True)
+
+
+def test_the_page_gets_the_dialect_that_it_can_read(edge: Stand, document: dict) -> None:
+    older = edge.client.get("/docs/openapi-3.0.json").json()
+    text = orjson.dumps(older).decode()
+
+    assert older["openapi"] == "3.0.3"
+    assert older["paths"].keys() == document["paths"].keys()
+    assert '"type":"null"' not in text and '"const":' not in text
+
+
+def a_payment(failure: Failure | None) -> Payment:
+    terms = Terms(
+        merchant="m_1",
+        money=Money(amount=5000, currency="USD"),
+        order_id="o",
+        customer_id="c",
+        description=None,
+        metadata={"a": "b"},
+        method=MaskedCard(brand="visa", last4="1111", expiry_month=12, expiry_year=2030),
+        connector="ficmart_bank",
+        webhook_url=None,
+    )
+    return Payment(
+        id="pay_1",
+        partition=1,
+        terms=terms,
+        state=State.AUTHORIZED if failure is None else State.DECLINED,
+        version=2,
+        sequence=2,
+        amount_captured=0,
+        amount_refunded=0,
+        bank=BankIds(authorization_id="auth_1"),
+        at=Times(created_at=NOW, authorized_at=NOW),
+        failure=failure,
+        operation_id="op_1",
+        journal_head="",
+    )
+
+
+def an_operation(failure: Failure | None) -> Operation:
+    told: dict[str, object] = {
+        "id": "op_1",
+        "payment": "pay_1",
+        "verb": Verb.AUTHORIZE,
+        "key": "k",
+        "amount": 5000,
+        "status": Status.SUCCEEDED if failure is None else Status.DECLINED,
+        "attempts": 1,
+        "first_sent_at": NOW,
+        "request_id": "req_1",
+        "failure": failure,
+        "response_status": 201,
+        "created_at": NOW,
+        "settled_at": NOW,
+    }
+    return Operation(**(dict.fromkeys(Operation.__struct_fields__) | told))  # type: ignore[arg-type]
