@@ -1,5 +1,191 @@
-"""The penstock command."""
+"""The `penstock` command: the local stack, each process by itself, and administration.
+
+Everything heavy is imported where it is needed, so that help is instant. Errors are sentences on stderr: exit code 2
+for a wrong command line, 1 for everything else that went wrong.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from ops.merchant_cli import key_app, merchant_app
+from ops.stack_cli import DataDirOption, status, up
+
+if TYPE_CHECKING:
+    from ops.settings import Settings
+
+app = typer.Typer(
+    name="penstock",
+    help="Penstock, a payment gateway engine. Start with `penstock up`: the whole of it on this machine.",
+    epilog="Each command explains itself: penstock COMMAND --help",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.add_typer(merchant_app, name="merchant")
+app.add_typer(key_app, name="key")
+app.command(rich_help_panel="On this machine")(up)
+app.command(rich_help_panel="On this machine")(status)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+class ProcessCommand(TyperCommand):
+    """A command whose help lists the variables that configure it."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        from ops.settings_help import print_settings
+
+        print_settings(self.name or "")
+
+
+@app.command(cls=ProcessCommand, rich_help_panel="Processes of a deployment")
+def edge() -> None:
+    """The merchants' door: serves the HTTP API until SIGTERM.
+
+    Example: PENSTOCK_DATABASE_URL=postgresql://... PENSTOCK_REDIS_URL=redis://... penstock edge
+    """
+    from ops.assembly import run_edge
+    from ops.settings import load_settings
+
+    run_edge(load_settings())
+
+
+@app.command(cls=ProcessCommand, rich_help_panel="Processes of a deployment")
+def worker() -> None:
+    """Runs payments: takes a fair share of the partitions; SIGTERM drains and gives them back.
+
+    Example: PENSTOCK_WORKER_NAME=worker-a PENSTOCK_BANK_URL=http://bank:8787 penstock worker
+    """
+    from ops.assembly import run_worker
+    from ops.settings import load_settings
+
+    run_worker(load_settings())
+
+
+@app.command(cls=ProcessCommand, rich_help_panel="Processes of a deployment")
+def bank() -> None:
+    """The mock bank, with its Swagger UI at /docs. For tests and demonstrations only.
+
+    Example: PORT=8787 FAILURE_RATE=0 PENSTOCK_BANK_DATABASE_URL=postgresql://.../penstock_bank penstock bank
+    """
+    from bank.simulator.server import run
+    from bank.simulator.settings import BankSettings
+
+    run(BankSettings.from_env(os.environ))
+
+
+@app.command(cls=ProcessCommand, rich_help_panel="Processes of a deployment")
+def migrate() -> None:
+    """Bring the database of PENSTOCK_DATABASE_URL to this version. Safe to run again, and at once from several places.
+
+    Example: PENSTOCK_DATABASE_URL=postgresql://... PENSTOCK_PARTITIONS=16 penstock migrate
+    """
+    from ops.merchant import refuse_local_keys
+    from ops.migrate import migrate as bring_up_to_date
+
+    settings = _schema_settings()
+    bring_up_to_date(settings.database_url, settings.partitions)
+    if settings.env == "production":
+        refuse_local_keys(settings.database_url)
+    typer.echo(f"the database is ready, with {settings.partitions} partitions")
+
+
+@app.command(rich_help_panel="On this machine")
+def streams(data_dir: DataDirOption = Path(".penstock"), as_json: JsonOption = False) -> None:
+    """What waits in Redis, partition by partition: backlog (XLEN), pending (XPENDING), lag, and who owns it.
+
+    Reads PENSTOCK_REDIS_URL and PENSTOCK_PARTITIONS, or the stack that runs in --data-dir.
+
+    Example: penstock streams --json | jq 'map(.backlog) | add'
+    """
+    from ops.backlog import print_backlog, read_backlog
+    from ops.data_dir import DataDir
+
+    url = os.environ.get("PENSTOCK_REDIS_URL")
+    if url:
+        rows = read_backlog(url, _schema_settings().partitions)
+    else:
+        running = DataDir(data_dir).state()
+        rows = read_backlog(running["redis"], running["partitions"])
+    if as_json:
+        typer.echo(json.dumps([row.as_dict() for row in rows]))
+    else:
+        print_backlog(rows)
+
+
+@app.command(rich_help_panel="On this machine")
+def version() -> None:
+    """Which Penstock, and which Python runs it."""
+    typer.echo(f"penstock {metadata.version('penstock')} (Python {sys.version.split()[0]})")
+
+
+@app.command(rich_help_panel="On this machine", context_settings=_PASS_ON)
+def bench(context: typer.Context) -> None:
+    """Measure throughput and latency against a stack of its own.  [dim]penstock bench --help[/dim]"""
+    _run_elsewhere("bench", context.args)
+
+
+@app.command(rich_help_panel="On this machine", context_settings=_PASS_ON)
+def demo(context: typer.Context) -> None:
+    """The FicMart story from order to refund, against a stack of its own.  [dim]penstock demo --help[/dim]"""
+    _run_elsewhere("demo", context.args)
+
+
+def _schema_settings() -> Settings:
+    """The settings for work that needs neither secrets nor a bank: stand-ins satisfy the rules about those."""
+    from ops.settings import load_settings
+
+    names = ("PENSTOCK_MASTER_KEY", "PENSTOCK_FINGERPRINT_KEY")
+    keys = {name: base64.b64encode(name.encode().ljust(32)[-32:]).decode() for name in names}
+    addresses = {"PENSTOCK_REDIS_URL": "redis://127.0.0.1", "PENSTOCK_BANK_URL": "http://127.0.0.1"}
+    return load_settings({**keys, **addresses, **os.environ})
+
+
+def _run_elsewhere(name: str, arguments: list[str]) -> None:
+    """Run a command whose module brings much with it: `ops.<name>:<name>`, imported now and not for every help."""
+    try:
+        command = getattr(import_module(f"ops.{name}"), name)
+    except ModuleNotFoundError as error:
+        if error.name != f"ops.{name}":
+            raise
+        typer.echo(f"penstock: this installation has no {name}", err=True)
+        raise typer.Exit(1) from None
+    lone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    lone.command(name=name)(command)
+    lone(arguments, prog_name=f"penstock {name}")
 
 
 def main() -> None:
-    """Enter here."""
+    """The entry point: run the command; what goes wrong on purpose becomes a sentence and exit code 1."""
+    from ops.supervisor import follow_supervisor
+
+    follow_supervisor()
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        from ops.complaint import in_words
+
+        words = in_words(error)
+        if words is None:
+            raise
+        print(f"penstock: {words}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""What waits in Redis, partition by partition: the same figures that redis-cli gives, in one table.
+
+Backlog is XLEN, pending the count of XPENDING, lag their difference: exact, because settled entries are deleted
+(XINFO GROUPS shows no lag after deletes out of order).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError, ResponseError
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from engine import keys
+from engine.errors import Broken
+
+_PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionBacklog:
+    """One partition's stream. `owner` is the worker that holds the lease, None when nobody does."""
+
+    partition: int
+    stream: str
+    backlog: int
+    pending: int
+    lag: int
+    owner: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_backlog(redis_url: str, partitions: int) -> list[PartitionBacklog]:
+    """All partitions in one round trip. Raises Broken when Redis is away."""
+    try:
+        with Redis.from_url(
+            redis_url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, protocol=2
+        ) as redis:
+            pipeline = redis.pipeline(transaction=False)
+            for partition in range(partitions):
+                pipeline.xlen(keys.commands(partition))
+                pipeline.xpending(keys.commands(partition), keys.GROUP)
+                pipeline.get(keys.lease(partition))
+            replies = pipeline.execute(raise_on_error=False)
+    except (OSError, RedisError, ValueError) as error:
+        raise Broken(f"Redis cannot be read ({error}): is PENSTOCK_REDIS_URL right?") from error
+    return [_row(partition, *replies[3 * partition : 3 * partition + 3]) for partition in range(partitions)]
+
+
+def _row(partition: int, length: Any, pending: Any, lease: Any) -> PartitionBacklog:
+    if isinstance(length, Exception) or isinstance(lease, Exception):
+        raise Broken(
+            f"Redis refuses to show partition {partition}: {length if isinstance(length, Exception) else lease}"
+        )
+    # Before the first command there is neither a stream nor a group.
+    waiting = 0 if isinstance(pending, ResponseError) else int(pending["pending"])
+    return PartitionBacklog(
+        partition=partition,
+        stream=keys.commands(partition),
+        backlog=length,
+        pending=waiting,
+        lag=length - waiting,
+        owner=lease.decode().rpartition(":")[0] if lease else None,
+    )
+
+
+def print_backlog(rows: Sequence[PartitionBacklog]) -> None:
+    """As a table, with a line of totals."""
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True)
+    totals = [str(sum(getattr(row, name) for row in rows)) for name in ("backlog", "pending", "lag")]
+    table.add_column("stream", footer="all")
+    for name, total in zip(("backlog", "pending", "lag"), totals, strict=True):
+        table.add_column(name, footer=total, justify="right")
+    table.add_column("owner")
+    for row in rows:
+        table.add_row(row.stream, str(row.backlog), str(row.pending), str(row.lag), row.owner or "nobody")
+    Console(highlight=False, markup=False).print(table)

@@ -1,0 +1,46 @@
+"""What a person at a terminal reads when a command fails: a sentence for every error that is raised on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+from redis.exceptions import RedisError
+
+from bank.simulator.database import BankDatabaseError
+from bank.simulator.settings import BankSettingsError
+from engine.errors import PenstockError, Unavailable
+from ops.embedded import EmbeddedError
+from ops.migrate import MigrationError
+from ops.settings import SettingsError
+
+_SPOKEN = (PenstockError, SettingsError, MigrationError, EmbeddedError, BankSettingsError, BankDatabaseError)
+
+
+def in_words(error: BaseException) -> str | None:
+    """The sentences of an error, or of all errors in a group; None when one of them is a bug and needs its traceback."""
+    found = [_sentence(each) for each in _leaves(error)]
+    return "\n".join(dict.fromkeys(text for text in found if text)) if all(found) else None
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
+
+
+def _sentence(error: BaseException) -> str | None:
+    if isinstance(error, Unavailable):
+        return error.detail
+    if isinstance(error, _SPOKEN):
+        return str(error).strip()
+    if isinstance(error, psycopg.OperationalError):
+        return f"Postgres cannot be reached: {str(error).strip()}"
+    if isinstance(error, RedisError):
+        return f"Redis does not do what it should: {error}"
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}"
+    return None

@@ -1,0 +1,41 @@
+"""The variables of each process, as its --help prints them: made from the settings themselves."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ops.settings import PREFIX, Settings
+
+_SHARED = ("env", "redis_url", "database_url", "partitions", "master_key", "fingerprint_key")
+_SCHEMA = ("env", "database_url", "partitions")
+_BANK = (
+    ("PORT", "8787", "port to listen on; 0 takes any free one"),
+    ("PENSTOCK_BANK_HOST", "127.0.0.1", "address to listen on"),
+    ("PENSTOCK_BANK_DATABASE_URL", "", "Postgres DSN; or DB_HOST, DB_PORT, DB_USER, DB_PASSWORD, DB_NAME, DB_SSLMODE"),
+    ("FAILURE_RATE", "0.05", "share of calls answered 500 before their effect, 0 to 1"),
+    ("MIN_LATENCY_MS, MAX_LATENCY_MS", "100, 2000", "how long a call takes"),
+    ("AUTH_EXPIRY_HOURS", "168", "how long a hold lasts"),
+    ("LOG_LEVEL", "info", "debug, info, warn or error"),
+    ("PENSTOCK_BANK_CONTROL", "0", "1 switches the control API for faults on"),
+    ("PENSTOCK_BANK_EXTRA_CARDS", "0", "more seeded cards, for load"),
+)
+
+
+def print_settings(process: str) -> None:
+    """A table of variable, default and meaning, in the order of the settings."""
+    table = Table("variable", "default", "meaning", box=box.SIMPLE_HEAD, title="Variables", title_justify="left")
+    for row in _BANK if process == "bank" else _rows(process):
+        table.add_row(*row)
+    Console(highlight=False, markup=False).print(table)
+
+
+def _rows(process: str) -> list[tuple[str, str, str]]:
+    names = list(Settings.model_fields) if process != "migrate" else list(_SCHEMA)
+    rows = []
+    for name in names:
+        field = Settings.model_fields[name]
+        default = "required" if name.endswith("_key") else str(field.default)
+        rows.append((f"{PREFIX}{name.upper()}", default, field.description or ""))
+    return rows

@@ -1,0 +1,1 @@
+SELECT count(*) FROM operations WHERE settled_at IS NULL

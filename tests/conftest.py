@@ -1,0 +1,76 @@
+"""Real stores for the tests: one Postgres and one Redis a session, a database of its own for each test."""
+
+import tempfile
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from secrets import token_hex
+
+import psycopg
+import pytest
+from psycopg import sql
+from redis import Redis
+
+from ops.embedded import EmbeddedPostgres, EmbeddedRedis
+from ops.migrate import migrate, seed_local
+
+PARTITIONS = 16
+_TEMPLATE = "penstock_template"
+_serial = count(1)
+
+
+@pytest.fixture(scope="session")
+def store_folder() -> Iterator[Path]:
+    """A folder that other accounts reach: run by root, Postgres is `nobody`."""
+    with tempfile.TemporaryDirectory(prefix="penstock-tests-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres(store_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """A running server."""
+    server = EmbeddedPostgres(store_folder / "session-postgres")
+    server.start()
+    yield server
+    server.kill()  # its data goes with it
+
+
+@pytest.fixture(scope="session")
+def redis_server(store_folder: Path) -> Iterator[EmbeddedRedis]:
+    """A running server."""
+    server = EmbeddedRedis(store_folder / "session-redis")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedPostgres) -> str:
+    """The name of a database that is migrated and seeded, to copy from."""
+    migrate(postgres.dsn(_TEMPLATE), PARTITIONS)
+    seed_local(postgres.dsn(_TEMPLATE))
+    return _TEMPLATE
+
+
+@pytest.fixture
+def database(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
+    """The DSN of a fresh ledger with the local merchants; gone afterwards, whoever is still connected."""
+    name = f"ledger_{next(_serial)}"
+    ours, source = sql.Identifier(name), sql.Identifier(template)
+    with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(ours, source))
+    with psycopg.connect(postgres.dsn(name)) as connection:
+        # Installations that share a bank must not share their keys there.
+        connection.execute("UPDATE installation SET id = %s", (token_hex(16),))
+    yield postgres.dsn(name)
+    with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(ours))
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis) -> str:
+    """An empty Redis."""
+    with Redis(port=redis_server.port) as client:
+        client.flushall()
+    return f"redis://127.0.0.1:{redis_server.port}/0"

@@ -1,0 +1,201 @@
+"""A real gateway for the tests: edges and workers as processes over real Redis, Postgres and a real bank."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import psycopg
+import redis
+
+MASTER_KEY = base64.b64encode(b"m" * 32).decode()
+FINGERPRINT_KEY = base64.b64encode(b"f" * 32).decode()
+# Short, so that a take-over takes a second and an unanswered attempt two.
+RUN = "from ops import assembly, settings; assembly.run_{}(settings.load_settings())"
+HASTE = {
+    "PENSTOCK_LEASE_MS": "1000",
+    "PENSTOCK_ATTEMPT_TIMEOUT_MS": "1500",
+    "PENSTOCK_SEND_WINDOW_MS": "500",
+    "PENSTOCK_RETRY_BASE_MS": "20",
+    "PENSTOCK_RETRY_CAP_MS": "100",
+    "PENSTOCK_PARK_BASE_MS": "200",
+    "PENSTOCK_PARK_CAP_MS": "500",
+    "PENSTOCK_SWEEP_MS": "100",
+    "PENSTOCK_DRAIN_MS": "5000",
+}
+
+
+@dataclass(kw_only=True)
+class Running:
+    """One process of the gateway."""
+
+    role: str
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        self.process.wait(10)
+
+    def end(self, timeout_s: float = 20) -> int:
+        """Stop in good order; its exit code."""
+        with suppress(ProcessLookupError):
+            self.send(signal.SIGCONT)
+            self.send(signal.SIGTERM)
+        return self.process.wait(timeout_s)
+
+    def died(self, timeout_s: float = 15) -> int:
+        """Wait for the process to end by itself."""
+        return self.process.wait(timeout_s)
+
+
+@dataclass(kw_only=True)
+class Gateway:
+    """Starts processes and speaks to the first edge as the local merchant."""
+
+    database: str
+    redis_url: str
+    bank_url: str
+    folder: Path
+    environ: dict[str, str] = field(default_factory=dict)
+    processes: list[Running] = field(default_factory=list)
+
+    @property
+    def edge(self) -> str:
+        edges = [running for running in self.processes if running.role == "edge" and running.process.poll() is None]
+        return f"http://127.0.0.1:{edges[0].port}"
+
+    @property
+    def redis(self) -> redis.Redis:
+        return redis.Redis.from_url(self.redis_url)
+
+    def start(self, role: str, **environ: str) -> Running:
+        """Start an edge or a worker and wait until it is ready."""
+        port = free_port()
+        number = len(self.processes)
+        variables = {
+            "PENSTOCK_DATABASE_URL": self.database,
+            "PENSTOCK_REDIS_URL": self.redis_url,
+            "PENSTOCK_BANK_URL": self.bank_url,
+            "PENSTOCK_MASTER_KEY": MASTER_KEY,
+            "PENSTOCK_FINGERPRINT_KEY": FINGERPRINT_KEY,
+            f"PENSTOCK_{role.upper()}_PORT": str(port),
+            **({"PENSTOCK_WORKER_NAME": f"worker-{number}"} if role == "worker" else {}),
+            **HASTE,
+            **self.environ,
+            **environ,
+        }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+        log = self.folder / f"{role}-{number}.log"
+        with log.open("wb") as sink:
+            process = subprocess.Popen(
+                [sys.executable, "-c", RUN.format(role)], env={**inherited, **variables}, stdout=sink, stderr=sink
+            )
+        running = Running(role=role, process=process, port=port, log=log)
+        self.processes.append(running)
+        eventually(lambda: _ready(running), f"{role} is ready", 20)
+        return running
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        headers = {"X-API-Key": "sk_local_merchant", **options.pop("headers", {})}
+        return httpx.request(method, self.edge + path, headers=headers, timeout=40, **options)
+
+    def pay(self, card: str, *, key: str | None = None, wait: int = 0, **changes: Any) -> httpx.Response:
+        return self.post("/v1/payments", a_payment(card, **changes), key=key, wait=wait)
+
+    def post(self, path: str, body: Any = None, *, key: str | None = None, wait: int = 0) -> httpx.Response:
+        headers = {"Idempotency-Key": key or uuid4().hex, **({"Prefer": f"wait={wait}"} if wait else {})}
+        return self.request("POST", path, json=body, headers=headers)
+
+    def get(self, payment: str) -> dict[str, Any]:
+        return dict(self.request("GET", f"/v1/payments/{payment}").json())
+
+    def sql(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.database, autocommit=True) as connection:
+            cursor = connection.execute(statement, parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def unsettled(self) -> int:
+        return int(self.sql("SELECT count(*) FROM operations WHERE settled_at IS NULL")[0][0])
+
+    def backlog(self) -> int:
+        return sum(int(self.redis.xlen(f"penstock:{{p{partition}}}:commands")) for partition in range(16))  # type: ignore[arg-type]
+
+    def settled(self, within_s: float = 30) -> None:
+        """Wait until nothing is open anywhere."""
+        eventually(lambda: self.backlog() == 0 and self.unsettled() == 0, "everything is settled", within_s)
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {running.log.name}\n{running.log.read_text()[-4000:]}" for running in self.processes)
+
+
+@contextmanager
+def a_gateway(
+    database: str, redis_url: str, bank_url: str, folder: Path, *, workers: int = 1, **environ: str
+) -> Iterator[Gateway]:
+    """A gateway with one edge and some workers; everything it started is gone afterwards."""
+    gateway = Gateway(database=database, redis_url=redis_url, bank_url=bank_url, folder=folder, environ=environ)
+    try:
+        gateway.start("edge")
+        for _ in range(workers):
+            gateway.start("worker")
+        yield gateway
+    finally:
+        for running in gateway.processes:
+            if running.process.poll() is None:
+                running.process.kill()
+                running.process.wait(10)
+
+
+def a_payment(card: str, **changes: Any) -> dict[str, Any]:
+    """The body of a payment that the bank approves, with changes."""
+    method = {"type": "card", "number": card, "cvv": "123", "expiry_month": 12, "expiry_year": 2030}
+    usual = {"amount": 5000, "currency": "USD", "order_id": "order-1", "customer_id": "customer-1"}
+    return {**usual, "payment_method": method, **changes}
+
+
+def eventually(check: Callable[[], Any], claim: str, within_s: float = 10.0) -> Any:
+    """The check's first true result. Fails the test when there is none in time."""
+    until = time.monotonic() + within_s
+    while True:
+        result = check()
+        if result:
+            return result
+        if time.monotonic() > until:
+            raise AssertionError(f"not within {within_s} s: {claim}")
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _ready(running: Running) -> bool:
+    if running.process.poll() is not None:
+        raise AssertionError(f"{running.role} ended at once:\n{running.log.read_text()[-3000:]}")
+    try:
+        return httpx.get(f"http://127.0.0.1:{running.port}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False

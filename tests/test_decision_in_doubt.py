@@ -1,0 +1,180 @@
+"""In doubt: no answer is no failure. The bank is asked again, same key, never overlapping, never too late (I7)."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import orjson
+from decision_stand import (
+    BROKE,
+    LOST,
+    NEVER_AGAIN,
+    NOT_SENT,
+    PATIENCE,
+    Desk,
+    a_payment_begun,
+    an_authorized_payment,
+    approved,
+)
+
+from engine.payment import State, Status, Verb
+
+PATIENT = replace(PATIENCE, attempts_max=1000)
+
+
+def _parked(answer: object, desk: Desk | None = None) -> Desk:
+    """Parked after two unanswered attempts."""
+    desk = desk or a_payment_begun(patience=PATIENT)
+    return desk.answer(answer).answer(answer)  # type: ignore[arg-type]
+
+
+def test_an_attempt_without_an_answer_is_made_again_with_the_same_bank_key() -> None:
+    desk = an_authorized_payment().accept(Verb.CAPTURE).answer(LOST)
+
+    first, second = (attempt for _, attempt in desk.attempts[-2:])
+    assert first.bank_key == second.bank_key
+    assert (first.attempts, second.attempts) == (1, 2)
+
+
+def test_the_next_attempt_waits_for_the_deadline_of_one_that_may_still_be_at_work() -> None:
+    desk = a_payment_begun().answer(LOST)
+
+    (_, first), (second_at, _) = desk.attempts
+    assert first.deadline is not None and second_at >= first.deadline
+
+
+def test_the_next_attempt_comes_sooner_when_the_bank_said_that_the_last_is_over() -> None:
+    desk = a_payment_begun().answer(BROKE)
+
+    (_, first), (second_at, _) = desk.attempts
+    assert first.deadline is not None and second_at < first.deadline
+
+
+def test_a_parked_attempt_that_may_still_be_at_work_is_waited_for_too() -> None:
+    slow = replace(PATIENT, attempt_timeout=timedelta(hours=1))
+    desk = _parked(LOST, a_payment_begun(patience=slow))
+
+    operation = desk.operation(Verb.AUTHORIZE)
+    assert operation.deadline is not None and operation.next_attempt_at is not None
+    assert operation.next_attempt_at >= operation.deadline
+
+
+def test_a_parked_operation_is_in_doubt_visibly_and_the_payment_is_not_failed() -> None:
+    desk = _parked(LOST)
+
+    operation = desk.operation(Verb.AUTHORIZE)
+    event = orjson.loads(desk.told[-1][1])
+    assert (operation.status, desk.payment.state) == (Status.IN_DOUBT, State.PENDING)
+    assert operation.next_attempt_at is not None and operation.response_status is None
+    assert event["type"] == "payment.in_doubt" and event["data"]["in_doubt"] is True
+
+
+def test_the_merchant_is_told_of_a_doubt_once() -> None:
+    desk = _parked(LOST)
+    for _ in range(5):
+        desk = desk.later().answer(LOST).answer(LOST)
+
+    assert desk.events == ["created", "in_doubt"]
+
+
+def test_a_doubt_stays_visible_while_the_bank_is_asked_again() -> None:
+    desk = _parked(LOST).later()
+
+    assert desk.at_bank is not None
+    assert desk.at_bank.status is Status.IN_DOUBT
+
+
+def test_what_never_left_us_is_parked_without_any_doubt() -> None:
+    desk = _parked(NOT_SENT)
+
+    operation = desk.operation(Verb.AUTHORIZE)
+    assert (operation.status, operation.doubted_at) == (Status.ACCEPTED, None)
+    assert desk.events == ["created"]
+
+
+def test_a_later_unsent_attempt_does_not_take_an_earlier_doubt_away() -> None:
+    desk = a_payment_begun(patience=PATIENT).answer(LOST).answer(NOT_SENT)
+
+    operation = desk.operation(Verb.AUTHORIZE)
+    assert operation.status is Status.IN_DOUBT and operation.doubted_at is not None
+
+
+def test_a_doubt_that_comes_after_unsent_attempts_is_told() -> None:
+    desk = _parked(NOT_SENT).later().answer(LOST).answer(NOT_SENT)
+
+    assert desk.events == ["created", "in_doubt"]
+
+
+def test_an_answer_ends_the_doubt() -> None:
+    desk = _parked(LOST).later().answer(approved)
+
+    assert desk.payment.state is State.AUTHORIZED
+    assert orjson.loads(desk.operation(Verb.AUTHORIZE).response_body or b"")["in_doubt"] is False
+    assert desk.events == ["created", "in_doubt", "authorized"]
+
+
+def test_an_authorization_that_the_bank_might_do_twice_is_never_asked_again() -> None:
+    desk = a_payment_begun().answer(NEVER_AGAIN)
+
+    operation = desk.operation(Verb.AUTHORIZE)
+    assert (operation.status, operation.attempts) == (Status.REVIEW, 1)
+    assert operation.next_attempt_at is None and desk.at_bank is None
+
+
+def test_after_the_last_attempt_a_person_is_asked() -> None:
+    desk = a_payment_begun(patience=replace(PATIENCE, attempts_max=3))
+
+    desk = desk.answer(LOST).answer(LOST).later().answer(LOST)
+
+    operation = desk.operation(Verb.AUTHORIZE)
+    assert (operation.status, operation.attempts) == (Status.REVIEW, 3)
+    assert desk.events == ["created", "in_doubt", "review"]
+
+
+def test_nothing_is_asked_again_when_the_bank_may_have_forgotten_the_key() -> None:
+    desk = _parked(LOST)
+    first_sent_at = desk.operation(Verb.AUTHORIZE).first_sent_at
+    assert first_sent_at is not None
+    asked = len(desk.attempts)
+
+    desk = desk.later(first_sent_at + timedelta(hours=23, seconds=1))
+
+    assert desk.operation(Verb.AUTHORIZE).status is Status.REVIEW
+    assert len(desk.attempts) == asked
+
+
+def test_up_to_the_last_hour_it_is_asked_again() -> None:
+    desk = _parked(LOST)
+    first_sent_at = desk.operation(Verb.AUTHORIZE).first_sent_at
+    assert first_sent_at is not None
+
+    desk = desk.later(first_sent_at + timedelta(hours=22, minutes=59))
+
+    assert desk.at_bank is not None
+
+
+def test_an_attempt_whose_owner_died_is_in_doubt_and_asked_again_after_its_deadline() -> None:
+    desk = an_authorized_payment().accept(Verb.CAPTURE)
+    dead = desk.at_bank
+    assert dead is not None and dead.deadline is not None
+
+    desk = desk.lost_by_its_owner()
+
+    assert desk.at_bank is not None
+    assert desk.at_bank.doubted_at is not None and desk.at_bank.bank_key == dead.bank_key
+    assert desk.now >= dead.deadline
+
+
+def test_commands_behind_a_doubt_are_journaled_and_wait_their_turn() -> None:
+    desk = _parked(LOST).accept(Verb.CAPTURE, "c").accept(Verb.VOID, "v")
+    assert [known.status for known in desk.operations] == ["in_doubt", "accepted", "accepted"]
+
+    desk = desk.later().answer(approved).answer(approved)
+
+    assert desk.payment.state is State.CAPTURED
+    assert [known.response_status for known in desk.operations] == [201, 200, 409]
+
+
+def test_commands_behind_a_review_wait_and_are_not_refused() -> None:
+    desk = a_payment_begun().answer(NEVER_AGAIN).accept(Verb.VOID, "v")
+
+    assert desk.operation(Verb.VOID).status is Status.ACCEPTED

@@ -1,0 +1,114 @@
+"""The table of the lifecycle: every pair of state and event, and every sequence of commands and answers to length 5."""
+
+import pytest
+from decision_stand import (
+    ALREADY,
+    DECLINED,
+    EXPIRED,
+    LOST,
+    MISTAKEN,
+    NEVER_AGAIN,
+    NOT_SENT,
+    TERMINAL,
+    UNKNOWN,
+    Desk,
+    a_payment_begun,
+    approved,
+)
+
+from engine.lifecycle import ASKED, TRANSITIONS, Effect, Event, IllegalTransition, allowed, step
+from engine.payment import State, Status, Verb
+
+# What may be asked of the bank, by state; all else is the gateway's own refusal. A second table, written from the
+# product's words and not from the code's: PENDING -> AUTHORIZED -> CAPTURED -> REFUNDED, AUTHORIZED -> VOIDED.
+MAY_BE_ASKED = {
+    State.PENDING: {Verb.AUTHORIZE},
+    State.AUTHORIZED: {Verb.CAPTURE, Verb.VOID},
+    State.CAPTURED: {Verb.REFUND},
+}
+MOVES = {
+    (State.PENDING, Event.AUTHORIZED): State.AUTHORIZED,
+    (State.PENDING, Event.DECLINED): State.DECLINED,
+    (State.PENDING, Event.FAILED): State.FAILED,
+    (State.AUTHORIZED, Event.CAPTURED): State.CAPTURED,
+    (State.AUTHORIZED, Event.VOIDED): State.VOIDED,
+    (State.AUTHORIZED, Event.EXPIRED): State.EXPIRED,
+    (State.AUTHORIZED, Event.FAILED): State.FAILED,
+    (State.CAPTURED, Event.REFUNDED): State.REFUNDED,
+}
+STAYS = {
+    State.PENDING: {Event.AUTHORIZE, Event.CREATED, Event.IN_DOUBT, Event.REVIEW},
+    State.AUTHORIZED: {
+        Event.CAPTURE,
+        Event.VOID,
+        Event.CAPTURE_REFUSED,
+        Event.VOID_REFUSED,
+        Event.IN_DOUBT,
+        Event.REVIEW,
+    },
+    State.CAPTURED: {Event.REFUND, Event.REFUND_REFUSED, Event.IN_DOUBT, Event.REVIEW},
+}
+COMMANDS = (Verb.CAPTURE, Verb.VOID, Verb.REFUND)
+ANSWERS = (approved, DECLINED, EXPIRED, ALREADY, UNKNOWN, MISTAKEN, LOST, NEVER_AGAIN, NOT_SENT)
+LENGTH = 5
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("event", Event)
+def test_a_pair_moves_where_the_product_says_or_is_refused(state: State, event: Event) -> None:
+    expected = MOVES.get((state, event), state if event in STAYS.get(state, ()) else None)
+
+    if expected is None:
+        with pytest.raises(IllegalTransition) as refused:
+            step(state, event)
+        assert (refused.value.state, refused.value.event) == (state, event)
+    else:
+        assert step(state, event)[0] is expected
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("verb", Verb)
+def test_a_verb_is_asked_of_the_bank_only_where_the_product_says(state: State, verb: Verb) -> None:
+    assert allowed(state, verb) is (verb in MAY_BE_ASKED.get(state, set()))
+
+
+def test_no_row_leaves_a_terminal_state() -> None:
+    assert not {state for state, _ in TRANSITIONS} & TERMINAL
+
+
+def test_what_is_asked_goes_to_the_bank_and_what_happened_is_journaled() -> None:
+    for (_, event), (_, effects) in TRANSITIONS.items():
+        if event in ASKED.values():
+            assert effects == (Effect.ASK_BANK,)
+        else:
+            assert effects[0] is Effect.JOURNAL
+
+
+@pytest.mark.parametrize("sale", [False, True], ids=["authorization", "sale"])
+def test_every_sequence_of_commands_and_answers_keeps_the_invariants(sale: bool) -> None:
+    # The desk checks every commit against the invariants; here stands only what holds between commits.
+    seen = _walk(a_payment_begun(sale=sale), LENGTH)
+
+    assert seen > 10_000
+
+
+def _walk(desk: Desk, length: int) -> int:
+    """All sequences of this length from here. An answer needs an attempt under way, time passes for what is parked."""
+    after = [desk.accept(verb, f"{verb}-{length}") for verb in COMMANDS]
+    if desk.at_bank is not None:
+        after += [desk.answer(answer) for answer in ANSWERS]
+        after.append(desk.lost_by_its_owner())
+    elif desk.head is not None and desk.head.next_attempt_at is not None:
+        after.append(desk.later())
+    for following in after:
+        _check_rest(following)
+    return len(after) + (sum(_walk(following, length - 1) for following in after) if length > 1 else 0)
+
+
+def _check_rest(desk: Desk) -> None:
+    """Whatever is unsettled and not at the bank has a next step: a time, a person, or its turn behind the first."""
+    if desk.at_bank is None and desk.head is not None:
+        assert desk.head.status is Status.REVIEW or desk.head.next_attempt_at is not None
+    began = [attempt.id for _, attempt in desk.attempts]
+    order = [operation.id for operation in desk.operations if operation.id in began]
+    assert list(dict.fromkeys(began)) == order, "operations are begun in the order of acceptance (I3)"

@@ -1,0 +1,145 @@
+"""Migrations: applied once, in order, whoever applies them, and never under another number of partitions."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from ops.embedded import EmbeddedPostgres
+from ops.migrate import MigrationError, migrate, seed_local
+
+ENGINE_SQL = Path(__file__).parent.parent / "engine" / "sql"
+
+
+@pytest.fixture
+def missing(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The DSN of a database that is not there yet."""
+    name = f"migrate_{uuid4().hex}"
+    yield postgres.dsn(name)
+    rows(postgres.dsn("postgres"), f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the engine's SQL to change."""
+    return Path(shutil.copytree(ENGINE_SQL, tmp_path / "sql"))
+
+
+def rows(dsn: str, statement: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+def test_a_missing_database_is_created_and_becomes_an_installation(missing: str) -> None:
+    migrate(missing, 4)
+
+    [(installation, partitions)] = rows(missing, "SELECT id, partitions FROM installation")
+    assert len(bytes.fromhex(installation)) == 16
+    assert partitions == 4
+    assert rows(missing, "SELECT id, epoch FROM partitions ORDER BY id") == [(0, 0), (1, 0), (2, 0), (3, 0)]
+
+
+def test_every_numbered_file_is_remembered_with_its_digest(database: str) -> None:
+    expected = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in ENGINE_SQL.glob("[0-9]*.sql")}
+
+    assert dict(rows(database, "SELECT name, sha256 FROM schema_migrations")) == expected
+
+
+def test_migrating_again_changes_nothing(database: str) -> None:
+    everything = "SELECT i.id, i.created_at, m.name, m.applied_at FROM installation i, schema_migrations m ORDER BY 3"
+    before = rows(database, everything)
+
+    migrate(database, 16)
+
+    assert rows(database, everything) == before
+
+
+def test_migrations_at_once_make_one_installation(missing: str) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        done = [pool.submit(migrate, missing, 16) for _ in range(6)]
+
+    assert [each.result() for each in done] == [None] * 6
+    assert rows(missing, "SELECT count(*) FROM installation") == [(1,)]
+    assert rows(missing, "SELECT count(*) FROM partitions") == [(16,)]
+
+
+def test_a_new_file_is_applied_to_an_old_database(database: str, folder: Path) -> None:
+    (folder / "9000_colour.sql").write_text("CREATE TABLE colour (name text)")
+
+    migrate(database, 16, folder)
+
+    assert rows(database, "SELECT * FROM colour") == []
+
+
+def test_a_file_that_was_changed_after_it_was_applied_is_refused(database: str, folder: Path) -> None:
+    with (folder / "0001_ledger.sql").open("a") as file:
+        file.write("-- edited\n")
+    (folder / "9000_colour.sql").write_text("CREATE TABLE colour (name text)")
+
+    with pytest.raises(MigrationError, match=r"0001_ledger.sql was changed after it was applied"):
+        migrate(database, 16, folder)
+
+    assert rows(database, "SELECT to_regclass('colour')") == [(None,)]
+
+
+def test_a_database_of_a_newer_version_is_refused(database: str, folder: Path) -> None:
+    (folder / "0002_commit.sql").unlink()
+
+    with pytest.raises(MigrationError, match=r"newer Penstock: 0002_commit.sql"):
+        migrate(database, 16, folder)
+
+
+def test_another_number_of_partitions_is_refused_before_anything_changes(database: str, folder: Path) -> None:
+    (folder / "9000_colour.sql").write_text("CREATE TABLE colour (name text)")
+
+    with pytest.raises(MigrationError, match="initialised with 16 partitions, not 8"):
+        migrate(database, 8, folder)
+
+    assert rows(database, "SELECT to_regclass('colour')") == [(None,)]
+
+
+@pytest.mark.parametrize("partitions", [0, -1, 1025])
+def test_an_impossible_number_of_partitions_is_refused(missing: str, partitions: int) -> None:
+    with pytest.raises(MigrationError, match="1 to 1024 partitions"):
+        migrate(missing, partitions)
+
+
+def test_a_file_that_fails_leaves_nothing_of_itself_and_keeps_those_before_it(missing: str, folder: Path) -> None:
+    (folder / "9000_half.sql").write_text("CREATE TABLE half (name text); SELECT 1/0")
+
+    with pytest.raises(MigrationError, match=r"9000_half.sql failed and was rolled back: division by zero"):
+        migrate(missing, 16, folder)
+
+    assert rows(missing, "SELECT to_regclass('half')") == [(None,)]
+    (folder / "9000_half.sql").write_text("CREATE TABLE half (name text)")
+    migrate(missing, 16, folder)
+    assert rows(missing, "SELECT * FROM half") == []
+
+
+def test_a_server_that_is_not_there_is_named_as_the_reason() -> None:
+    with pytest.raises(MigrationError, match="Postgres cannot be reached"):
+        migrate("postgresql://postgres@127.0.0.1:1/penstock", 16)
+
+
+def test_seeding_again_keeps_what_was_revoked(database: str) -> None:
+    rows(database, "UPDATE api_keys SET revoked_at = now() WHERE id = 'key_local_other'")
+
+    seed_local(database)
+
+    keys = rows(database, "SELECT merchant_id, scope, digest, revoked_at IS NULL FROM api_keys")
+    assert set(keys) == {
+        ("mer_local", "merchant", hashlib.sha256(b"sk_local_merchant").digest(), True),
+        ("mer_other", "merchant", hashlib.sha256(b"sk_local_other").digest(), False),
+        ("mer_local", "operator", hashlib.sha256(b"ok_local_operator").digest(), True),
+    }
+    assert set(rows(database, "SELECT id, name, status FROM merchants")) == {
+        ("mer_local", "Local shop", "active"),
+        ("mer_other", "Other shop", "active"),
+    }
