@@ -243,11 +243,13 @@ class Actor:
         )
         self._tools.failpoints("before-bank")
         began = self._tools.clock()
-        async with anyio.create_task_group() as call:
-            if self._tools.failpoints.armed("during-bank"):
+        asked = self._tools.connectors[payment.terms.connector].ask(ask)
+        if self._tools.failpoints.armed("during-bank"):
+            async with anyio.create_task_group() as call:
                 call.start_soon(self._interrupt)
-            answer = await self._tools.connectors[payment.terms.connector].ask(ask)
-            call.cancel_scope.cancel()
+                answer = await asked
+        else:
+            answer = await asked
         self._tools.failpoints("after-bank")
         taken_s = (self._tools.clock() - began).total_seconds()
         self._tools.meters.bank_seconds.labels(operation.verb, type(answer).__name__).observe(taken_s)

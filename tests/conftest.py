@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
@@ -56,6 +57,19 @@ def template(postgres: EmbeddedPostgres) -> str:
 @pytest.fixture
 def database(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
     """The DSN of a fresh ledger with the local merchants; gone afterwards, whoever is still connected."""
+    with _a_ledger(postgres, template) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="module")
+def module_database(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
+    """The same for tests of one module that can share a ledger."""
+    with _a_ledger(postgres, template) as dsn:
+        yield dsn
+
+
+@contextmanager
+def _a_ledger(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
     name = f"ledger_{next(_serial)}"
     ours, source = sql.Identifier(name), sql.Identifier(template)
     with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:

@@ -12,12 +12,17 @@ import pytest
 from bank_harness import Bank, fresh_cards
 from gateway import Gateway, a_gateway, eventually
 
+from ops.embedded import EmbeddedRedis
+
 pytest_plugins = ["bank_fixtures"]
 
 
-@pytest.fixture
-def gateway(database: str, redis_url: str, bank: Bank, tmp_path: Path) -> Iterator[Gateway]:
-    with a_gateway(database, redis_url, f"http://127.0.0.1:{bank.port}", tmp_path) as running:
+@pytest.fixture(scope="module")
+def gateway(
+    module_database: str, redis_server: EmbeddedRedis, calm_bank: Bank, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    redis_url, folder = f"redis://127.0.0.1:{redis_server.port}/0", tmp_path_factory.mktemp("gateway")
+    with a_gateway(module_database, redis_url, f"http://127.0.0.1:{calm_bank.port}", folder) as running:
         yield running
 
 
@@ -108,8 +113,8 @@ def test_a_decline_is_402_with_its_reason_and_stays_so(
 ) -> None:
     method = {"type": "card", "number": card, "cvv": cvv, "expiry_month": 12, "expiry_year": 2030}
 
-    declined = gateway.pay(card, amount=amount, payment_method=method, key="declined-1", wait=10)
-    replay = gateway.pay(card, amount=amount, payment_method=method, key="declined-1", wait=10)
+    declined = gateway.pay(card, amount=amount, payment_method=method, key=f"declined-{decline_code}-{amount}", wait=10)
+    replay = gateway.pay(card, amount=amount, payment_method=method, key=f"declined-{decline_code}-{amount}", wait=10)
 
     assert (declined.status_code, declined.json()["decline_code"]) == (402, decline_code)
     assert (replay.status_code, replay.content) == (402, declined.content)
@@ -119,16 +124,16 @@ def test_a_decline_is_402_with_its_reason_and_stays_so(
 
 def test_a_key_replays_the_same_bytes_also_after_redis_was_flushed(gateway: Gateway) -> None:
     card = next(fresh_cards)
-    first = gateway.pay(card, key="k-1", wait=10)
+    first = gateway.pay(card, key="replayed-1", wait=10)
     payment = first.json()["id"]
     gateway.post(f"/v1/payments/{payment}/capture", wait=10)
 
-    replay = gateway.pay(card, key="k-1")
-    reused = gateway.pay(card, key="k-1", amount=6000)
+    replay = gateway.pay(card, key="replayed-1")
+    reused = gateway.pay(card, key="replayed-1", amount=6000)
     gateway.redis.flushall()
-    replay_after = gateway.pay(card, key="k-1")
+    replay_after = gateway.pay(card, key="replayed-1")
     gateway.redis.flushall()
-    reused_after = gateway.pay(card, key="k-1", amount=6000)
+    reused_after = gateway.pay(card, key="replayed-1", amount=6000)
 
     assert (first.status_code, first.json()["status"]) == (201, "authorized")
     assert "idempotent-replayed" not in first.headers
@@ -226,9 +231,9 @@ def test_shippable_follows_what_is_accepted(gateway: Gateway, bank: Bank) -> Non
 
 
 def test_after_a_drain_redis_holds_nothing_but_its_streams(
-    database: str, redis_url: str, bank: Bank, tmp_path: Path
+    database: str, redis_server: EmbeddedRedis, bank: Bank, tmp_path: Path
 ) -> None:
-    url = f"http://127.0.0.1:{bank.port}"
+    url, redis_url = f"http://127.0.0.1:{bank.port}", f"redis://127.0.0.1:{redis_server.port}/1"
     with a_gateway(database, redis_url, url, tmp_path, PENSTOCK_RECORD_TTL_S="1") as gateway:
         for answer in at_once(20, lambda _: gateway.pay(next(fresh_cards), wait=10)):
             assert answer.status_code == 201

@@ -109,9 +109,7 @@ def test_five_hundred_payments_end_once_each_while_a_worker_is_killed(
         def pay(number: int) -> tuple[str, int]:
             if number == 250:
                 halfway.wait(30)
-            with httpx.Client() as http:
-                answer = gateway.pay(cards[number % 20], key=f"load-{number}", amount=100 + number)
-                http.close()
+            answer = gateway.pay(cards[number % 20], key=f"load-{number}", amount=100 + number)
             return answer.json()["id"], answer.status_code
 
         with ThreadPoolExecutor(8) as pool:

@@ -1,0 +1,193 @@
+"""The arrows between the folders, and the habits of every file (STYLE): broken ones fail here, not in a review."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.diagram import lifecycle_document
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = {"engine": ROOT / "engine", "edge": ROOT / "http" / "edge", "bank": ROOT / "bank", "ops": ROOT / "ops"}
+MODULES = sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.py"))
+LUA = sorted((ROOT / "engine" / "lua").glob("*.lua"))
+SQL = sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.sql"))
+
+# The part of the engine that is a function: no store, no network, no clock, no task of its own.
+PURE = {
+    "decision",
+    "diagram",
+    "errors",
+    "fingerprint",
+    "identity",
+    "journal",
+    "lifecycle",
+    "money",
+    "outcome",
+    "payment",
+    "ports",
+    "problem",
+    "receipt",
+    "retry",
+    "rows",
+    "share",
+    "wire",
+}
+WORLDLY = {"aiohttp", "anyio", "asyncio", "httpx", "os", "psycopg", "redis", "socket", "starlette", "structlog", "time"}
+# What a bank's connector needs to speak the engine's language: `payment` for verbs and cards.
+FOR_BANKS = {"errors", "money", "outcome", "payment", "ports"}
+# What the merchant's door needs: the two protocols of intake.py, and the words for bodies and problems.
+FOR_EDGES = {"errors", "identity", "intake", "money", "payment", "ports", "problem"}
+
+FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "core", "base", "manager", "service", "processor"}
+# Where an unexpected exception is not the end: the actor parks it as a dead letter, the coalescer hands it to those who
+# asked, and the outermost doors turn it into a 500, an exit code or a log line.
+MAY_CATCH_ALL = {"engine/actor.py", "engine/coalescer.py"}
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def _package(path: Path) -> str:
+    return next(name for name, folder in FOLDERS.items() if path.is_relative_to(folder))
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Dotted names of all modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{_name(path)}: imports say where from"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _of_engine(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in _imports(path) if name.startswith("engine.")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_the_arrows_point_one_way(path: Path) -> None:
+    allowed = {"engine": set(), "edge": {"engine"}, "bank": {"engine"}, "ops": {"engine", "edge", "bank"}}
+    package = _package(path)
+
+    reached = {name.split(".")[0] for name in _imports(path)} & set(FOLDERS) - {package}
+
+    assert reached <= allowed[package]
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_a_pure_module_knows_nothing_of_the_world(name: str) -> None:
+    path = FOLDERS["engine"] / f"{name}.py"
+
+    assert _of_engine(path) <= PURE
+    assert not {imported.split(".")[0] for imported in _imports(path)} & WORLDLY
+
+
+def test_banks_take_of_the_engine_only_its_language() -> None:
+    for path in FOLDERS["bank"].rglob("*.py"):
+        taken = _of_engine(path)
+        if "simulator" in path.parts:
+            assert taken == set(), f"{_name(path)}: the simulator stands for somebody else's house"
+        assert taken <= FOR_BANKS, _name(path)
+
+
+def test_the_edge_takes_of_the_engine_only_its_door() -> None:
+    for path in FOLDERS["edge"].rglob("*.py"):
+        assert _of_engine(path) <= FOR_EDGES, _name(path)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_a_module_says_why_it_exists_in_a_few_lines(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+
+    assert docstring
+    assert len(docstring.splitlines()) <= 12
+    assert path.stem not in FORBIDDEN_NAMES
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_a_function_fits_on_a_screen(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 75, f"{node.name} is too long"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_an_exception_of_any_kind_is_caught_only_where_the_reason_stands(path: Path) -> None:
+    caught = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ExceptHandler)]
+
+    assert all(handler.type is not None for handler in caught), "no bare except"
+    if _package(path) == "engine" and _name(path) not in MAY_CATCH_ALL:
+        names = [ast.unparse(handler.type) for handler in caught if handler.type is not None]
+        assert not {"Exception", "BaseException"} & set(names)
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if _package(path) != "ops"], ids=_name)
+def test_no_sql_lives_in_python(path: Path) -> None:
+    texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+
+    statements = [
+        text for text in texts if isinstance(text, str) and re.match(r"\s*(SELECT|INSERT|UPDATE|WITH) ", text)
+    ]
+    assert statements == []
+
+
+def test_http_is_a_folder_and_no_package() -> None:
+    # A top-level package of that name would hide Python's own http, which uvicorn, Starlette and httpx need.
+    assert not (ROOT / "http" / "__init__.py").exists()
+    assert not (ROOT / "tests" / "http").exists()
+
+
+def test_nothing_is_left_to_do() -> None:
+    unfinished = re.compile("TO" + "DO|FIX" + "ME|NotImpl" + "ementedError")
+    sources = [*MODULES, *LUA, *SQL, *sorted((ROOT / "tests").glob("*.py"))]
+
+    assert [_name(path) for path in sources if unfinished.search(path.read_text())] == []
+
+
+@pytest.mark.parametrize("path", LUA, ids=_name)
+def test_a_script_has_its_header(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    if lines[0].startswith("#!"):
+        lines = lines[1:]
+    header = "\n".join(line for line in lines[: next(i for i, line in enumerate(lines) if line[:2] != "--")])
+
+    assert header.startswith(f"-- {path.stem}: ")
+    for word in ("-- KEYS  1 ", "-- ARGV  1 ", "-- Returns "):
+        assert word in header
+    assert "-- Atomic, " in header or "-- One command" in header
+
+
+@pytest.mark.parametrize("path", LUA, ids=_name)
+def test_a_script_takes_as_many_keys_as_its_name_says(path: Path) -> None:
+    source = path.read_text()
+    header = next(line for line in source.splitlines() if line.startswith("-- KEYS"))
+    expected = list(range(1, int(path.stem.rpartition("-")[2]) + 1))
+
+    assert sorted({int(number) for number in re.findall(r"KEYS\[(\d+)\]", source)}) == expected
+    assert [int(number) for number in re.findall(r" (\d) [a-z]", header)] == expected
+
+
+@pytest.mark.parametrize("path", [path for path in SQL if _package(path) == "engine"], ids=_name)
+def test_a_statement_begins_with_what_it_is_for(path: Path) -> None:
+    assert path.read_text().startswith("-- ")
+
+
+def test_every_statement_and_script_of_the_engine_is_used() -> None:
+    code = "".join(path.read_text() for path in MODULES)
+    statements = [path for path in SQL if _package(path) == "engine" and not re.match(r"\d{4}_", path.name)]
+
+    assert [path.name for path in statements if f'"{path.stem}"' not in code] == []
+    assert [path.name for path in LUA if f'"{path.stem.rpartition("-")[0]}"' not in code] == []
+
+
+def test_the_lifecycle_in_the_docs_is_the_one_in_the_code() -> None:
+    # Written again by: python -m engine.diagram > docs/lifecycle.md
+    assert (ROOT / "docs" / "lifecycle.md").read_text() == lifecycle_document()
