@@ -18,7 +18,7 @@ from engine.front import Front
 from engine.identity import is_id, partition_of
 from engine.payment import UNSETTLED, Operation, Payment, State, Status, Verb
 from engine.ports import Clock
-from engine.receipt import operation_document, payment_document, render
+from engine.receipt import accepted_document, operation_document, payment_document, render
 from engine.wire import Snapshot
 
 
@@ -126,11 +126,6 @@ def overlaid(opened: list[Snapshot], receipt: Receipt | None) -> bytes:
     if waiting and shown.status not in UNSETTLED:
         document["operation"] = accepted_document(waiting[0].operation, waiting[0].verb)
     return render(document)
-
-
-def accepted_document(operation: str, verb: Verb) -> dict[str, object]:
-    """The `operation` member of a payment for one that is accepted and not begun."""
-    return {"id": operation, "verb": verb, "status": Status.ACCEPTED, "attempts": 0, "next_attempt_at": None}
 
 
 def _why_not(receipt: Receipt | None, opened: list[Snapshot], unsettled: list[Operation], now: datetime) -> str:

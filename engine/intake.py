@@ -9,24 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 import orjson
 
 from engine.archive import Archive
-from engine.enquiry import Enquiry, accepted_document
+from engine.enquiry import Enquiry
 from engine.errors import FieldError, Rejected, Unavailable
 from engine.failpoint import Failpoints
 from engine.fingerprint import Fingerprinter, differing
 from engine.front import AcceptLimits, Front
 from engine.identity import operation_id, partition_of, payment_id
 from engine.meters import Meters
-from engine.money import Money
-from engine.payment import Card, MaskedCard, Operation, Terms, Verb
+from engine.payment import MaskedCard, Operation, Terms, Verb
 from engine.ports import Clock
-from engine.receipt import render
+from engine.receipt import accepted_document, render, render_pending
+from engine.request import NewPayment, Origin, Reply
 from engine.vault import Vault, brand_of
 from engine.wakeup import Wakeups
 from engine.wire import (
@@ -38,79 +37,10 @@ from engine.wire import (
     encode_command,
     encode_record,
     encode_snapshot,
-    method_to_json,
 )
 
 _LOOK_AGAIN_S = 0.25  # a waiter reads the record this often, should its wake-up be lost
 _RETRY_AFTER_S = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """Who asks, under which key, and how long they are ready to wait (0 = answer 202 at once)."""
-
-    merchant: str
-    key: str
-    wait_s: float
-    request_id: str
-    traceparent: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewPayment:
-    """A validated body of POST /v1/payments. `sale` is `capture: true`."""
-
-    money: Money
-    order_id: str
-    customer_id: str
-    description: str | None
-    metadata: Mapping[str, str]
-    webhook_url: str | None
-    card: Card
-    sale: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """What to send back: rendered bytes and where they come from. `body` is a problem document from 400 up."""
-
-    status: int
-    body: bytes
-    payment: str
-    operation: str
-    replayed: bool = False
-    waited: bool = False  # Prefer: wait was honoured
-
-
-class Accepting(Protocol):
-    """The intake as the edge sees it. Raises Rejected and Unavailable (errors.py)."""
-
-    async def authorize(self, origin: Origin, new: NewPayment) -> Reply: ...
-
-    async def operate(self, origin: Origin, payment: str, verb: Verb, amount: int | None) -> Reply: ...
-
-
-class Enquiring(Protocol):
-    """Reading, as the edge sees it: rendered JSON bytes. Raises Rejected("not_found") and Unavailable."""
-
-    async def payment(self, merchant: str, payment: str) -> bytes: ...
-
-    async def payments(
-        self,
-        merchant: str,
-        *,
-        order_id: str | None,
-        customer_id: str | None,
-        status: str | None,
-        limit: int,
-        cursor: str | None,
-    ) -> bytes: ...
-
-    async def operation(self, merchant: str, operation: str) -> bytes: ...
-
-    async def operations(self, merchant: str, key: str) -> bytes: ...
-
-    async def shippable(self, merchant: str, payment: str) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +121,7 @@ class Intake:
         offer = _Offer(
             command=command,
             partition=partition_of(payment, tools.partitions),
-            body=_pending_body(payment, operation, terms, now),
+            body=render_pending(payment, operation, terms, now),
             backlog=tools.limits.backlog,
         )
         return await self._accept(origin, offer)
@@ -370,44 +300,4 @@ def _stored(command: Command, record: Record, *, replayed: bool = True, waited: 
         operation=command.operation,
         replayed=replayed,
         waited=waited,
-    )
-
-
-def _pending_body(payment: str, operation: str, terms: Terms, now: datetime) -> bytes:
-    """The payment object of a payment that is accepted and not begun."""
-    return render(
-        {
-            "object": "payment",
-            "id": payment,
-            "status": "pending",
-            "in_doubt": False,
-            "amount": terms.money.amount,
-            "amount_captured": 0,
-            "amount_refunded": 0,
-            "currency": terms.money.currency,
-            "order_id": terms.order_id,
-            "customer_id": terms.customer_id,
-            "description": terms.description,
-            "metadata": terms.metadata,
-            "payment_method": method_to_json(terms.method),
-            "connector": terms.connector,
-            "bank": dict.fromkeys(("authorization_id", "capture_id", "void_id", "refund_id", "auth_code")),
-            "operation": accepted_document(operation, Verb.AUTHORIZE),
-            "failure": None,
-            "next_action": None,
-            "sequence": 0,
-            "created_at": now,
-            **dict.fromkeys(
-                (
-                    "authorized_at",
-                    "captured_at",
-                    "voided_at",
-                    "refunded_at",
-                    "declined_at",
-                    "failed_at",
-                    "expired_at",
-                    "expires_at",
-                )
-            ),
-        }
     )

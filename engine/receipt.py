@@ -6,10 +6,12 @@ fixed; timestamps are RFC 3339 in UTC.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import orjson
 
 from engine.journal import Entry
-from engine.payment import Failure, Operation, Payment, Status
+from engine.payment import Failure, Operation, Payment, Status, Terms, Verb
 from engine.problem import render as render_problem
 from engine.wire import method_to_json
 
@@ -133,4 +135,49 @@ def render_refusal(payment: Payment, operation: Operation) -> bytes:
             "payment_status": payment.state,
             "winning_operation": payment.operation_id,
         },
+    )
+
+
+def accepted_document(operation: str, verb: Verb) -> dict[str, object]:
+    """The `operation` member of a payment for one that is accepted and not begun."""
+    return {"id": operation, "verb": verb, "status": Status.ACCEPTED, "attempts": 0, "next_attempt_at": None}
+
+
+def render_pending(payment: str, operation: str, terms: Terms, now: datetime) -> bytes:
+    """The payment object of a payment that is accepted and not begun."""
+    return render(
+        {
+            "object": "payment",
+            "id": payment,
+            "status": "pending",
+            "in_doubt": False,
+            "amount": terms.money.amount,
+            "amount_captured": 0,
+            "amount_refunded": 0,
+            "currency": terms.money.currency,
+            "order_id": terms.order_id,
+            "customer_id": terms.customer_id,
+            "description": terms.description,
+            "metadata": terms.metadata,
+            "payment_method": method_to_json(terms.method),
+            "connector": terms.connector,
+            "bank": dict.fromkeys(("authorization_id", "capture_id", "void_id", "refund_id", "auth_code")),
+            "operation": accepted_document(operation, Verb.AUTHORIZE),
+            "failure": None,
+            "next_action": None,
+            "sequence": 0,
+            "created_at": now,
+            **dict.fromkeys(
+                (
+                    "authorized_at",
+                    "captured_at",
+                    "voided_at",
+                    "refunded_at",
+                    "declined_at",
+                    "failed_at",
+                    "expired_at",
+                    "expires_at",
+                )
+            ),
+        }
     )

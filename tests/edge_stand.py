@@ -28,9 +28,9 @@ from edge.authentication import KeyRing
 from edge.server import configuration
 from engine.errors import Rejected
 from engine.identity import operation_id, payment_id
-from engine.intake import NewPayment, Origin, Reply
 from engine.payment import Verb
 from engine.ports import Capabilities
+from engine.request import NewPayment, Origin, Reply
 
 with warnings.catch_warnings():  # it grumbles about XDG_RUNTIME_DIR when imported
     warnings.simplefilter("ignore")

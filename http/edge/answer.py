@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from engine.intake import Reply
 from engine.problem import MEDIA_TYPE
+from engine.request import Reply
 
 Header = tuple[bytes, bytes]
 

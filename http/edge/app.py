@@ -20,9 +20,9 @@ from edge.health import Health, Probe
 from edge.meters import Meters
 from edge.payments import Payments
 from edge.reference import Reference
-from engine.intake import Accepting, Enquiring
 from engine.payment import Verb
 from engine.ports import Capabilities
+from engine.request import Accepting, Enquiring
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 Kind = Callable[[str, Mapping[str, Handler]], Endpoint]

@@ -14,10 +14,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from edge.document import pointer
 from engine.errors import FieldError, Rejected
-from engine.intake import NewPayment
 from engine.money import AMOUNT_MAX, CURRENCIES, Money
 from engine.payment import Card
 from engine.ports import Capabilities
+from engine.request import NewPayment
 
 METADATA_PAIRS_MAX = 50
 METADATA_BYTES_MAX = 8 * 1024

@@ -14,9 +14,9 @@ from edge.call import Call
 from edge.endpoint import Handler
 from engine.errors import Rejected
 from engine.identity import is_id
-from engine.intake import Accepting, Enquiring, Origin
 from engine.payment import Verb
 from engine.ports import Capabilities
+from engine.request import Accepting, Enquiring, Origin
 
 
 class Payments:

@@ -1,0 +1,81 @@
+"""What a client asks of the engine and what comes back: the contracts between the edge and the engine.
+
+Implemented by intake.py (Accepting) and enquiry.py (Enquiring); the edge knows nothing else of the engine's shell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.money import Money
+from engine.payment import Card, Verb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Who asks, under which key, and how long they are ready to wait (0 = answer 202 at once)."""
+
+    merchant: str
+    key: str
+    wait_s: float
+    request_id: str
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewPayment:
+    """A validated body of POST /v1/payments. `sale` is `capture: true`."""
+
+    money: Money
+    order_id: str
+    customer_id: str
+    description: str | None
+    metadata: Mapping[str, str]
+    webhook_url: str | None
+    card: Card
+    sale: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What to send back: rendered bytes and where they come from. `body` is a problem document from 400 up."""
+
+    status: int
+    body: bytes
+    payment: str
+    operation: str
+    replayed: bool = False
+    waited: bool = False  # Prefer: wait was honoured
+
+
+class Accepting(Protocol):
+    """The intake as the edge sees it. Raises Rejected and Unavailable (errors.py)."""
+
+    async def authorize(self, origin: Origin, new: NewPayment) -> Reply: ...
+
+    async def operate(self, origin: Origin, payment: str, verb: Verb, amount: int | None) -> Reply: ...
+
+
+class Enquiring(Protocol):
+    """Reading, as the edge sees it: rendered JSON bytes. Raises Rejected("not_found") and Unavailable."""
+
+    async def payment(self, merchant: str, payment: str) -> bytes: ...
+
+    async def payments(
+        self,
+        merchant: str,
+        *,
+        order_id: str | None,
+        customer_id: str | None,
+        status: str | None,
+        limit: int,
+        cursor: str | None,
+    ) -> bytes: ...
+
+    async def operation(self, merchant: str, operation: str) -> bytes: ...
+
+    async def operations(self, merchant: str, key: str) -> bytes: ...
+
+    async def shippable(self, merchant: str, payment: str) -> bytes: ...
