@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import anyio
 import structlog
 
+from engine.coalescer import LINGER_S
 from engine.errors import Unavailable
 from engine.stream import CommandStreams, LeaseLost
 from engine.tenure import Tenure
@@ -37,6 +38,7 @@ class Reader:
 
     def __init__(self, streams: CommandStreams, tenures: Mapping[int, Tenure], limits: ReadLimits) -> None:
         self._streams, self._tenures, self._limits = streams, tenures, limits
+        self._busy = False  # the last read brought something: look again in a moment, without the doorbell
 
     async def run(self) -> None:
         while True:
@@ -52,10 +54,16 @@ class Reader:
         roomy = {tenure.partition: tenure for tenure in willing if tenure.in_hand < self._limits.in_hand_max}
         if not roomy:
             return await anyio.sleep(_FULL_S if willing else _IDLE_S)
-        rung = await self._streams.doorbell({partition: tenure.seen for partition, tenure in roomy.items()}, _BLOCK_MS)
-        await self._read([roomy[partition] for partition in rung or roomy])
+        if self._busy:
+            await anyio.sleep(LINGER_S)
+            rung = list(roomy)
+        else:
+            seen = {partition: tenure.seen for partition, tenure in roomy.items()}
+            rung = await self._streams.doorbell(seen, _BLOCK_MS) or list(roomy)
+        self._busy = await self._read([roomy[partition] for partition in rung])
 
-    async def _read(self, tenures: list[Tenure]) -> None:
+    async def _read(self, tenures: list[Tenure]) -> bool:
+        """Whether there was anything."""
         limits = self._limits
         replies = await self._streams.read(
             [
@@ -74,3 +82,4 @@ class Reader:
                 raise reply
             elif tenure.reading:
                 tenure.take_in(reply)
+        return any(isinstance(reply, list) and reply for reply in replies)
