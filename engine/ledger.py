@@ -25,7 +25,7 @@ from engine.coalescer import Coalescer
 from engine.decision import Step
 from engine.errors import Broken
 from engine.payment import Operation, Payment
-from engine.rows import entry_rows, operation_of, operation_row, payment_of, payment_row
+from engine.rows import answered_row, entry_rows, is_known, operation_of, operation_row, payment_of, payment_row
 from engine.statement import statement
 
 log = structlog.get_logger()
@@ -190,17 +190,23 @@ def _batch_json(writes: Sequence[Write], fences: dict[int, int]) -> dict[str, st
     opened: list[dict[str, object]] = []
     changed: list[dict[str, object]] = []
     operations: list[dict[str, object]] = []
+    answered: list[dict[str, object]] = []
     entries: list[dict[str, object]] = []
     for write in writes:
         step = write.step
         (opened if step.opened else changed).append(payment_row(step, write.write_id))
-        operations += [operation_row(operation) for operation in step.operations]
+        for operation in step.operations:
+            if is_known(operation):
+                answered.append(answered_row(operation))
+            else:
+                operations.append(operation_row(operation))
         entries += entry_rows(step)
     arguments = {
         "fences": [{"id": partition, "epoch": epoch} for partition, epoch in fences.items()],
         "opened": opened,
         "changed": changed,
         "operations": operations,
+        "answered": answered,
         "entries": entries,
     }
     return {name: orjson.dumps(rows).decode() for name, rows in arguments.items()}

@@ -62,11 +62,15 @@ def payment_row(step: Step, write_id: str) -> dict[str, object]:
     return row
 
 
+def is_known(operation: Operation) -> bool:
+    """Whether the ledger surely has this operation: an attempt before this step was committed."""
+    return operation.attempts > 1 or (operation.attempts == 1 and operation.status is not Status.SENT)
+
+
 def operation_row(operation: Operation) -> dict[str, object]:
-    body = operation.response_body
+    """The whole row of an operation."""
     return {
-        "id": operation.id,
-        "payment": operation.payment,
+        **answered_row(operation),
         "merchant": operation.merchant,
         "partition": operation.partition,
         "verb": operation.verb,
@@ -76,6 +80,18 @@ def operation_row(operation: Operation) -> dict[str, object]:
         "amount": operation.amount,
         "fingerprint": operation.fingerprint,
         "accept_order": operation.accept_order,
+        "request_id": operation.request_id,
+        "traceparent": operation.traceparent,
+        "created_at": operation.created_at,
+    }
+
+
+def answered_row(operation: Operation) -> dict[str, object]:
+    """What may change of an operation."""
+    body = operation.response_body
+    return {
+        "id": operation.id,
+        "payment": operation.payment,
         "status": operation.status,
         "attempts": operation.attempts,
         "first_sent_at": operation.first_sent_at,
@@ -84,12 +100,9 @@ def operation_row(operation: Operation) -> dict[str, object]:
         "next_attempt_at": operation.next_attempt_at,
         "doubted_at": operation.doubted_at,
         "sealed": operation.sealed,
-        "request_id": operation.request_id,
-        "traceparent": operation.traceparent,
         "failure": failure_document(operation.failure),
         "response_status": operation.response_status,
         "response_body": None if body is None else body.decode(),
-        "created_at": operation.created_at,
         "settled_at": operation.settled_at,
     }
 

@@ -1,7 +1,7 @@
 -- The group commit: everything a worker's actors want to write, in one statement, fenced by epoch (I1, I2, I8).
 --
--- Each argument is a JSON array: fences {id, epoch}; opened, new receipts; changed, receipts; operations; entries, journal
--- rows with their events. Sorted by payment id by the caller. Separate arguments, because taking a member out of one JSON
+-- Each argument is a JSON array: fences {id, epoch}; opened, new receipts; changed, receipts; operations, whole rows;
+-- answered, what changes of operations that are surely there; entries, journal rows with their events. Sorted by payment id by the caller. Separate arguments, because taking a member out of one JSON
 -- text parses all of it again each time. Returns a row for each payment that was NOT written:
 --   stale     the partition has a newer owner: stop
 --   conflict  the receipt is at another version (or exists already): load it again
@@ -9,7 +9,8 @@
 --
 -- Plans are pinned to index look-ups: they are cached from when the tables were small, and a sequential scan of a grown
 -- ledger for each commit would stop the engine.
-CREATE FUNCTION ledger_commit(fences json, opened json, changed json, operations json, entries json)
+CREATE FUNCTION ledger_commit(
+    fences json, opened json, changed json, operations json, answered json, entries json)
 RETURNS TABLE (payment_id text, verdict text)
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -80,6 +81,17 @@ BEGIN
         response_body = excluded.response_body, settled_at = excluded.settled_at
     -- An answer once stored is never rewritten (I6).
     WHERE o.settled_at IS NULL;
+
+    UPDATE operations o SET
+        status = r.status, attempts = r.attempts, first_sent_at = r.first_sent_at, send_by = r.send_by,
+        deadline = r.deadline, next_attempt_at = r.next_attempt_at, doubted_at = r.doubted_at, sealed = r.sealed,
+        failure = r.failure, response_status = r.response_status, response_body = convert_to(r.response_body, 'UTF8'),
+        settled_at = r.settled_at
+    FROM json_to_recordset(ledger_commit.answered) AS r (
+        id text, payment text, status text, attempts integer, first_sent_at timestamptz, send_by timestamptz,
+        deadline timestamptz, next_attempt_at timestamptz, doubted_at timestamptz, sealed text, failure json,
+        response_status integer, response_body text, settled_at timestamptz)
+    WHERE o.id = r.id AND o.settled_at IS NULL AND (all_won OR r.payment = ANY (won));
 
     WITH written AS MATERIALIZED (
         SELECT r.* FROM json_to_recordset(ledger_commit.entries) AS r (
