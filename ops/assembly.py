@@ -49,6 +49,7 @@ from engine.wakeup import Wakeups
 from engine.worker import Worker, WorkerLimits
 from ops.health import health_app
 from ops.logs import configure_logs
+from ops.merchant import refuse_local_keys
 from ops.serving import Server, bind, share, until_signalled
 from ops.settings import Settings
 from ops.stores import open_stores
@@ -63,6 +64,7 @@ def now() -> datetime:
 
 def run_edge(settings: Settings) -> None:
     """Serve until a signal says stop; several processes share one socket when PENSTOCK_EDGE_PROCESSES says so."""
+    _check_production(settings)
     listener = bind(settings.edge_host, settings.edge_port, "PENSTOCK_EDGE_PORT")
     if settings.edge_processes == 1:
         _edge_process(settings, listener)
@@ -122,6 +124,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
 
 def run_worker(settings: Settings) -> None:
     """Work until a signal says stop, then drain."""
+    _check_production(settings)
     configure_logs(settings.log_level)
     _tame_collector()
     anyio.run(_serve_worker, settings, backend_options={"use_uvloop": True})
@@ -157,6 +160,12 @@ async def _serve_worker(settings: Settings) -> None:
             log.info("worker_started", worker=name, port=listener.getsockname()[1])
             await until_signalled(server, listener)
             worker.stop()
+
+
+def _check_production(settings: Settings) -> None:
+    """Keys that everybody knows work in the local stack only."""
+    if settings.env == "production":
+        refuse_local_keys(settings.database_url)
 
 
 def _tame_collector() -> None:
