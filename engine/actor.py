@@ -271,7 +271,9 @@ class Actor:
         self._opened_here = self._opened_here or step.opened
         changed = {operation.id: operation for operation in step.operations}
         self._operations = [changed.pop(known.id, known) for known in self._operations]
+        # A sale's capture belongs right behind its authorize, before whatever was accepted meanwhile (I3).
         self._operations += changed.values()
+        self._operations.sort(key=lambda known: (known.accept_order, known.created_at))
         for operation in step.operations:
             self._fresh.pop(operation.id, None)
             if operation.settled_at is not None:

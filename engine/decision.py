@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from engine.identity import operation_id
 from engine.journal import Chained, Entry, Journal
-from engine.lifecycle import Event, allowed, step
+from engine.lifecycle import TRANSITIONS, Event, allowed, step
 from engine.outcome import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
 from engine.payment import BankIds, Failure, Operation, Payment, State, Status, Times, Verb
 from engine.receipt import render_event, render_failure, render_payment, render_refusal
@@ -334,6 +334,8 @@ class Decider:
     ) -> Step:
         reviewed = replace(operation, status=Status.REVIEW, next_attempt_at=None)
         payment = replace(payment, version=payment.version + 1)
+        if (payment.state, Event.REVIEW) not in TRANSITIONS:  # the payment has ended, only this operation has not
+            return Step(payment=payment, operations=(reviewed,))
         payment, told = self._journaled(payment, reviewed, Event.REVIEW, now, {"reason": reason, **evidence})
         return Step(payment=payment, operations=(reviewed,), events=(told,))
 

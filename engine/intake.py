@@ -41,6 +41,10 @@ from engine.wire import (
 
 _LOOK_AGAIN_S = 0.25  # a waiter reads the record this often, should its wake-up be lost
 _RETRY_AFTER_S = 1
+_FULL = {
+    "full": ("overloaded", "This partition's backlog is full; nothing was accepted."),
+    "busy": ("too_many_open_operations", "This payment has too many unanswered operations; nothing was accepted."),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,12 +170,6 @@ class Intake:
         with tools.wakeups.waiting(command.operation) as awake:
             word, value = await self._offered(offer)
             tools.meters.accepted.labels(word).inc()
-            if word == "full":
-                detail = "This partition's backlog is full; nothing was accepted."
-                raise Unavailable("overloaded", detail, retry_after_s=_RETRY_AFTER_S)
-            if word == "busy":
-                detail = "This payment has too many unanswered operations."
-                raise Unavailable("too_many_open_operations", detail, retry_after_s=_RETRY_AFTER_S)
             record = decode_record(value) if word == "known" else None
             matching = record is None or record.fingerprint == command.fingerprint
             if record is not None and record.settled and matching:
@@ -185,6 +183,9 @@ class Intake:
                     return await self._replayed(offer, known)
             elif record is not None and not matching:
                 _compare(command, record.fingerprint)
+            elif word in _FULL:  # only now: an old key is answered by the ledger at full backlog too
+                code, detail = _FULL[word]
+                raise Unavailable(code, detail, retry_after_s=_RETRY_AFTER_S)
             repeated = record is not None or known is not None
             if origin.wait_s:
                 settled = await self._outcome(offer, awake, origin.wait_s)

@@ -36,16 +36,18 @@ class Vault:
     def seal(self, card: Card, operation: str) -> str:
         nonce = os.urandom(_NONCE_BYTES)
         clear = orjson.dumps([card.number, card.cvv, card.expiry_month, card.expiry_year])
-        sealed = self._ciphers[self._current].encrypt(nonce, clear, operation.encode())
-        return base64.b64encode(_VERSION + self._current + nonce + sealed).decode()
+        head = _VERSION + self._current
+        sealed = self._ciphers[self._current].encrypt(nonce, clear, head + operation.encode())
+        return base64.b64encode(head + nonce + sealed).decode()
 
     def open(self, sealed: str, operation: str) -> Card:
         """Raises Broken when the envelope is not ours, was altered, or belongs to another operation."""
         try:
             raw = base64.b64decode(sealed, validate=True)
-            cipher = self._ciphers[raw[1:_HEAD_BYTES]]
+            head = raw[:_HEAD_BYTES]
+            cipher = self._ciphers[head[1:]]
             nonce, text = raw[_HEAD_BYTES : _HEAD_BYTES + _NONCE_BYTES], raw[_HEAD_BYTES + _NONCE_BYTES :]
-            number, cvv, month, year = orjson.loads(cipher.decrypt(nonce, text, operation.encode()))
+            number, cvv, month, year = orjson.loads(cipher.decrypt(nonce, text, head + operation.encode()))
         except (KeyError, ValueError, binascii.Error, InvalidTag):
             raise Broken(f"the sealed card of {operation} cannot be opened") from None
         return Card(number=number, cvv=cvv, expiry_month=month, expiry_year=year)

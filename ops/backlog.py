@@ -12,12 +12,10 @@ from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from engine import keys
 from engine.errors import Broken
+from ops.terminal import print_table
 
 _PATIENCE_S = 5.0
 
@@ -55,10 +53,9 @@ def read_backlog(redis_url: str, partitions: int) -> list[PartitionBacklog]:
 
 
 def _row(partition: int, length: Any, pending: Any, lease: Any) -> PartitionBacklog:
-    if isinstance(length, Exception) or isinstance(lease, Exception):
-        raise Broken(
-            f"Redis refuses to show partition {partition}: {length if isinstance(length, Exception) else lease}"
-        )
+    for reply in (length, lease):
+        if isinstance(reply, Exception):
+            raise Broken(f"Redis refuses to show partition {partition}: {reply}")
     # Before the first command there is neither a stream nor a group.
     waiting = 0 if isinstance(pending, ResponseError) else int(pending["pending"])
     return PartitionBacklog(
@@ -73,12 +70,6 @@ def _row(partition: int, length: Any, pending: Any, lease: Any) -> PartitionBack
 
 def print_backlog(rows: Sequence[PartitionBacklog]) -> None:
     """As a table, with a line of totals."""
-    table = Table(box=box.SIMPLE_HEAD, show_footer=True)
     totals = [str(sum(getattr(row, name) for row in rows)) for name in ("backlog", "pending", "lag")]
-    table.add_column("stream", footer="all")
-    for name, total in zip(("backlog", "pending", "lag"), totals, strict=True):
-        table.add_column(name, footer=total, justify="right")
-    table.add_column("owner")
-    for row in rows:
-        table.add_row(row.stream, str(row.backlog), str(row.pending), str(row.lag), row.owner or "nobody")
-    Console(highlight=False, markup=False).print(table)
+    lines = [(row.stream, str(row.backlog), str(row.pending), str(row.lag), row.owner or "nobody") for row in rows]
+    print_table(("stream", "backlog>", "pending>", "lag>", "owner"), lines, footer=("all", *totals, ""))

@@ -46,7 +46,7 @@ def result(trial: Trial, setting: Mapping[str, object], machine: Mapping[str, ob
         "memory_mib": trial.memory_mib,
         "generator": {
             "late_ms": _finite(figures.late_ms),
-            "late": not figures.late_ms["p99"] <= LATE_MS,
+            "late": figures.late_ms["p99"] > LATE_MS,
             "waited_for_connection": figures.waited_for_connection,
             "connections": figures.connections,
         },
@@ -92,8 +92,8 @@ _ROWS = (
 
 def table(results: Sequence[Result]) -> RenderableType:
     """The figures side by side, one column a run."""
-    grid = Table(box=box.SIMPLE_HEAD, title="penstock bench", title_justify="left", title_style="bold")
-    grid.add_column("")
+    grid = Table(box=box.SIMPLE_HEAD)
+    grid.add_column(str(results[0].get("connector", "")))
     for each in results:
         grid.add_column(str(each.get("appendfsync") or each.get("against")), justify="right")
     for label, field, part in _ROWS:

@@ -88,16 +88,25 @@ def bank() -> None:
 
 
 @app.command(cls=ProcessCommand, rich_help_panel="Processes of a deployment")
-def migrate() -> None:
+def migrate(
+    local_keys: Annotated[
+        bool, typer.Option("--local-keys", help="Add the merchants and keys of `penstock up`, which everybody knows.")
+    ] = False,
+) -> None:
     """Bring the database of PENSTOCK_DATABASE_URL to this version. Safe to run again, and at once from several places.
 
     Example: PENSTOCK_DATABASE_URL=postgresql://... PENSTOCK_PARTITIONS=16 penstock migrate
     """
     from ops.merchant import refuse_local_keys
     from ops.migrate import migrate as bring_up_to_date
+    from ops.migrate import seed_local
 
     settings = _schema_settings()
+    if local_keys and settings.env == "production":
+        raise typer.BadParameter("everybody knows these keys: leave --local-keys out when PENSTOCK_ENV is production")
     bring_up_to_date(settings.database_url, settings.partitions)
+    if local_keys:
+        seed_local(settings.database_url)
     if settings.env == "production":
         refuse_local_keys(settings.database_url)
     typer.echo(f"the database is ready, with {settings.partitions} partitions")

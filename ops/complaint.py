@@ -18,7 +18,7 @@ _SPOKEN = (PenstockError, SettingsError, MigrationError, EmbeddedError, BankSett
 
 
 def in_words(error: BaseException) -> str | None:
-    """The sentences of an error, or of all errors in a group; None when one of them is a bug and needs its traceback."""
+    """The sentences of an error, or of all errors in a group; None when one is a bug and needs its traceback."""
     found = [_sentence(each) for each in _leaves(error)]
     return "\n".join(dict.fromkeys(text for text in found if text)) if all(found) else None
 

@@ -47,7 +47,7 @@ class DataDir:
 
     @contextmanager
     def held(self, *, fresh: bool) -> Iterator[None]:
-        """Hold the folder alone; `fresh` wipes what an earlier stack left. Raises Broken when another stack holds it."""
+        """Hold the folder alone; `fresh` wipes what an earlier stack left. Raises Broken when another holds it."""
         if fresh:
             self._check_ours()
         (self.root / "logs").mkdir(parents=True, exist_ok=True)

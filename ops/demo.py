@@ -53,7 +53,7 @@ def demo(
             starting.stop()  # two live displays cannot share a terminal
             agreed = _play(stack, console)
     except StackFailed as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started is stopped", style="yellow")

@@ -16,6 +16,7 @@ import sys
 import time
 from array import array
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import cast
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ import uvloop
 from ops.load import ACCEPTED, Figures, Load, answer_length, arrivals_due, due_s, percentiles, request_template
 
 TICK_S = 0.001  # the clock of uvloop; arrivals of one tick leave together
+FULL_S = 0.02
 REPORT_S = 0.25
 SENDS_MAX = 3  # a kept connection may be closed under a request; the same key makes repeating it safe
 PATIENCE_S = 10.0  # for answers after the last arrival
@@ -51,6 +53,10 @@ class Connection(asyncio.Protocol):
         self._arrival = arrival
         self._transport.write(request)
 
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
     def data_received(self, data: bytes) -> None:
         received = self._received + data if self._received else data
         length = answer_length(received)
@@ -67,11 +73,12 @@ class Connection(asyncio.Protocol):
 
 
 class Generator:
-    """Offers one load once."""
+    """Offers one load once; `say` is told how it goes."""
 
-    def __init__(self, load: Load) -> None:
-        self._load = load
+    def __init__(self, load: Load, say: Callable[[dict[str, object]], None]) -> None:
+        self._load, self._say = load, say
         self._templates = [request_template(load, card) for card in load.cards]
+        self._connections: set[Connection] = set()
         self._idle: list[Connection] = []
         self._again: deque[int] = deque()
         self._sends = bytearray(load.arrivals)
@@ -80,7 +87,7 @@ class Generator:
         self._next = 0
         self._left = load.arrivals
         self._began = 0.0
-        self._late_s = array("d", bytes(8 * load.arrivals))
+        self._late_s = array("d")
         self._latency_s = array("d", bytes(8 * load.arrivals))
         self._accepted = bytearray(load.arrivals)
         self._last_accept = 0.0
@@ -98,16 +105,22 @@ class Generator:
         while not self._done.is_set() and self._elapsed() < last_due + PATIENCE_S:
             if math.isnan(cpu_s) and self._elapsed() >= load.warmup_s:
                 cpu_s = time.process_time()
-                _say({"measuring": True})
-            self._send_due()
-            await asyncio.sleep(max(TICK_S, due_s(self._next, load.rate_per_s) - self._elapsed()))
+                self._say({"measuring": True})
+            self._send_on_time()
+            await asyncio.sleep(self._pause_s())
         cpu_s = time.process_time() - cpu_s
         reporter.cancel()
         if self._left:
             self._errors["no answer"] += self._left
         return self._figures(began_at, cpu_s)
 
+    def close(self) -> None:
+        """Let go of every connection."""
+        for connection in tuple(self._connections):
+            connection.close()
+
     def opened(self, connection: Connection) -> None:
+        self._connections.add(connection)
         self._give_back(connection)
 
     def answered(self, connection: Connection, arrival: int, status: str) -> None:
@@ -123,6 +136,7 @@ class Generator:
 
     def lost(self, connection: Connection, arrival: int | None) -> None:
         self._open -= 1
+        self._connections.discard(connection)
         if arrival is None:
             if connection in self._idle:
                 self._idle.remove(connection)
@@ -132,6 +146,12 @@ class Generator:
             self._errors["connection lost"] += 1
             self._finished()
 
+    def _pause_s(self) -> float:
+        """Until the next arrival is due. Where all connections are taken, their answers send the next ones."""
+        if not self._idle and self._open >= self._load.connections_max:
+            return FULL_S
+        return max(TICK_S, due_s(self._next, self._load.rate_per_s) - self._elapsed())
+
     def _elapsed(self) -> float:
         return time.perf_counter() - self._began
 
@@ -139,25 +159,32 @@ class Generator:
         """The freed connection takes what is overdue at once, not with the next tick."""
         self._idle.append(connection)
         if self._again or (self._began and self._next < self._due()):
-            self._waited += 1
-            self._send_due()
+            self._waited += self._send_due()
 
     def _due(self) -> int:
         return arrivals_due(self._elapsed(), self._load.rate_per_s, self._load.arrivals)
 
-    def _send_due(self) -> None:
-        due, idle = self._due(), self._idle
+    def _send_on_time(self) -> None:
+        """What falls due while connections are free: if it is late, that is our own doing."""
+        first = self._next
+        self._send_due()
+        now = self._elapsed()
+        self._late_s.extend(now - due_s(arrival, self._load.rate_per_s) for arrival in range(first, self._next))
+
+    def _send_due(self) -> int:
+        """Send what is due as far as connections are free, open some for the rest; how many arrivals were sent."""
+        due, idle, first = self._due(), self._idle, self._next
         while idle and (self._again or self._next < due):
             if self._again:
                 arrival = self._again.popleft()
             else:
                 arrival, self._next = self._next, self._next + 1
-                self._late_s[arrival] = self._elapsed() - due_s(arrival, self._load.rate_per_s)
             self._sends[arrival] += 1
             idle.pop().send(arrival, self._templates[arrival % len(self._templates)] % (arrival, arrival))
         wanted = due - self._next + len(self._again) - len(self._opening)
         for _ in range(min(wanted, self._load.connections_max - self._open)):
             self._open_one()
+        return self._next - first
 
     def _finished(self) -> None:
         self._left -= 1
@@ -194,7 +221,7 @@ class Generator:
         while True:
             await asyncio.sleep(REPORT_S)
             answered = self._load.arrivals - self._left
-            _say({"answered": answered, "waiting": self._due() - answered, "errors": self._errors.total()})
+            self._say({"answered": answered, "waiting": self._due() - answered, "errors": self._errors.total()})
 
     def _figures(self, began_at: float, cpu_s: float) -> Figures:
         load = self._load
@@ -208,7 +235,7 @@ class Generator:
             accepts_per_s=round(len(accepted) / (max(self._last_accept, end) - first), 1),
             accept_ms=percentiles(accepted),
             errors=dict(self._errors),
-            late_ms=percentiles([1000 * self._late_s[arrival] for arrival in counted if arrival < self._next]),
+            late_ms=percentiles([1000 * late_s for late_s in self._late_s]),
             waited_for_connection=self._waited,
             connections=self._open,
             cpu_s=round(cpu_s, 3),
@@ -226,7 +253,7 @@ def main() -> None:
     gc.disable()  # nothing here makes cycles, and a collection would be a late tick
 
     async def offer() -> Figures:
-        return await Generator(load).run()
+        return await Generator(load, _say).run()
 
     try:
         figures = uvloop.run(offer())

@@ -47,8 +47,8 @@ class Figures:
     accepts_per_s: float
     accept_ms: dict[str, float]
     errors: dict[str, int]  # by status, or what happened instead of an answer
-    late_ms: dict[str, float]  # from due to sent: the generator's own lateness and the wait for a connection
-    waited_for_connection: int
+    late_ms: dict[str, float]  # from due to sent where a connection was free: the generator's own doing
+    waited_for_connection: int  # arrivals that were due while all connections were taken
     connections: int
     cpu_s: float
 

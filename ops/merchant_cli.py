@@ -57,21 +57,19 @@ def list_merchants(data_dir: DataDir = _LOCAL, as_json: Json = False) -> None:
 
     Example: penstock merchant list --json | jq '.[].keys[].id'
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from ops.terminal import print_table
 
     merchants = _register(data_dir).merchants()
     if as_json:
         typer.echo(json.dumps([{**row, "created_at": row["created_at"].isoformat()} for row in merchants]))
         return
-    table = Table("merchant", "name", "status", "key", "scope", "ends with", "until", box=box.SIMPLE_HEAD)
+    lines = []
     for row in merchants:
         head = (row["id"], row["name"], row["status"])
         for key in row["keys"] or [{"id": "none", "scope": "", "hint": "", "ends_at": None}]:
-            table.add_row(*head, key["id"], key["scope"], key["hint"], key["ends_at"] or "")
+            lines.append((*head, key["id"], key["scope"], key["hint"], key["ends_at"] or ""))
             head = ("", "", "")
-    Console(highlight=False, markup=False).print(table)
+    print_table(("merchant", "name", "status", "key", "scope", "hint", "until"), lines)
 
 
 @merchant_app.command("disable")

@@ -63,7 +63,9 @@ class Settings(BaseModel):
         900, ge=1, le=30 * 86_400, description="answers Redis replays by itself; older ones come from Postgres"
     )
 
-    worker_name: str = Field("", description="unique among live workers; made from host, pid and chance when empty")
+    worker_name: str = Field(
+        "", validate_default=True, description="unique among live workers; made from host, pid and chance when empty"
+    )
     worker_port: int = Field(0, ge=0, le=65535, description="health and metrics of the worker; 0 takes any free port")
     lease_ms: int = Field(
         5000, ge=200, le=300_000, description="a dead worker's partitions rest this long; short ones suffer from pauses"

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from ops.settings import PREFIX, Settings
+from ops.terminal import print_table
 
-_SHARED = ("env", "redis_url", "database_url", "partitions", "master_key", "fingerprint_key")
 _SCHEMA = ("env", "database_url", "partitions")
 _BANK = (
     ("PORT", "8787", "port to listen on; 0 takes any free one"),
@@ -25,10 +21,7 @@ _BANK = (
 
 def print_settings(process: str) -> None:
     """A table of variable, default and meaning, in the order of the settings."""
-    table = Table("variable", "default", "meaning", box=box.SIMPLE_HEAD, title="Variables", title_justify="left")
-    for row in _BANK if process == "bank" else _rows(process):
-        table.add_row(*row)
-    Console(highlight=False, markup=False).print(table)
+    print_table(("variable", "default", "meaning"), _BANK if process == "bank" else _rows(process))
 
 
 def _rows(process: str) -> list[tuple[str, str, str]]:

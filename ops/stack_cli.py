@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 DataDirOption = Annotated[Path, typer.Option("--data-dir", help="The folder of the stack: data, keys and logs.")]
 _LATENCY = re.compile(r"(\d{1,5})-(\d{1,5})")
-_STORE_VARIABLES = ("PENSTOCK_REDIS_URL", "PENSTOCK_DATABASE_URL")
+_STORES = ("PENSTOCK_REDIS_URL", "PENSTOCK_DATABASE_URL")
+_COLUMNS = ("what", "address", "pid>")
 _CURL = """\
 curl -sS {edge}/v1/payments -H 'X-API-Key: sk_local_merchant' -H 'Idempotency-Key: '"first-$RANDOM-$$" \\
   -H 'Content-Type: application/json' -H 'Prefer: wait=10' -d '{{"amount": 5000, "currency": "USD",
@@ -47,16 +48,14 @@ def up(
     fresh: Annotated[bool, typer.Option("--fresh", help="Wipe the data of the last time first.")] = False,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 2,
     edge_port: Annotated[
-        int, typer.Option(min=0, max=65535, envvar="PENSTOCK_EDGE_PORT", help="Port of the API; 0 takes any free one.")
+        int, typer.Option(min=0, max=65535, envvar="PENSTOCK_EDGE_PORT", help="Port of the API; 0: any free.")
     ] = 8000,
-    bank_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the bank; 0 takes any free one.")] = 8787,
+    bank_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the bank; 0: any free.")] = 8787,
     partitions: Annotated[
         int,
         typer.Option(min=1, max=1024, envvar="PENSTOCK_PARTITIONS", help="Shares of work; fixed for the data's life."),
     ] = 16,
-    bank_failure_rate: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the bank's answers that are a 500 before the effect.")
-    ] = 0.05,
+    bank_failure_rate: Annotated[float, typer.Option(min=0, max=1, help="Share of calls that the bank fails.")] = 0.05,
     bank_latency_ms: Annotated[
         str, typer.Option(callback=_latency, metavar="MIN-MAX", help="How long the bank takes, in milliseconds.")
     ] = "100-2000",
@@ -89,10 +88,8 @@ def up(
     from ops.address import Port
     from ops.stack import Stack, StackOptions
 
-    if fresh and any(os.environ.get(name) for name in _STORE_VARIABLES):
-        raise typer.BadParameter(
-            f"it wipes embedded stores only: unset {' and '.join(_STORE_VARIABLES)}, or leave it out"
-        )
+    if fresh and any(os.environ.get(name) for name in _STORES):
+        raise typer.BadParameter(f"--fresh wipes embedded stores only: leave it out, or unset {' and '.join(_STORES)}")
 
     def port(name: str, number: int) -> Port:
         source = context.get_parameter_source(name)
@@ -128,40 +125,30 @@ def status(
     """
     from ops.address import shown
     from ops.data_dir import DataDir
+    from ops.terminal import print_table
 
     state = DataDir(data_dir).state()
     del state["partitions"]
     if as_json:
         typer.echo(json.dumps(state))
         return
-    rows = [(name.replace("_", " "), shown(state[name]), "") for name in ("bank_database",)]
+    rows = []
     address = {"edge": state["edge"], "bank": state["bank"], "redis": state["redis"], "postgres": state["database"]}
     for each in state["processes"]:
         where = address.get(each["role"], f"http://127.0.0.1:{each['port']}")
         rows.append((each["role"], shown(where), str(each["pid"])))
-    _print_table(rows)
+    print_table(_COLUMNS, rows)
 
 
 def _announce(parts: list[Part]) -> None:
-    _print_table([(part.name, part.address, "elsewhere" if part.pid is None else str(part.pid)) for part in parts])
-    edge = next(part.address for part in parts if part.role == "edge")
-    _say(
-        f"\nAPI reference: {edge}/docs. A first payment, to paste:\n\n{_CURL.format(edge=edge)}\n\nCtrl-C stops it all."
+    from ops.terminal import print_table
+
+    print_table(
+        _COLUMNS, [(part.name, part.address, "elsewhere" if part.pid is None else str(part.pid)) for part in parts]
     )
-
-
-def _print_table(rows: list[tuple[str, str, str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, title=None)
-    table.add_column("what")
-    table.add_column("address", overflow="fold")
-    table.add_column("pid", justify="right")
-    for row in rows:
-        table.add_row(*row)
-    Console(highlight=False).print(table)
+    edge = next(part.address for part in parts if part.role == "edge")
+    _say(f"\nThe API's reference: {edge}/docs. A first payment, to paste:\n\n{_CURL.format(edge=edge)}\n")
+    _say("Ctrl-C stops it all.")
 
 
 def _say(text: str) -> None:

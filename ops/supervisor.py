@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,18 +130,17 @@ class Supervisor:
                 changed = True
         return changed
 
-    def stop(self, roles: Iterable[str], hurry: Callable[[], bool]) -> None:
-        """End all children of these roles together, by SIGTERM and, out of patience or in a hurry, by SIGKILL."""
-        wanted = set(roles)
-        leaving = [child for child in self.children if child.program.role in wanted]
+    def stop(self, role: str, urgent: Callable[[], bool]) -> None:
+        """End all children of this role together, by SIGTERM and, out of patience or when urgent, by SIGKILL."""
+        leaving = [child for child in self.children if child.program.role == role]
         for child in leaving:
             if not child.ended:
                 child.process.terminate()
         give_up_at = time.monotonic() + max((child.program.patience_s for child in leaving), default=0)
-        while any(not child.ended for child in leaving) and time.monotonic() < give_up_at and not hurry():
+        while any(not child.ended for child in leaving) and time.monotonic() < give_up_at and not urgent():
             time.sleep(TICK_S)
         for child in leaving:
-            if not child.ended and not hurry():
+            if not child.ended and not urgent():
                 self._say(f"{child.program.name} did not stop within {child.program.patience_s:.0f} s and was killed")
             child.signal_group(signal.SIGKILL)
             child.process.wait()
@@ -182,7 +181,7 @@ def answers(url: str) -> bool:
 
 
 def follow_supervisor() -> None:
-    """In a child: end, with all we started, as soon as the supervisor is gone. Does nothing in a process without one."""
+    """In a child: end, with all we started, as soon as the supervisor is gone. Does nothing without a supervisor."""
     if os.environ.pop(FOLLOWS, "") and os.getpgrp() == os.getpid():
         threading.Thread(target=_follow, name="lifeline", daemon=True).start()
 

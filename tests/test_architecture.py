@@ -32,6 +32,7 @@ PURE = {
     "ports",
     "problem",
     "receipt",
+    "request",
     "retry",
     "rows",
     "share",
@@ -40,8 +41,8 @@ PURE = {
 WORLDLY = {"aiohttp", "anyio", "asyncio", "httpx", "os", "psycopg", "redis", "socket", "starlette", "structlog", "time"}
 # What a bank's connector needs to speak the engine's language: `payment` for verbs and cards.
 FOR_BANKS = {"errors", "money", "outcome", "payment", "ports"}
-# What the merchant's door needs: the two protocols of intake.py, and the words for bodies and problems.
-FOR_EDGES = {"errors", "identity", "intake", "money", "payment", "ports", "problem"}
+# What the merchant's door needs: the contracts of request.py, and the words for bodies and problems.
+FOR_EDGES = {"errors", "identity", "money", "payment", "ports", "problem", "request"}
 
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "core", "base", "manager", "service", "processor"}
 # Where an unexpected exception is not the end: the actor parks it as a dead letter, the coalescer hands it to those who

@@ -9,7 +9,6 @@ import pytest
 from bank_harness import Bank, a_bank, fresh_cards
 from gateway import Gateway, a_gateway, eventually, free_port
 
-
 pytest_plugins = ["bank_fixtures"]
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from ops.cli import app
 from ops.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE_TEXT)["services"]
+DOCKERFILE = (ROOT / "ops" / "Dockerfile").read_text()
 OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
-PROCESSES = ("edge", "worker", "bank")
+PROCESSES = {"edge", "worker", "bank"}
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*)|:\?(?P<complaint>[^}]+))?}")
-PINNED = re.compile(r"[a-z]+:\d+\.\d+(\.\d+)?(-[a-z-]+)?")
+PINNED = re.compile(r"([a-z]+/)?[a-z]+:\d+\.\d+(\.\d+)?(-[a-z0-9.-]+)?")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def environment(service: str, secrets: dict[str, str]) -> dict[str, str]:
     """What a container of the service sees when nothing but the secrets is set."""
 
     def value(found: re.Match[str]) -> str:
-        return secrets.get(found["name"]) or found["default"]
+        return secrets.get(found["name"]) or str(found["default"])
 
     given: dict[str, Any] = SERVICES[service]["environment"]
     return {name: VARIABLE.sub(value, str(text)) for name, text in given.items()}
@@ -57,9 +59,12 @@ def refused_by_the_command_line(arguments: list[str]) -> str | None:
 
 @pytest.mark.parametrize("service", OURS)
 def test_every_container_of_ours_runs_a_real_command(service: str) -> None:
-    program, *arguments = SERVICES[service]["command"]
+    entrypoint = re.findall(r'^ENTRYPOINT \["(.+)"\]', DOCKERFILE, re.MULTILINE)
+
+    program, *arguments = [*entrypoint, *SERVICES[service]["command"]]
 
     assert program == "penstock"
+    assert arguments[0] == service
     assert refused_by_the_command_line(arguments) is None
 
 
@@ -72,14 +77,14 @@ def test_a_command_that_does_not_exist_would_be_noticed() -> None:
 def test_edge_and_worker_start_with_the_variables_they_are_given(service: str, secrets: dict[str, str]) -> None:
     settings = load_settings(environment(service, secrets))
 
-    assert (settings.env, settings.partitions, settings.edge_host) == ("local", 16, "0.0.0.0")
+    assert (settings.edge_host, settings.partitions) == ("0.0.0.0", 16)
     assert secrets["POSTGRES_PASSWORD"] in settings.database_url
 
 
 def test_the_bank_starts_with_the_variables_it_is_given(secrets: dict[str, str]) -> None:
     settings = BankSettings.from_env(environment("bank", secrets))
 
-    assert (settings.host, settings.port, settings.failure_rate) == ("0.0.0.0", 8787, 0.05)
+    assert (settings.host, settings.port) == ("0.0.0.0", 8787)
     assert settings.database_url.endswith("/penstock_bank")
 
 
@@ -89,17 +94,22 @@ def test_a_worker_drains_before_its_container_is_killed() -> None:
     assert float(SERVICES["worker"]["stop_grace_period"].removesuffix("s")) > drain_s
 
 
-def test_there_are_two_workers_that_share_the_partitions() -> None:
+def test_there_are_two_workers_that_share_the_partitions(secrets: dict[str, str]) -> None:
     assert SERVICES["worker"]["deploy"]["replicas"] == 2
     assert "ports" not in SERVICES["worker"]  # a published port would let only one start
-    assert "container_name" not in SERVICES["worker"]
+    assert "PENSTOCK_WORKER_NAME" not in environment("worker", secrets)  # nor may they share a name
+    assert (
+        load_settings(environment("worker", secrets)).worker_name
+        != load_settings(environment("worker", secrets)).worker_name
+    )
 
 
 def test_images_are_pinned() -> None:
     images = [SERVICES[name]["image"] for name in SERVICES]
-    images += re.findall(r"^FROM (\S+)", (ROOT / "ops" / "Dockerfile").read_text(), re.MULTILINE)
+    images += re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
 
     assert [image for image in images if not PINNED.fullmatch(image)] == []
+    assert {SERVICES[name]["image"] for name in OURS} == {f"penstock:{metadata.version('penstock')}"}
 
 
 def test_whatever_keeps_running_has_a_health_check() -> None:
@@ -109,11 +119,11 @@ def test_whatever_keeps_running_has_a_health_check() -> None:
     assert SERVICES["migrate"]["restart"] == "no"
 
 
-def test_health_checks_ask_the_port_the_process_listens_on() -> None:
+def test_health_checks_ask_the_port_the_process_listens_on(secrets: dict[str, str]) -> None:
     port = {"edge": "PENSTOCK_EDGE_PORT", "worker": "PENSTOCK_WORKER_PORT", "bank": "PORT"}
 
     for service, variable in port.items():
-        assert f":{SERVICES[service]['environment'][variable]}/" in SERVICES[service]["healthcheck"]["test"][-1]
+        assert f":{environment(service, secrets)[variable]}/" in SERVICES[service]["healthcheck"]["test"][-1]
 
 
 def test_nothing_waits_for_a_service_that_is_not_there_or_cannot_become_so() -> None:
@@ -131,16 +141,21 @@ def test_redis_keeps_what_it_took() -> None:
     assert SERVICES["redis"]["volumes"] == ["redis:/data"]
 
 
-def test_no_secret_has_a_default() -> None:
-    text = (ROOT / "docker-compose.yml").read_text()
-    secret = [found for found in VARIABLE.finditer(text) if re.search("PASSWORD|KEY", found["name"])]
+def test_no_secret_has_a_default(secrets: dict[str, str]) -> None:
+    found = [variable for variable in VARIABLE.finditer(COMPOSE_TEXT) if re.search("PASSWORD|KEY", variable["name"])]
 
-    assert {found["name"] for found in secret} == {
-        "POSTGRES_PASSWORD",
-        "PENSTOCK_MASTER_KEY",
-        "PENSTOCK_FINGERPRINT_KEY",
-    }
-    assert all(found["complaint"] for found in secret)
+    assert {variable["name"] for variable in found} == set(secrets)
+    assert all(variable["complaint"] for variable in found)
+
+
+def test_secrets_are_made_once(tmp_path: Path) -> None:
+    script, file = ROOT / "ops" / "compose-secrets.sh", tmp_path / ".env"
+    subprocess.run([script, file], check=True, stdout=subprocess.PIPE)
+    before = file.read_text()
+
+    subprocess.run([script, file], check=True)
+
+    assert file.read_text() == before
 
 
 def test_ports_are_published_on_loopback_only() -> None:
@@ -150,47 +165,32 @@ def test_ports_are_published_on_loopback_only() -> None:
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
-def test_secrets_are_made_once(tmp_path: Path) -> None:
-    file = tmp_path / ".env"
-    script = ROOT / "ops" / "compose-secrets.sh"
-    subprocess.run([script, file], check=True, stdout=subprocess.PIPE)
-    before = file.read_text()
-
-    subprocess.run([script, file], check=True)
-
-    assert file.read_text() == before
-    assert len(before.splitlines()) == 3
-
-
 def test_the_image_is_built_from_what_the_package_consists_of() -> None:
-    dockerfile = (ROOT / "ops" / "Dockerfile").read_text()
-    ignored = (ROOT / "ops" / "Dockerfile.dockerignore").read_text().splitlines()
-    copied = [name for line in re.findall(r"^COPY (?!--)(.+) \S+$", dockerfile, re.MULTILINE) for name in line.split()]
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    copied = [name for line in re.findall(r"^COPY (?!--)(.+) \S+$", DOCKERFILE, re.MULTILINE) for name in line.split()]
 
     assert {"engine", "http", "bank", "ops", "pyproject.toml", "constraints.txt"} <= set(copied)
     for name in copied:
         assert (ROOT / name).exists()
         assert f"!{name}" in ignored
+    assert "*" in ignored
     assert all(name.removeprefix("!") in copied for name in ignored if name.startswith("!"))
 
 
 def test_the_procfile_has_one_line_for_each_kind_of_process() -> None:
     lines = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
 
-    assert set(lines) == set(PROCESSES)
+    assert set(lines) == PROCESSES
     for name, command in lines.items():
         words = shlex.split(command)
         assert words[-2:] == ["penstock", name]
-        assert refused_by_the_command_line(words[words.index("penstock") + 1 :]) is None
+        assert refused_by_the_command_line(words[-1:]) is None
 
 
 def test_make_alone_prints_every_verb() -> None:
-    told = subprocess.run(["make", "-C", ROOT], check=True, capture_output=True, text=True, env=plain()).stdout
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+
+    told = subprocess.run(["make", "-C", ROOT], check=True, capture_output=True, text=True, env=ours).stdout
 
     for verb in "setup run demo test test-fast lint types fmt bench up logs down clean".split():
         assert re.search(rf"^  make {verb} +\S", told, re.MULTILINE), verb
-
-
-def plain() -> dict[str, str]:
-    """Without what a make around us exports to ours."""
-    return {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}

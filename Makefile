@@ -1,0 +1,60 @@
+# One verb for each thing one does here; the same ones run in CI. ARGS="..." goes to the command behind a verb.
+BIN := .venv/bin
+COMPOSE := docker compose
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test test-fast lint types fmt bench up logs down clean
+
+help: ## this list
+	@echo 'Penstock, a payment gateway engine. Start with: make run'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo 'Options go in ARGS: make run ARGS="--workers 4", make test ARGS="-k replay"'
+
+setup: .venv/.installed ## make .venv with the penstock command (PYTHON=... chooses the Python)
+
+.venv/.installed: pyproject.toml constraints.txt ops/setup.sh
+	@ops/setup.sh
+
+run: setup ## the whole of Penstock on this machine, no Docker needed; Ctrl-C stops it
+	@$(BIN)/penstock up $(ARGS)
+
+demo: setup ## the FicMart story from order to refund, on a stack of its own
+	@$(BIN)/penstock demo $(ARGS)
+
+test: setup ## all tests, against real Postgres and Redis that they start themselves
+	@$(BIN)/pytest $(ARGS)
+
+test-fast: setup ## the tests that take less than a few seconds each, up to the first failure
+	@$(BIN)/pytest -x -m 'not slow' $(ARGS)
+
+lint: setup ## style: ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## types: mypy, strict
+	$(BIN)/mypy
+
+fmt: setup ## format the code, and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## throughput and latency, on a stack of its own
+	@$(BIN)/penstock bench $(ARGS)
+
+up: .env ## the same as a deployment, with docker compose: http://127.0.0.1:8000
+	$(COMPOSE) up --build --detach --wait $(ARGS)
+
+# Secrets are made here and never have defaults; the file stays on this machine.
+.env: ops/compose-secrets.sh
+	@ops/compose-secrets.sh .env
+
+logs: ## follow the logs of what runs: make run, or else make up
+	@if [ -e .penstock/state.json ]; then exec tail -n 50 -F .penstock/logs/*.log; else exec $(COMPOSE) logs --tail 50 --follow; fi
+
+down: .env ## stop what make up started; its data stays
+	$(COMPOSE) down $(ARGS)
+
+clean: ## remove caches and .venv; data stays (penstock up --fresh, docker compose down --volumes)
+	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	find engine http bank ops tests -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,73 @@
+"""The Lua scripts on a real Redis, called one at a time from plain tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from redis.asyncio import Redis
+
+from engine import keys
+from engine.scripts import Argument, Scripts
+
+PARTITION = 3
+STREAM = keys.commands(PARTITION)
+PAYMENT = "pay_" + "0" * 26
+OPEN = keys.open_operations(PARTITION, PAYMENT)
+LEASE = keys.lease(PARTITION)
+MINE, THEIRS = "mine", "theirs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scripted:
+    """`plain` looks at Redis as redis-cli would."""
+
+    url: str
+    plain: redis.Redis
+
+    def call(self, name: str, *arguments: Argument) -> Any:
+        """The script's reply, or the error it stands for, raised."""
+
+        async def once() -> Any:
+            async with Redis.from_url(self.url, protocol=2) as client:
+                return await Scripts(client).call(name, *arguments)
+
+        return asyncio.run(once())
+
+    def accept(self, operation: str, *, backlog: int = 100, mailbox: int = 100, record: str = "pending") -> list[Any]:
+        record_key = keys.record(PARTITION, operation)
+        fields = ("operation", operation)
+        return list(
+            self.call("accept", record_key, OPEN, STREAM, operation, record, "snapshot", backlog, mailbox, *fields)
+        )
+
+    def settle(self, operation: str, *entries: str, ttl_ms: int = 60_000) -> int:
+        record_key = keys.record(PARTITION, operation)
+        return int(self.call("settle", STREAM, OPEN, record_key, keys.GROUP, operation, "settled", ttl_ms, *entries))
+
+    def take_lease(self, token: str = MINE, ms: int = 60_000) -> str:
+        return str(self.call("take-lease", LEASE, token, ms).decode())
+
+    def read(self, token: str = MINE, consumer: str = "w1", entries: int = 100) -> list[Any]:
+        return list(self.call("read", LEASE, STREAM, token, keys.GROUP, consumer, entries))
+
+    def claim(self, token: str = MINE, consumer: str = "w2") -> list[Any]:
+        return list(self.call("claim", LEASE, STREAM, token, keys.GROUP, consumer, "0-0", 100))
+
+    def pending(self) -> int:
+        return int(self.plain.xpending(STREAM, keys.GROUP)["pending"])
+
+
+@contextmanager
+def scripts_on(redis_url: str) -> Iterator[Scripted]:
+    with redis.Redis.from_url(redis_url) as plain:
+        yield Scripted(url=redis_url, plain=plain)
+
+
+def ids(reply: list[Any]) -> list[str]:
+    """The entry ids in a reply of `read` or `claim`."""
+    return [entry[0].decode() for entry in reply[-1]]

@@ -1,0 +1,39 @@
+"""The bench as a visitor runs it: one JSON object with every promised figure, true to the load that was offered."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+
+def benched(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ops.cli", "bench", "--json", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("connector", ["instant", "ficmart_bank"])
+def test_a_light_load_is_sustained_and_every_payment_is_accounted_for(connector: str) -> None:
+    done = benched("--rate", "50", "--seconds", "2", "--warmup", "1", "--workers", "1", "--connector", connector)
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    figures: dict[str, Any] = json.loads(done.stdout)
+    assert (figures["accepted"], figures["completed"], figures["errors"]) == (100, 100, {})
+    assert figures["appendfsync"] == "always"
+    for latencies in (figures["accept_ms"], figures["end_to_end_ms"]):
+        assert 0 < latencies["p50"] <= latencies["p99"] <= latencies["p99_9"]
+    assert {"edge", "worker", "bank", "redis", "postgres", "load_generator"} <= set(figures["cpu_s_per_1000"])
+    assert {"edge", "worker", "bank", "redis", "postgres"} <= set(figures["memory_mib"])
+
+
+def test_a_gateway_that_is_not_there_is_told_in_words() -> None:
+    done = benched("--against", "http://127.0.0.1:9", "--seconds", "1")
+
+    assert done.returncode == 1
+    assert "cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr

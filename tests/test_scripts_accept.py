@@ -1,0 +1,128 @@
+"""Accepting and settling in Redis: whole or not at all, once, within limits, and nothing left behind (I4, I6, I10)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from scripted import OPEN, PARTITION, STREAM, Scripted, scripts_on
+
+from engine import keys
+
+
+@pytest.fixture
+def scripts(redis_url: str) -> Iterator[Scripted]:
+    with scripts_on(redis_url) as scripted:
+        yield scripted
+
+
+def test_accepted_work_is_in_all_three_places(scripts: Scripted) -> None:
+    word, entry = scripts.accept("op_1")
+
+    plain = scripts.plain
+    assert word == b"accepted"
+    assert plain.xrange(STREAM) == [(entry, {b"operation": b"op_1"})]
+    assert plain.hgetall(OPEN) == {b"op_1": b"snapshot"}
+    assert plain.get(keys.record(PARTITION, "op_1")) == b"pending"
+    assert plain.ttl(keys.record(PARTITION, "op_1")) == -1, "no expiry while unsettled"
+
+
+def test_the_same_operation_again_is_known_and_adds_nothing(scripts: Scripted) -> None:
+    scripts.accept("op_1", record="first")
+
+    assert scripts.accept("op_1", record="second") == [b"known", b"first"]
+    assert scripts.plain.xlen(STREAM) == 1
+
+
+def test_a_full_partition_refuses_before_it_takes_anything(scripts: Scripted) -> None:
+    for number in range(2):
+        scripts.accept(f"op_{number}", backlog=2)
+
+    assert scripts.accept("op_new", backlog=2) == [b"full", 2]
+    assert scripts.plain.exists(keys.record(PARTITION, "op_new")) == 0
+    assert scripts.accept("op_new", backlog=3)[0] == b"accepted", "headroom for what belongs to payments"
+
+
+def test_a_repeated_key_is_answered_at_full_backlog_too(scripts: Scripted) -> None:
+    scripts.accept("op_1", backlog=1)
+
+    assert scripts.accept("op_1", backlog=1) == [b"known", b"pending"]
+
+
+def test_one_payment_has_a_limit_of_open_operations(scripts: Scripted) -> None:
+    scripts.accept("op_1", mailbox=1)
+
+    assert scripts.accept("op_2", mailbox=1) == [b"busy", 1]
+    assert scripts.plain.xlen(STREAM) == 1
+
+
+def test_settling_leaves_the_record_and_nothing_else(scripts: Scripted) -> None:
+    scripts.accept("op_1")
+    scripts.take_lease()
+    entry = scripts.read()[1][0][0].decode()
+
+    assert scripts.settle("op_1", entry) == 1
+
+    plain, record = scripts.plain, keys.record(PARTITION, "op_1")
+    assert (plain.xlen(STREAM), plain.exists(OPEN), scripts.pending()) == (0, 0, 0)
+    assert plain.get(record) == b"settled"
+    assert 0 < plain.pttl(record) <= 60_000
+
+
+def test_settling_again_changes_nothing(scripts: Scripted) -> None:
+    scripts.accept("op_1")
+    scripts.take_lease()
+    entry = scripts.read()[1][0][0].decode()
+    scripts.settle("op_1", entry)
+
+    assert scripts.settle("op_1", entry) == 0
+
+
+def test_settling_works_where_redis_forgot_everything(scripts: Scripted) -> None:
+    assert scripts.settle("op_1", "1-1") == 0
+    assert scripts.plain.get(keys.record(PARTITION, "op_1")) == b"settled"
+
+
+def test_settling_and_acknowledging_are_allowed_at_full_memory(scripts: Scripted) -> None:
+    scripts.accept("op_1")
+    scripts.accept("op_2")
+    scripts.take_lease()
+    first, second = (entry[0].decode() for entry in scripts.read()[1])
+    plain = scripts.plain
+    plain.config_set("maxmemory", "1")
+    try:
+        assert scripts.settle("op_1", first) == 1
+        assert scripts.call("ack", STREAM, keys.GROUP, second) == 1
+    finally:
+        plain.config_set("maxmemory", "0")
+
+
+def test_what_is_journaled_and_unanswered_stays_open_and_known(scripts: Scripted) -> None:
+    scripts.accept("op_1")
+    scripts.take_lease()
+    entry = scripts.read()[1][0][0].decode()
+
+    assert scripts.call("ack", STREAM, keys.GROUP, entry) == 1
+
+    plain = scripts.plain
+    assert (plain.xlen(STREAM), scripts.pending()) == (0, 0)
+    assert plain.hexists(OPEN, "op_1") and plain.get(keys.record(PARTITION, "op_1")) == b"pending"
+
+
+def test_a_buried_entry_is_in_the_dead_letters_and_nowhere_else(scripts: Scripted) -> None:
+    scripts.accept("op_1")
+    scripts.take_lease()
+    entry = scripts.read()[1][0][0].decode()
+
+    scripts.call("bury", STREAM, keys.dead(PARTITION), keys.GROUP, entry, "reason", "poison")
+
+    plain = scripts.plain
+    assert [fields for _, fields in plain.xrange(keys.dead(PARTITION))] == [{b"reason": b"poison"}]
+    assert (plain.xlen(STREAM), scripts.pending()) == (0, 0)
+
+
+def test_a_redis_that_forgot_the_scripts_is_taught_again(scripts: Scripted) -> None:
+    scripts.accept("op_1")
+    scripts.plain.script_flush()
+
+    assert scripts.accept("op_1") == [b"known", b"pending"]

@@ -1,0 +1,127 @@
+"""Leases and fenced reads in Redis: only the holder reads, and a new one takes over all that was left (I2, I3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from scripted import LEASE, MINE, STREAM, THEIRS, Scripted, ids, scripts_on
+
+from engine import keys
+
+
+@pytest.fixture
+def scripts(redis_url: str) -> Iterator[Scripted]:
+    with scripts_on(redis_url) as scripted:
+        yield scripted
+
+
+def test_a_free_lease_is_taken_kept_by_its_holder_and_held_against_others(scripts: Scripted) -> None:
+    assert scripts.take_lease(MINE) == "taken"
+    assert scripts.take_lease(MINE) == "kept"
+    assert scripts.take_lease(THEIRS) == "held"
+
+
+def test_keeping_a_lease_renews_its_time(scripts: Scripted) -> None:
+    scripts.take_lease(MINE, ms=5_000)
+
+    scripts.take_lease(MINE, ms=60_000)
+
+    assert scripts.plain.pttl(LEASE) > 30_000
+
+
+def test_a_lease_is_released_by_its_holder_only(scripts: Scripted) -> None:
+    scripts.take_lease(MINE)
+
+    assert scripts.call("release-lease", LEASE, THEIRS) == 0
+    assert scripts.call("release-lease", LEASE, MINE) == 1
+    assert scripts.take_lease(THEIRS) == "taken"
+
+
+@pytest.mark.parametrize("holder", [None, THEIRS])
+def test_who_does_not_hold_the_lease_reads_and_claims_nothing(scripts: Scripted, holder: str | None) -> None:
+    scripts.accept("op_1")
+    if holder:
+        scripts.take_lease(holder)
+
+    assert scripts.read(MINE) == [b"lost"]
+    assert scripts.claim(MINE) == [b"lost"]
+    assert scripts.plain.xlen(STREAM) == 1
+
+
+def test_the_holder_reads_in_the_order_of_acceptance_and_each_entry_once(scripts: Scripted) -> None:
+    accepted = [scripts.accept(f"op_{number}")[1].decode() for number in range(5)]
+    scripts.take_lease()
+
+    assert ids(scripts.read(entries=3)) == accepted[:3]
+    assert ids(scripts.read()) == accepted[3:]
+    assert scripts.read() == [b"read", []]
+    assert scripts.pending() == 5
+
+
+def test_a_group_that_is_gone_is_made_again_and_reads_from_the_beginning(scripts: Scripted) -> None:
+    entry = scripts.accept("op_1")[1].decode()
+    scripts.take_lease()
+    scripts.read()
+    scripts.plain.xgroup_destroy(STREAM, keys.GROUP)
+
+    assert ids(scripts.read()) == [entry]
+
+
+def test_a_stream_that_never_was_is_no_error(scripts: Scripted) -> None:
+    scripts.take_lease()
+
+    assert scripts.read() == [b"read", []]
+    assert scripts.claim() == [b"claimed", b"0-0", []]
+
+
+def test_a_new_holder_takes_over_all_that_was_read_and_left_in_order(scripts: Scripted) -> None:
+    accepted = [scripts.accept(f"op_{number}")[1].decode() for number in range(4)]
+    scripts.take_lease(THEIRS)
+    scripts.read(THEIRS, consumer="w1", entries=3)
+    scripts.call("release-lease", LEASE, THEIRS)
+
+    scripts.take_lease(MINE)
+    claimed = scripts.claim(MINE, consumer="w2")
+
+    assert claimed[:2] == [b"claimed", b"0-0"]
+    assert ids(claimed) == accepted[:3]
+    assert ids(scripts.read(MINE, consumer="w2")) == accepted[3:]
+    assert [one["name"] for one in scripts.plain.xinfo_consumers(STREAM, keys.GROUP)] == [b"w2"]
+
+
+def test_workers_know_each_other_by_their_heartbeats(scripts: Scripted) -> None:
+    beat = scripts.call
+    assert beat("heartbeat", keys.WORKERS, "a", 60_000) == [0, b"a"]
+    assert sorted(beat("heartbeat", keys.WORKERS, "b", 60_000)[1:]) == [b"a", b"b"]
+    assert beat("heartbeat", keys.WORKERS, "a", 60_000)[0] == 1
+
+    beat("leave", keys.WORKERS, "a")
+
+    assert beat("heartbeat", keys.WORKERS, "b", 60_000) == [1, b"b"]
+
+
+def test_a_silent_worker_no_longer_counts(scripts: Scripted) -> None:
+    scripts.plain.zadd(keys.WORKERS, {"dead": 1})
+
+    assert scripts.call("heartbeat", keys.WORKERS, "a", 60_000) == [0, b"a"]
+
+
+def test_a_worker_sees_that_redis_lost_its_memory(scripts: Scripted) -> None:
+    scripts.call("heartbeat", keys.WORKERS, "a", 60_000)
+    scripts.plain.flushall()
+
+    assert scripts.call("heartbeat", keys.WORKERS, "a", 60_000)[0] == 0
+
+
+def test_backlog_pending_and_lag_are_exact_after_acknowledgements_out_of_order(scripts: Scripted) -> None:
+    for number in range(5):
+        scripts.accept(f"op_{number}")
+    scripts.take_lease()
+    read = ids(scripts.read(entries=3))
+
+    scripts.settle("op_2", read[2])  # the newest first: actors finish in any order
+
+    backlog = scripts.plain.xlen(STREAM)
+    assert (backlog, scripts.pending(), backlog - scripts.pending()) == (4, 2, 2)
+    assert scripts.plain.xinfo_groups(STREAM)[0]["lag"] is None, "as the README says"
