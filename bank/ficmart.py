@@ -23,7 +23,7 @@ from multidict import istr
 from yarl import URL
 
 from bank import dialect
-from bank.classification import MESSAGES, Doubt, classify
+from bank.classification import MESSAGES, NO_WORD, TEXT, Doubt, classify
 from engine.outcome import Answer, NoAnswer, Refusal, Refused, Unsent
 from engine.payment import DeclineCode, Verb
 from engine.ports import Ask, Capabilities, Clock
@@ -31,7 +31,6 @@ from engine.ports import Ask, Capabilities, Clock
 CONNECTIONS_MAX = 4096  # as many calls are in flight as a bank of 1 s needs at some thousand payments a second
 KEEPALIVE_S = 30.0  # below the bank's own 60 s, so that it is we who close idle connections
 ANSWER_BYTES_MAX = 64 * 1024  # the bank's answers are below 1 KiB; more is not from it
-_RELAYED = frozenset({502, 503, 504})  # said by something in between; the bank itself may still be at work
 
 CAPABILITIES = Capabilities(
     methods=frozenset({"card"}),
@@ -185,13 +184,14 @@ def _translate(ask: Ask, response: ClientResponse, body: bytes, evidence: dict[s
             reason = f"mismatch: the bank's success is of something else than was asked ({fault})"
             return NoAnswer(reason=reason, ask_again=False, over=True, evidence=evidence)
         except dialect.Unreadable as fault:
-            return NoAnswer(reason=f"the bank's success cannot be read: {fault}", over=True, evidence=evidence)
+            return NoAnswer(reason=f"the bank's success cannot be read: {fault}", evidence=evidence)
     word = dialect.word(response.headers.get(hdrs.CONTENT_TYPE, ""), body)
     evidence["bank_code"] = word
     verdict = classify(ask.verb, response.status, word)
     if isinstance(verdict, Doubt):
         reason = f"the bank's answer ({response.status}, {word}) proves nothing"
-        over = response.status not in _RELAYED
+        # Only the bank's own words end the attempt; what a relay says, it may say while the bank is still at work.
+        over = word not in (TEXT, NO_WORD)
         return NoAnswer(reason=reason, ask_again=verdict is Doubt.ASK_AGAIN, over=over, evidence=evidence)
     return Refused(
         reason=verdict if isinstance(verdict, Refusal) else Refusal.DECLINED,

@@ -71,7 +71,7 @@ class Home(Protocol):
 
     def release(self, entries: Iterable[str]) -> None: ...
 
-    def finished(self, payment: str) -> None: ...
+    def finished(self, payment: str, left: Iterable[str]) -> None: ...
 
     def oust(self, why: str) -> None: ...
 
@@ -97,6 +97,7 @@ class Actor:
         self._entries: dict[str, list[str]] = {}  # operation to the entries that ask for it
         self._reply_to: dict[str, list[str]] = {}
         self._taken_at: dict[str, datetime] = {}
+        self._working_on = ""  # the operation that an exception would be about
 
     async def run(self) -> None:
         """Until there is nothing left to do. Unexpected exceptions are bounded, then a dead letter."""
@@ -105,7 +106,7 @@ class Actor:
             try:
                 while await self._turn() or self.mailbox:
                     tries = 0
-                return self._home.finished(self._id)
+                return self._home.finished(self._id, [entry for left in self._entries.values() for entry in left])
             except _Ousted:
                 return self._home.oust("a commit was fenced off by a newer epoch")
             except _Conflict:
@@ -113,22 +114,23 @@ class Actor:
             except Exception as error:
                 tries += 1
                 log.exception("actor_failed", payment=self._id, tries=tries)
-                if tries >= _TRIES:
-                    await self._give_up(error)
+                await anyio.sleep(_TRY_AGAIN_S)
+                if tries >= _TRIES and await self._gave_up(error):
                     tries = 0
-                else:
-                    await anyio.sleep(_TRY_AGAIN_S)
                 await self._reload()
 
     async def _turn(self) -> bool:
         """Take in the mailbox, then work on the first unsettled operation. False when none can be worked on now."""
         while self.mailbox:
+            command = self.mailbox[0].command
+            self._working_on = "" if command is None else command.operation
             await self._take_in(self.mailbox[0])
             self.mailbox.popleft()
         payment = self._payment
         head = next((operation for operation in self._operations if operation.status in UNSETTLED), None)
         if payment is None or head is None:
             return False
+        self._working_on = head.id
         now = self._tools.clock()
         parked = head.next_attempt_at is not None and head.next_attempt_at > now
         if head.status is Status.REVIEW or parked:
@@ -143,26 +145,26 @@ class Actor:
             if self._payment is None:
                 await self._load("")
             return
-        if delivery.entry is not None and delivery.entry in self._entries.get(command.operation, ()):
-            return  # a try before this one failed behind this point
         asked = None
         if self._payment is None and command.verb is Verb.AUTHORIZE and delivery.first:
             self._open(command, delivery)  # nearly always new: the commit finds out if not
         elif not self._opened_here:
             asked = await self._load(command.operation)
-        if delivery.entry is not None:
-            self._entries.setdefault(command.operation, []).append(delivery.entry)
+        known = asked or next((known for known in self._operations if known.id == command.operation), None)
+        if known is None and self._payment is None and command.verb is not Verb.AUTHORIZE:
+            raise Broken(f"{command.verb} of {self._id}, which nobody has seen")
+        # From here on nothing fails, so a delivery is taken in whole or not at all.
+        entries = self._entries.setdefault(command.operation, [])
+        if delivery.entry is not None and delivery.entry not in entries:
+            entries.append(delivery.entry)
         if command.reply_to is not None:
             self._reply_to.setdefault(command.operation, []).append(command.reply_to)
-        if asked is not None and asked.settled_at is not None:
-            return await self._settle(asked)  # a duplicate of an answered operation: repair its record
-        if any(operation.id == command.operation for operation in self._operations):
-            return  # it joins
-        if self._payment is None:
-            if command.verb is not Verb.AUTHORIZE:
-                raise Broken(f"{command.verb} of {self._id}, which nobody has seen")
-            return self._open(command, delivery)
-        self._remember(command, operation_of(command, self._payment, _order(delivery), self._tools.clock()))
+        if known is None and self._payment is None:
+            self._open(command, delivery)
+        elif known is None and self._payment is not None:
+            self._remember(command, operation_of(command, self._payment, _order(delivery), self._tools.clock()))
+        elif known is not None and known.settled_at is not None:
+            await self._settle(known)  # a duplicate of an answered operation: repair its record
 
     def _open(self, command: Command, delivery: Delivery) -> None:
         order, now = _order(delivery), self._tools.clock()
@@ -284,7 +286,7 @@ class Actor:
         return step.payment
 
     async def _settle(self, operation: Operation) -> None:
-        entries = tuple(self._entries.pop(operation.id, ()))
+        entries = tuple(self._entries.get(operation.id, ()))
         record = Record(
             fingerprint=operation.fingerprint, status=operation.response_status, body=operation.response_body
         )
@@ -298,7 +300,7 @@ class Actor:
                 reply_to=tuple(self._reply_to.pop(operation.id, ())),
             )
         )
-        self._home.release(entries)
+        self._let_go(operation.id, entries)
         self._tools.meters.settled.labels(operation.verb, operation.status).inc()
         taken_at = self._taken_at.pop(operation.id, None)
         now = self._tools.clock()
@@ -332,10 +334,17 @@ class Actor:
         )
 
     async def _acknowledge(self, operation: str) -> None:
-        entries = tuple(self._entries.pop(operation, ()))
+        entries = tuple(self._entries.get(operation, ()))
         if entries:
             await self._tools.settlement(Journaled(partition=self._home.partition, entries=entries))
-            self._home.release(entries)
+        self._let_go(operation, entries)
+
+    def _let_go(self, operation: str, entries: tuple[str, ...]) -> None:
+        """Only what Redis has acknowledged; an entry that joined meanwhile stays."""
+        left = [entry for entry in self._entries.pop(operation, ()) if entry not in entries]
+        if left:
+            self._entries[operation] = left
+        self._home.release(entries)
 
     async def _queue_fresh(self, payment: Payment) -> None:
         """Journal what must wait behind an operation in doubt, in accept order, and let its entries go (I3, I4)."""
@@ -345,27 +354,36 @@ class Actor:
         for operation in list(self._entries):
             await self._acknowledge(operation)
 
-    async def _give_up(self, error: Exception) -> None:
-        """Too many exceptions: a dead letter for the entries at hand, and review for what the bank may have seen."""
-        reason = f"{type(error).__name__}: {error}"[:200]
-        self._tools.meters.dead.labels("exception").inc()
-        commands = {delivery.entry: delivery.command for delivery in self.mailbox}
-        self.mailbox.clear()
-        for operation, entries in self._entries.items():
-            commands.update(dict.fromkeys(entries, self._fresh.get(operation)))
-        self._entries.clear()
-        self._fresh.clear()
-        for entry, command in commands.items():
-            if entry is not None:
-                operation = "" if command is None else command.operation
-                fields = ("reason", reason, "entry", entry, "payment", self._id, "operation", operation)
-                await self._tools.settlement(Buried(partition=self._home.partition, entry=entry, fields=fields))
-                self._home.release((entry,))
-        loaded = await self._tools.ledger.load(self._id)
-        head = next((known for known in loaded.operations if known.status in UNSETTLED), None)
-        if loaded.payment is not None and head is not None and head.status is not Status.REVIEW:
-            step = self._tools.decider.review(loaded.payment, head, self._tools.clock(), reason)
-            await self._tools.ledger.commit(step, self._home.epoch)
+    async def _gave_up(self, error: Exception) -> bool:
+        """Too many exceptions about one operation: review if the ledger has it, else a dead letter. Others go on."""
+        culprit, reason = self._working_on, f"{type(error).__name__}: {error}"[:200]
+        try:
+            loaded = await self._tools.ledger.load(self._id, culprit)
+            known = loaded.asked
+            if known is None:
+                await self._bury(culprit, reason)
+            elif loaded.payment is not None and known.status in UNSETTLED and known.status is not Status.REVIEW:
+                step = self._tools.decider.review(loaded.payment, known, self._tools.clock(), reason)
+                if await self._tools.ledger.commit(step, self._home.epoch) is Verdict.COMMITTED:
+                    await self._park(step.operations[0])
+        except Exception:
+            log.exception("giving_up_failed", payment=self._id, operation=culprit)
+            return False
+        return True
+
+    async def _bury(self, operation: str, reason: str) -> None:
+        """A command that was never journaled: its entries become dead letters. No card data among their fields."""
+        mine = [delivery for delivery in self.mailbox if delivery.command and delivery.command.operation == operation]
+        command = self._fresh.pop(operation, None) or next((delivery.command for delivery in mine), None)
+        entries = dict.fromkeys(self._entries.get(operation, []))
+        entries.update(dict.fromkeys(delivery.entry for delivery in mine if delivery.entry is not None))
+        about = () if command is None else ("verb", command.verb, "merchant", command.merchant, "key", command.key)
+        for entry in entries:
+            fields = ("reason", reason, "entry", entry, "payment", self._id, "operation", operation, *about)
+            await self._tools.settlement(Buried(partition=self._home.partition, entry=entry, fields=fields))
+            self._tools.meters.dead.labels("exception").inc()
+        self.mailbox = deque(delivery for delivery in self.mailbox if delivery not in mine)
+        self._let_go(operation, tuple(entries))
 
     async def _sleep_until(self, moment: datetime) -> None:
         await anyio.sleep(max((moment - self._tools.clock()).total_seconds(), 0))

@@ -19,8 +19,8 @@ from psycopg_pool import AsyncConnectionPool
 
 from engine.coalescer import Coalescer
 from engine.errors import Unavailable
-from engine.ledger import Away
 from engine.payment import Operation, Payment
+from engine.postgres import Away, borrowed
 from engine.rows import operation_of, payment_of
 from engine.statement import statement
 
@@ -117,7 +117,7 @@ class Archive:
             raise Unavailable("store_unavailable", "Postgres is away")
         try:
             with anyio.fail_after(_PATIENCE_S):
-                async with self._pool.connection(timeout=_PATIENCE_S) as connection:
+                async with borrowed(self._pool, _PATIENCE_S) as connection:
                     yield connection
         except (TimeoutError, *Away) as error:
             self._away_until = anyio.current_time() + _AWAY_S

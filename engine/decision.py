@@ -118,7 +118,7 @@ class Decider:
         """One more attempt. `lost`: nobody here knows whether the one before was answered."""
         if lost and operation.attempts and operation.doubted_at is None:
             operation = replace(operation, doubted_at=now)
-        if self._policy.spent(operation.attempts, operation.first_sent_at, now):
+        if self._spent(operation, now):
             return self._review(payment, operation, now, "asked too often or too long ago to ask again", {})
         operation = self._sent(operation, now)
         return Step(
@@ -155,6 +155,8 @@ class Decider:
             case NoAnswer():
                 return self._unanswered(payment, _doubted(operation, now), answer.reason, answer.over, now, evidence)
             case Unsent():
+                if operation.doubted_at is None:  # the bank has still not seen its key
+                    operation = replace(operation, first_sent_at=None)
                 return self._unanswered(payment, operation, answer.reason, True, now, evidence)
 
     def _approved(
@@ -305,7 +307,7 @@ class Decider:
         now: datetime,
         evidence: Mapping[str, object],
     ) -> Step | Again:
-        if self._policy.spent(operation.attempts, operation.first_sent_at, now):
+        if self._spent(operation, now):
             return self._review(payment, operation, now, reason, evidence)
         if self._policy.stays_in_hand(operation.attempts):
             return self._again(operation, now, over=over)
@@ -332,12 +334,17 @@ class Decider:
     def _review(
         self, payment: Payment, operation: Operation, now: datetime, reason: str, evidence: Mapping[str, object]
     ) -> Step:
-        reviewed = replace(operation, status=Status.REVIEW, next_attempt_at=None)
+        # The engine asks no more, so the card has served (I9).
+        reviewed = replace(operation, status=Status.REVIEW, next_attempt_at=None, sealed=None)
         payment = replace(payment, version=payment.version + 1)
         if (payment.state, Event.REVIEW) not in TRANSITIONS:  # the payment has ended, only this operation has not
             return Step(payment=payment, operations=(reviewed,))
         payment, told = self._journaled(payment, reviewed, Event.REVIEW, now, {"reason": reason, **evidence})
         return Step(payment=payment, operations=(reviewed,), events=(told,))
+
+    def _spent(self, operation: Operation, now: datetime) -> bool:
+        """Only what may have reached the bank can be asked too often or too late; the rest just waits."""
+        return operation.doubted_at is not None and self._policy.spent(operation.attempts, operation.first_sent_at, now)
 
     def _sent(self, operation: Operation, now: datetime) -> Operation:
         send_by = now + self._policy.send_window

@@ -77,6 +77,8 @@ class Enquiry:
             raise Rejected("not_found", "There is no such payment.")
         opened = await self._front.open_operations(partition_of(payment, self._partitions), payment)
         receipt = await self._archive.receipt(payment)
+        if receipt is not None:
+            opened = await self._really_open(opened)
         owner = receipt.payment.terms.merchant if receipt else opened[-1].merchant if opened else None
         if owner != merchant:
             raise Rejected("not_found", "There is no such payment.")
@@ -104,6 +106,8 @@ class Enquiry:
             redis_away = error
         try:
             receipt = await self._archive.receipt(payment)
+            if receipt is not None:
+                opened = await self._really_open(opened)
         except Unavailable:
             receipt = None
             if not opened:
@@ -114,6 +118,14 @@ class Enquiry:
         if owner != merchant:
             raise Rejected("not_found", "There is no such payment.")
         return opened, receipt
+
+    async def _really_open(self, opened: list[Snapshot]) -> list[Snapshot]:
+        """Without what the ledger has settled: its owner may have died before it told Redis."""
+        return [
+            snapshot
+            for snapshot in opened
+            if (known := await self._archive.operation(snapshot.operation)) is None or known.settled_at is None
+        ]
 
 
 def overlaid(opened: list[Snapshot], receipt: Receipt | None) -> bytes:

@@ -15,8 +15,9 @@ import anyio
 import structlog
 
 from engine import keys
-from engine.errors import Unavailable
-from engine.ledger import Away, Ledger
+from engine.errors import Broken, Unavailable
+from engine.ledger import Ledger
+from engine.postgres import Away
 from engine.scripts import Scripts
 from engine.share import shares
 from engine.tenure import Ownership, Tenure
@@ -46,6 +47,7 @@ class LeaseKeeper:
         self._terms, self._scripts, self._ledger, self._make_tenure = terms, scripts, ledger, make_tenure
         self.tenures: dict[int, Tenure] = {}
         self._leaving: set[int] = set()
+        self._unchecked: set[Tenure] = set()  # their leases lapsed and were re-created; their epochs are not read yet
         self._stopping = anyio.Event()
         self._beaten = False
         self._quiet_until = 0.0
@@ -81,11 +83,11 @@ class LeaseKeeper:
     async def run_once(self, homes: anyio.abc.TaskGroup) -> None:
         """One beat. Stores away: keep what we have (nobody else can take it either) and try at the next beat."""
         try:
-            mine = await self._beat()
             await self._renew()
+            mine = await self._beat()
             await self._take(sorted(mine - self.tenures.keys()), homes)
-        except Unavailable:
-            log.warning("redis_away", partitions=len(self.tenures))
+        except (Unavailable, Broken) as error:
+            log.warning("redis_away", partitions=len(self.tenures), error=str(error))
         except Away as error:
             log.warning("postgres_away", error=type(error).__name__)
         else:
@@ -114,19 +116,20 @@ class LeaseKeeper:
             for tenure in owned
         ]
         replies = await self._scripts.call_many(calls)
-        recreated = []
         for tenure, reply in zip(owned, replies, strict=True):
             if isinstance(reply, Exception):
                 raise reply
             if reply == b"held":
                 tenure.oust("another worker holds the lease")
             elif reply == b"taken":
-                recreated.append(tenure)
-            else:
+                tenure.doubt_lease()
+                self._unchecked.add(tenure)
+            elif tenure not in self._unchecked:
                 tenure.confirm_lease()
-        if recreated:
+        if self._unchecked:
             epochs = await self._ledger.epochs()
-            for tenure in recreated:
+            for tenure in list(self._unchecked):
+                self._unchecked.discard(tenure)
                 if epochs[tenure.partition] != tenure.epoch:
                     tenure.oust("the partition has a newer epoch")
                     await self._release(tenure)
@@ -162,6 +165,7 @@ class LeaseKeeper:
             if self.tenures.get(tenure.partition) is tenure:
                 del self.tenures[tenure.partition]
             self._leaving.discard(tenure.partition)
+            self._unchecked.discard(tenure)
 
     async def _hand_over(self, partition: int) -> None:
         """To whom the shares now name: drain, then release, so that the next owner finds nothing half-done."""

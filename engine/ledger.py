@@ -9,32 +9,33 @@ again until it is back or the partition is lost; a batch whose connection died i
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import TypeVar
 
 import anyio
 import orjson
-import psycopg
 import structlog
 from msgspec import Struct
 from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
 from engine.coalescer import Coalescer
 from engine.decision import Step
 from engine.errors import Broken
 from engine.payment import Operation, Payment
+from engine.postgres import Away, Mistakes, borrowed
 from engine.rows import answered_row, entry_rows, is_known, operation_of, operation_row, payment_of, payment_row
 from engine.statement import statement
 
 log = structlog.get_logger()
 
-_LOADS_MAX = 500  # payments a load asks for at once: a screenful for the planner, milliseconds for Postgres
-_RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # Postgres away: soon at first, then once a second, which burns nothing
+Answer = TypeVar("Answer")
 
-Away = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, OSError)
-"""What psycopg raises when Postgres is away, as opposed to our own mistakes."""
+_LOADS_MAX = 500  # payments a load asks for at once: a screenful for the planner, milliseconds for Postgres
+_PATIENCE_S = 5.0  # for what is asked between two heartbeats
+_RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # Postgres away: soon at first, then once a second, which burns nothing
 
 
 class Verdict(StrEnum):
@@ -82,28 +83,38 @@ class Ledger:
 
     async def acquire(self, partitions: Sequence[int], owner: str) -> dict[int, int]:
         """Partition to its new epoch. Raises psycopg's errors when Postgres is away."""
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(
-                statement("acquire_partitions"), {"ids": list(partitions), "owner": owner}
-            )
-            return {row[0]: row[1] for row in await cursor.fetchall()}
+        with anyio.fail_after(_PATIENCE_S):
+            async with borrowed(self._pool) as connection:
+                cursor = await connection.execute(
+                    statement("acquire_partitions"), {"ids": list(partitions), "owner": owner}
+                )
+                return {row[0]: row[1] for row in await cursor.fetchall()}
 
     async def release(self, epochs: dict[int, int]) -> None:
-        async with self._pool.connection() as connection:
-            await connection.execute(
-                statement("release_partitions"), {"ids": list(epochs), "epochs": list(epochs.values())}
-            )
+        with anyio.fail_after(_PATIENCE_S):
+            async with borrowed(self._pool) as connection:
+                await connection.execute(
+                    statement("release_partitions"), {"ids": list(epochs), "epochs": list(epochs.values())}
+                )
 
     async def epochs(self) -> dict[int, int]:
         """The current epoch of every partition."""
-        async with self._pool.connection() as connection:
-            return {row[0]: row[1] for row in await (await connection.execute(statement("epochs"))).fetchall()}
+        with anyio.fail_after(_PATIENCE_S):
+            async with borrowed(self._pool) as connection:
+                return {row[0]: row[1] for row in await (await connection.execute(statement("epochs"))).fetchall()}
 
-    async def due(
-        self, partitions: Sequence[int], now: datetime, *, everything: bool, limit: int
+    async def unfinished(self, partition: int, now: datetime, limit: int) -> list[str]:
+        """Payments of a partition with unsettled operations; asked until Postgres answers."""
+        return [payment for _, payment in await _patiently(lambda: self._due([partition], now, True, limit), 1)]
+
+    async def due(self, partitions: Sequence[int], now: datetime, limit: int) -> list[tuple[int, str]]:
+        """Partition and payment of operations whose time has come. Raises Away."""
+        return await self._due(partitions, now, False, limit)
+
+    async def _due(
+        self, partitions: Sequence[int], now: datetime, everything: bool, limit: int
     ) -> list[tuple[int, str]]:
-        """Partition and payment of unsettled operations that are due, or of any."""
-        async with self._pool.connection() as connection:
+        async with borrowed(self._pool) as connection:
             cursor = await connection.execute(
                 statement("unsettled"),
                 {"partitions": list(partitions), "now": now, "everything": everything, "limit": limit},
@@ -113,7 +124,7 @@ class Ledger:
     async def _commit_batch(self, writes: Sequence[Write]) -> list[Verdict | Exception]:
         try:
             return list(await self._persist(writes))
-        except psycopg.Error as error:
+        except Mistakes as error:
             if len(writes) == 1:
                 return [Broken(f"the ledger refused {writes[0].step.payment.id}: {error}")]
         # One row that breaks a constraint must not hold up everybody else's.
@@ -131,36 +142,25 @@ class Ledger:
             newest[partition] = max(write.epoch, newest.get(partition, 0))
         current = [write for write in writes if write.epoch == newest[write.step.payment.partition]]
         batch = _batch_json(current, newest)
-        tries = 0
-        while True:
-            try:
-                async with self._pool.connection() as connection:
-                    cursor = await connection.execute(statement("commit"), batch, prepare=True)
-                    refused = {row[0]: Verdict(row[1]) for row in await cursor.fetchall()}
-                return [
-                    refused.get(write.step.payment.id, Verdict.COMMITTED)
-                    if write.epoch == newest[write.step.payment.partition]
-                    else Verdict.STALE
-                    for write in writes
-                ]
-            except Away as error:
-                log.warning("postgres_away", waiting=len(writes), error=type(error).__name__)
-                await anyio.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
-                tries += 1
+        refused = await _patiently(lambda: self._write(batch), len(writes))
+        return [
+            refused.get(write.step.payment.id, Verdict.COMMITTED)
+            if write.epoch == newest[write.step.payment.partition]
+            else Verdict.STALE
+            for write in writes
+        ]
+
+    async def _write(self, batch: dict[str, str]) -> dict[str, Verdict]:
+        async with borrowed(self._pool) as connection:
+            cursor = await connection.execute(statement("commit"), batch, prepare=True)
+            return {row[0]: Verdict(row[1]) for row in await cursor.fetchall()}
 
     async def _load_batch(self, wanted: Sequence[tuple[str, str]]) -> list[Loaded]:
-        tries = 0
-        while True:
-            try:
-                return await self._load_once(wanted)
-            except Away as error:
-                log.warning("postgres_away", waiting=len(wanted), error=type(error).__name__)
-                await anyio.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
-                tries += 1
+        return await _patiently(lambda: self._load_once(wanted), len(wanted))
 
     async def _load_once(self, wanted: Sequence[tuple[str, str]]) -> list[Loaded]:
         ids = list({payment for payment, _ in wanted})
-        async with self._pool.connection() as connection:
+        async with borrowed(self._pool) as connection:
             cursor = connection.cursor(row_factory=dict_row)
             await cursor.execute(statement("payments_by_id"), {"ids": ids})
             payments = {row["id"]: payment_of(row) for row in await cursor.fetchall()}
@@ -182,6 +182,20 @@ class Ledger:
             )
             for payment, operation in wanted
         ]
+
+
+async def _patiently(ask: Callable[[], Awaitable[Answer]], waiting: int) -> Answer:
+    """Ask until Postgres answers. Raises Mistakes only."""
+    tries = 0
+    while True:
+        try:
+            return await ask()
+        except Mistakes:
+            raise
+        except Away as error:
+            log.warning("postgres_away", waiting=waiting, error=type(error).__name__)
+        await anyio.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
+        tries += 1
 
 
 def _batch_json(writes: Sequence[Write], fences: dict[int, int]) -> dict[str, str]:

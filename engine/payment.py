@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from msgspec import Struct
 
@@ -70,6 +71,9 @@ class Card(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return "Card(…)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
 
 
 class MaskedCard(Struct, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """The reader: waits at the doorbell and hands new entries of owned partitions to their tenures.
 
 Reads no more than a tenure can hold, so memory is bounded (I10: what is not read waits in the stream, never shed).
-Every second it looks at all partitions without being rung for, so a lost doorbell costs a second and no more.
+Every second it looks at all partitions whatever rings, so a lost doorbell costs a second and no more.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import anyio
 import structlog
 
 from engine.coalescer import LINGER_S
-from engine.errors import Unavailable
-from engine.stream import CommandStreams, LeaseLost
+from engine.errors import Broken, Unavailable
+from engine.reclaimer import Reclaimer
+from engine.stream import CommandStreams, Gap, LeaseLost
 from engine.tenure import Tenure
 
 log = structlog.get_logger()
 
 _BLOCK_MS = 500
+_ROUND_S = 1.0  # all partitions are looked at this often, whatever rings
 _AWAY_S = 0.5
 _FULL_S = 0.005  # all partitions at their limit: look again when some commits have passed
 _IDLE_S = 0.05  # nothing owned yet
@@ -36,16 +38,19 @@ class ReadLimits:
 class Reader:
     """One per worker, for all its partitions."""
 
-    def __init__(self, streams: CommandStreams, tenures: Mapping[int, Tenure], limits: ReadLimits) -> None:
-        self._streams, self._tenures, self._limits = streams, tenures, limits
+    def __init__(
+        self, streams: CommandStreams, reclaimer: Reclaimer, tenures: Mapping[int, Tenure], limits: ReadLimits
+    ) -> None:
+        self._streams, self._reclaimer, self._tenures, self._limits = streams, reclaimer, tenures, limits
+        self._round_at = 0.0
         self._busy = False  # the last read brought something: look again in a moment, without the doorbell
 
     async def run(self) -> None:
         while True:
             try:
                 await self.run_once()
-            except Unavailable:
-                log.warning("redis_away", partitions=len(self._tenures))
+            except (Unavailable, Broken) as error:
+                log.warning("redis_away", partitions=len(self._tenures), error=str(error))
                 await anyio.sleep(_AWAY_S)
 
     async def run_once(self) -> None:
@@ -54,12 +59,14 @@ class Reader:
         roomy = {tenure.partition: tenure for tenure in willing if tenure.in_hand < self._limits.in_hand_max}
         if not roomy:
             return await anyio.sleep(_FULL_S if willing else _IDLE_S)
+        rung: list[int] = []
         if self._busy:
             await anyio.sleep(LINGER_S)
-            rung = list(roomy)
-        else:
-            seen = {partition: tenure.seen for partition, tenure in roomy.items()}
-            rung = await self._streams.doorbell(seen, _BLOCK_MS) or list(roomy)
+        elif anyio.current_time() < self._round_at:
+            seen = {partition: tenure.delivered or "0-0" for partition, tenure in roomy.items()}
+            rung = await self._streams.doorbell(seen, _BLOCK_MS)
+        if not rung:
+            rung, self._round_at = list(roomy), anyio.current_time() + _ROUND_S
         self._busy = await self._read([roomy[partition] for partition in rung])
 
     async def _read(self, tenures: list[Tenure]) -> bool:
@@ -70,6 +77,7 @@ class Reader:
                 (
                     tenure.partition,
                     tenure.ownership.token,
+                    tenure.delivered,
                     max(min(limits.batch_entries, limits.in_hand_max - tenure.in_hand), 1),
                 )
                 for tenure in tenures
@@ -78,8 +86,12 @@ class Reader:
         for tenure, reply in zip(tenures, replies, strict=True):
             if isinstance(reply, LeaseLost):
                 tenure.doubt_lease()
+            elif isinstance(reply, Gap):
+                await self._reclaimer.mend(tenure, reply.delivered)
             elif isinstance(reply, Exception):
                 raise reply
             elif tenure.reading:
                 tenure.take_in(reply)
+                if reply:
+                    tenure.delivered = reply[-1].id
         return any(isinstance(reply, list) and reply for reply in replies)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import anyio
 import structlog
 
-from engine.errors import Unavailable
+from engine.errors import Broken, Unavailable
 from engine.stream import CommandStreams, LeaseLost
 from engine.tenure import Tenure
 
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 _EVERY_S = 2.0
 _IDLE_MS = 2000  # far above the time from a read's reply to its delivery, far below a client's patience
-_ENTRIES_MAX = 1000  # per partition and round
+_ENTRIES_MAX = 5000  # per partition and round; above what a tenure may hold, so that strays are always seen
 
 
 class Reclaimer:
@@ -33,25 +33,31 @@ class Reclaimer:
             await anyio.sleep(_EVERY_S)
             try:
                 await self.run_once()
-            except Unavailable:
-                log.warning("redis_away", partitions=len(self._tenures))
+            except (Unavailable, Broken) as error:
+                log.warning("redis_away", partitions=len(self._tenures), error=str(error))
 
     async def run_once(self) -> None:
         """One look at all owned partitions."""
         for tenure in list(self._tenures.values()):
             if tenure.reading:
-                await self._look(tenure)
+                await self._look(tenure, _IDLE_MS)
 
-    async def _look(self, tenure: Tenure) -> None:
+    async def mend(self, tenure: Tenure, delivered: str) -> None:
+        """The group is ahead of the reader: what is missing comes before anything new (I3)."""
+        if await self._look(tenure, 0) and tenure.reading:
+            tenure.delivered = delivered
+
+    async def _look(self, tenure: Tenure, idle_ms: int) -> bool:
+        """Deliver what is pending and not in hand. Whether that was all of it."""
         token = tenure.ownership.token
         try:
-            pending = await self._streams.pending(tenure.partition, token, _IDLE_MS, _ENTRIES_MAX)
+            pending = await self._streams.pending(tenure.partition, token, idle_ms, _ENTRIES_MAX)
             stray = [entry for entry in pending if entry not in tenure.held]
-            if not stray or not tenure.reading:
-                return
-            entries = await self._streams.reclaim(tenure.partition, token, stray)
+            entries = await self._streams.reclaim(tenure.partition, token, stray) if stray else []
         except LeaseLost:
-            return tenure.doubt_lease()
-        log.warning("reclaimed", partition=tenure.partition, entries=len(entries))
-        if tenure.reading:
+            tenure.doubt_lease()
+            return False
+        if entries and tenure.reading:
+            log.warning("reclaimed", partition=tenure.partition, entries=len(entries))
             tenure.take_in([entry for entry in entries if entry.id not in tenure.held])
+        return len(pending) < _ENTRIES_MAX

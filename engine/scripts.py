@@ -11,11 +11,12 @@ from importlib.resources import files
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from engine.errors import Broken, Unavailable
+
+# What a Redis that cannot work just now begins its answer with, where the client has no class of its own for it.
+_REFUSALS = ("OOM", "LOADING", "BUSY", "MISCONF", "READONLY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS")
 
 Argument = str | bytes | int
 Call = tuple[str, Sequence[Argument]]
@@ -46,12 +47,18 @@ class Scripts:
         replies = await self._send(calls, publish)
         forgotten = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if forgotten:
-            for name in {calls[index][0] for index in forgotten}:
-                await self._redis.script_load(self._source[name])
+            await self._teach({calls[index][0] for index in forgotten})
             again = await self._send([calls[index] for index in forgotten], ())
             for index, reply in zip(forgotten, again, strict=True):
                 replies[index] = reply
         return [_translated(reply) for reply in replies]
+
+    async def _teach(self, names: set[str]) -> None:
+        try:
+            for name in names:
+                await self._redis.script_load(self._source[name])
+        except (RedisError, OSError) as error:
+            raise Unavailable("store_unavailable", f"Redis: {type(error).__name__}") from error
 
     async def _send(self, calls: Sequence[Call], publish: Sequence[tuple[str, bytes]]) -> list[Any]:
         try:
@@ -67,13 +74,10 @@ class Scripts:
 
 
 def _translated(reply: Any) -> Any:
+    """Only an error that names our own script is our mistake; whatever else Redis says, it may stop saying."""
     if not isinstance(reply, Exception):
         return reply
     text = str(reply)
-    if isinstance(reply, RedisConnectionError | RedisTimeoutError | OSError):
-        return Unavailable("store_unavailable", f"Redis: {type(reply).__name__}")
-    if isinstance(reply, ResponseError) and text.startswith(
-        ("OOM", "LOADING", "BUSY", "MISCONF", "READONLY", "TRYAGAIN")
-    ):
-        return Unavailable("store_unavailable", f"Redis refuses writes: {text.split(' ', 1)[0]}")
-    return Broken(f"a script failed: {text[:200]}")
+    if type(reply) is ResponseError and not text.startswith(_REFUSALS):
+        return Broken(f"a script failed: {text[:200]}")
+    return Unavailable("store_unavailable", f"Redis: {type(reply).__name__}")

@@ -33,24 +33,41 @@ class LeaseLost(Exception):
     """The lease is not ours: read nothing, own nothing."""
 
 
+class Gap(Exception):
+    """The group delivered up to `delivered`, and not all of it reached us."""
+
+    def __init__(self, delivered: str) -> None:
+        super().__init__(delivered)
+        self.delivered = delivered
+
+
 class CommandStreams:
     """Reads and claims for one consumer (a worker)."""
 
     def __init__(self, redis: Redis, scripts: Scripts, consumer: str) -> None:
         self._redis, self._scripts, self._consumer = redis, scripts, consumer
 
-    async def read(self, wanted: Sequence[tuple[int, str, int]]) -> list[list[StreamEntry] | Exception]:
-        """New entries of several partitions, each given as (partition, lease token, entries max), in one round trip.
+    async def read(self, wanted: Sequence[tuple[int, str, str, int]]) -> list[list[StreamEntry] | Exception]:
+        """New entries of several partitions, each given as (partition, lease token, last delivered, entries max).
 
-        A partition's result is LeaseLost when its lease is not ours. Raises Unavailable when Redis is away.
+        A partition's result is LeaseLost when its lease is not ours, and Gap when the group delivered entries that we
+        do not know of. Raises Unavailable when Redis is away.
         """
         replies = await self._scripts.call_many(
             [
                 (
                     "read",
-                    (keys.lease(partition), keys.commands(partition), token, keys.GROUP, self._consumer, entries_max),
+                    (
+                        keys.lease(partition),
+                        keys.commands(partition),
+                        token,
+                        keys.GROUP,
+                        self._consumer,
+                        entries_max,
+                        delivered,
+                    ),
                 )
-                for partition, token, entries_max in wanted
+                for partition, token, delivered, entries_max in wanted
             ]
         )
         return [_read(reply) for reply in replies]
@@ -114,6 +131,8 @@ def _read(reply: Any) -> list[StreamEntry] | Exception:
         return reply
     if reply[0] == b"lost":
         return LeaseLost()
+    if reply[0] == b"gap":
+        return Gap(reply[1].decode())
     return _entries(reply[1], first=True)
 
 

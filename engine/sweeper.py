@@ -10,8 +10,9 @@ from collections.abc import Mapping
 import anyio
 import structlog
 
-from engine.ledger import Away, Ledger
+from engine.ledger import Ledger
 from engine.ports import Clock
+from engine.postgres import Away
 from engine.tenure import Tenure
 
 log = structlog.get_logger()
@@ -36,7 +37,7 @@ class Sweeper:
         if not reading:
             return
         try:
-            due = await self._ledger.due(reading, self._clock(), everything=False, limit=_DUE_MAX)
+            due = await self._ledger.due(reading, self._clock(), _DUE_MAX)
         except Away as error:
             log.warning("postgres_away", error=type(error).__name__)
             return

@@ -13,14 +13,15 @@ import anyio
 import structlog
 
 from engine.actor import Actor, Delivery, Tools
-from engine.errors import Broken
+from engine.errors import Broken, Unavailable
 from engine.settlement import Buried
 from engine.stream import CommandStreams, LeaseLost, StreamEntry
-from engine.wire import accept_order, decode_command
+from engine.wire import decode_command
 
 log = structlog.get_logger()
 
 _RESUME_MAX = 100_000  # unsettled payments of one partition at take-over: a bound for memory, far above any backlog
+_AWAY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class Tenure:
         self.reading = False  # whether new entries may be read
         self.ousted = False
         self.held: set[str] = set()  # entries delivered and not yet acknowledged
-        self.seen = "0-0"  # the last entry read, for the doorbell
+        self.delivered = ""  # the last entry the group delivered to us; unknown at first
 
     @property
     def partition(self) -> int:
@@ -75,13 +76,17 @@ class Tenure:
     async def _take_over(self) -> None:
         """First what the ledger knows as unfinished, then what was read and not acknowledged; only then new entries."""
         tools, partition = self._tools, self.partition
-        due = await tools.ledger.due([partition], tools.clock(), everything=True, limit=_RESUME_MAX)
-        for _, payment in due:
+        due = await tools.ledger.unfinished(partition, tools.clock(), _RESUME_MAX)
+        for payment in due:
             self.resume(payment)
-        try:
-            claimed = await self._streams.claim(partition, self.ownership.token)
-        except LeaseLost:
-            return self.oust("the lease was lost while taking over")
+        while True:
+            try:
+                claimed = await self._streams.claim(partition, self.ownership.token)
+                break
+            except LeaseLost:
+                return self.oust("the lease was lost while taking over")
+            except Unavailable:
+                await anyio.sleep(_AWAY_S)
         self.take_in(claimed)
         if due or claimed:
             log.info("took_over", partition=partition, unsettled=len(due), pending=len(claimed))
@@ -90,7 +95,6 @@ class Tenure:
         """Hand entries to their payments' actors, in order. Unreadable ones are buried."""
         for entry in entries:
             self.held.add(entry.id)
-            self.seen = max(self.seen, entry.id, key=accept_order)
             try:
                 command = decode_command(entry.fields)
                 if self._tools.partition_of(command.payment) != self.partition:
@@ -109,8 +113,9 @@ class Tenure:
         """These entries are acknowledged."""
         self.held.difference_update(entries)
 
-    def finished(self, payment: str) -> None:
-        """The payment's actor has nothing left to do."""
+    def finished(self, payment: str, left: Iterable[str]) -> None:
+        """The payment's actor has nothing left to do. Entries it could not acknowledge are the reclaimer's again."""
+        self.held.difference_update(left)
         del self._actors[payment]
         if not self._actors:
             self._idle.set()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
+import msgspec
 import orjson
 from msgspec import Struct
 
@@ -71,6 +71,37 @@ def encode_command(command: Command) -> list[bytes | str]:
     ]
 
 
+class _Terms(Struct, frozen=True):
+    amount: int
+    currency: str
+    order_id: str
+    customer_id: str
+    description: str | None
+    metadata: dict[str, str]
+    method: MaskedCard
+    connector: str
+    webhook_url: str | None
+
+
+class _Body(Struct, frozen=True):
+    """The body of an entry as it must be, type by type: what is let in here is worked on."""
+
+    merchant: str
+    key: str
+    amount: int | None
+    sealed: str | None
+    sale: bool
+    fingerprint: dict[str, str]
+    request_id: str
+    traceparent: str | None
+    reply_to: str | None
+    accepted_at: datetime
+    terms: _Terms | None
+
+
+_read_body = msgspec.json.Decoder(_Body).decode
+
+
 def decode_command(fields: Mapping[bytes, bytes]) -> Command:
     """The command in an entry's fields. Raises Broken for anything that is not exactly one."""
     try:
@@ -79,26 +110,30 @@ def decode_command(fields: Mapping[bytes, bytes]) -> Command:
         payment, operation = fields[b"payment"].decode(), fields[b"operation"].decode()
         if not is_id(payment, "pay") or not is_id(operation, "op"):
             raise Broken("an entry without proper ids")
-        body = orjson.loads(fields[b"body"])
-        terms = body["terms"]
-        return Command(
-            operation=operation,
-            payment=payment,
-            verb=Verb(fields[b"verb"].decode()),
-            merchant=body["merchant"],
-            key=body["key"],
-            amount=body["amount"],
-            terms=None if terms is None else terms_from_json(body["merchant"], terms),
-            sealed=body["sealed"],
-            sale=body["sale"],
-            fingerprint=body["fingerprint"],
-            request_id=body["request_id"],
-            traceparent=body["traceparent"],
-            reply_to=body["reply_to"],
-            accepted_at=datetime.fromisoformat(body["accepted_at"]),
-        )
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        verb = Verb(fields[b"verb"].decode())
+        body = _read_body(fields[b"body"])
+    except (KeyError, ValueError, msgspec.MsgspecError) as error:
         raise Broken(f"unreadable entry: {type(error).__name__} at {str(error)[:80]!r}") from error
+    if (verb is Verb.AUTHORIZE) is (body.terms is None or body.sealed is None):
+        raise Broken(f"an entry whose {verb} does not fit its body")
+    if body.accepted_at.tzinfo is None:
+        raise Broken("an entry whose time has no zone")
+    return Command(
+        operation=operation,
+        payment=payment,
+        verb=verb,
+        merchant=body.merchant,
+        key=body.key,
+        amount=body.amount,
+        terms=None if body.terms is None else _terms_of(body.merchant, body.terms),
+        sealed=body.sealed,
+        sale=body.sale,
+        fingerprint=body.fingerprint,
+        request_id=body.request_id,
+        traceparent=body.traceparent,
+        reply_to=body.reply_to,
+        accepted_at=body.accepted_at,
+    )
 
 
 def terms_to_json(terms: Terms) -> dict[str, object]:
@@ -115,17 +150,17 @@ def terms_to_json(terms: Terms) -> dict[str, object]:
     }
 
 
-def terms_from_json(merchant: str, row: Mapping[str, Any]) -> Terms:
+def _terms_of(merchant: str, terms: _Terms) -> Terms:
     return Terms(
         merchant=merchant,
-        money=Money(amount=row["amount"], currency=row["currency"]),
-        order_id=row["order_id"],
-        customer_id=row["customer_id"],
-        description=row["description"],
-        metadata=row["metadata"],
-        method=MaskedCard(**row["method"]),
-        connector=row["connector"],
-        webhook_url=row["webhook_url"],
+        money=Money(amount=terms.amount, currency=terms.currency),
+        order_id=terms.order_id,
+        customer_id=terms.customer_id,
+        description=terms.description,
+        metadata=terms.metadata,
+        method=terms.method,
+        connector=terms.connector,
+        webhook_url=terms.webhook_url,
     )
 
 

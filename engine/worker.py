@@ -46,9 +46,9 @@ class Worker:
             return Tenure(ownership, tools, streams)
 
         self.keeper = LeaseKeeper(limits.lease, scripts, tools.ledger, make_tenure)
-        self._reader = Reader(streams, self.keeper.tenures, limits.read)
-        self._sweeper = Sweeper(tools.ledger, self.keeper.tenures, tools.clock, limits.sweep_ms)
         self._reclaimer = Reclaimer(streams, self.keeper.tenures)
+        self._reader = Reader(streams, self._reclaimer, self.keeper.tenures, limits.read)
+        self._sweeper = Sweeper(tools.ledger, self.keeper.tenures, tools.clock, limits.sweep_ms)
         self._stop = anyio.Event()
 
     def stop(self) -> None:

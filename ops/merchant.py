@@ -65,7 +65,7 @@ class Register:
 
     def __init__(self, dsn: str, *, actor: str | None = None) -> None:
         self._dsn = dsn
-        self._actor = actor or pwd.getpwuid(os.getuid()).pw_name
+        self._actor = actor or _os_user()
 
     def create_merchant(self, name: str, reason: str, merchant: str | None = None) -> str:
         """The id of the new merchant; made up unless given."""
@@ -132,6 +132,14 @@ def refuse_local_keys(dsn: str) -> None:
             f"the local stack's keys work in this database ({', '.join(found)}), and everybody knows them: end each "
             "with `penstock key revoke ID --reason ...` before PENSTOCK_ENV=production"
         )
+
+
+def _os_user() -> str:
+    """Who acts, for the audit. A container's user may have no name."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
 
 
 def _connected(dsn: str) -> psycopg.Connection[dict[str, Any]]:

@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
 from engine.errors import Broken, Unavailable
-from engine.ledger import Away
+from engine.postgres import Away
 from engine.statement import statement
 from ops.settings import Settings
 
@@ -27,6 +27,15 @@ _REDIS_PATIENCE_S = 5.0  # above the doorbell's block time
 _POOL_MAX = 8
 _START_PATIENCE_S = 30.0
 _TRY_AGAIN_S = 0.2
+# A stopped worker must not hold a lock (I2), a dead connection not hold up a worker, a slow statement not an edge.
+_CONNECTION = {
+    "autocommit": True,
+    "options": "-c TimeZone=UTC -c idle_in_transaction_session_timeout=1000 -c statement_timeout=10000",
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5000,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +65,7 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
             min_size=2,
             max_size=_POOL_MAX,
             timeout=2,
-            kwargs={"autocommit": True, "options": "-c TimeZone=UTC -c idle_in_transaction_session_timeout=1000"},
+            kwargs=_CONNECTION,
             open=False,
         )
         await stack.enter_async_context(pool)

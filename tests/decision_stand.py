@@ -263,6 +263,7 @@ def _check_receipt(before: Payment, after: Payment) -> None:
 def _check_operation(before: Operation | None, after: Operation) -> None:
     if before is not None:
         assert before.settled_at is None, "an answer once given is never touched (I6)"
+        assert before.status is not Status.REVIEW or after.attempts == before.attempts, "a person's, not the engine's"
         for name in ("id", "bank_key", "verb", "key", "parent", "amount", "accept_order", "created_at"):
             assert getattr(before, name) == getattr(after, name), name
         assert after.attempts >= before.attempts
@@ -274,9 +275,10 @@ def _check_operation(before: Operation | None, after: Operation) -> None:
         assert after.attempts and after.send_by and after.deadline and after.deadline > after.send_by
     if after.status in UNSETTLED:
         assert after.settled_at is None and after.response_status is None
+    if after.status in UNSETTLED - {Status.REVIEW}:
         assert after.verb is not Verb.AUTHORIZE or after.sealed, "an attempt needs its card"
     else:
-        assert after.sealed is None, "no card outlives the answer (I9)"
+        assert after.sealed is None, "no card outlives the answer, or the last attempt (I9)"
     if after.settled_at is not None:
         assert after.status not in UNSETTLED
         if after.parent is None:

@@ -146,6 +146,11 @@ class Gateway:
     def backlog(self) -> int:
         return sum(int(self.redis.xlen(f"penstock:{{p{partition}}}:commands")) for partition in range(16))  # type: ignore[arg-type]
 
+    def dead(self) -> list[dict[bytes, bytes]]:
+        """The dead letters of all partitions."""
+        streams = [self.redis.xrange(f"penstock:{{p{partition}}}:dead") for partition in range(16)]
+        return [fields for stream in streams for _, fields in stream]  # type: ignore[union-attr]
+
     def settled(self, within_s: float = 30) -> None:
         """Wait until nothing is open anywhere."""
         eventually(lambda: self.backlog() == 0 and self.unsettled() == 0, "everything is settled", within_s)

@@ -52,8 +52,14 @@ class Scripted:
     def take_lease(self, token: str = MINE, ms: int = 60_000) -> str:
         return str(self.call("take-lease", LEASE, token, ms).decode())
 
-    def read(self, token: str = MINE, consumer: str = "w1", entries: int = 100) -> list[Any]:
-        return list(self.call("read", LEASE, STREAM, token, keys.GROUP, consumer, entries))
+    def read(
+        self, token: str = MINE, consumer: str = "w1", entries: int = 100, delivered: str | bytes | None = None
+    ) -> list[Any]:
+        """As a reader that knows what was delivered, unless it is told what to believe."""
+        reply = list(self.call("read", LEASE, STREAM, token, keys.GROUP, consumer, entries, delivered or ""))
+        if reply[0] == b"gap" and delivered is None:
+            return self.read(token, consumer, entries, reply[1])
+        return reply
 
     def claim(self, token: str = MINE, consumer: str = "w2") -> list[Any]:
         return list(self.call("claim", LEASE, STREAM, token, keys.GROUP, consumer, "0-0", 100))

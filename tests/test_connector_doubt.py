@@ -151,3 +151,34 @@ async def test_a_500_is_not_sent_again_by_the_connector() -> None:
     assert answer.ask_again
     assert answer.evidence["bank_code"] == "internal_error"
     assert len(bank.received) == 1
+
+
+@pytest.mark.parametrize("status", [408, 500, 520, 522, 524, 502, 503, 504])
+@pytest.mark.parametrize("kind", ["text/html", "text/plain", "application/json"])
+async def test_what_something_in_between_may_have_said_does_not_end_the_attempt(status: int, kind: str) -> None:
+    # The bank itself may still be at work: until its deadline nothing may be asked again.
+    gone = sending(http(status, b"<p>gone</p>", kind))
+    async with raw_bank(gone) as bank, FicmartBank(bank.url, clock=now) as connector:
+        answer = await connector.ask(an_ask())
+
+    assert isinstance(answer, NoAnswer)
+    assert (answer.over, answer.ask_again) == (False, True)
+
+
+@pytest.mark.parametrize("body", [b"", b"<p>welcome</p>", b"[]", b'{"status": "appr', b'{"error": "internal_error"}'])
+async def test_a_success_that_cannot_be_read_does_not_end_the_attempt(body: bytes) -> None:
+    async with raw_bank(sending(http(200, body))) as bank, FicmartBank(bank.url, clock=now) as connector:
+        answer = await connector.ask(an_ask())
+
+    assert isinstance(answer, NoAnswer)
+    assert (answer.over, answer.ask_again) == (False, True)
+
+
+@pytest.mark.parametrize("verb", Verb)
+async def test_an_internal_error_in_the_banks_own_words_ends_the_attempt(verb: Verb) -> None:
+    failed = http(500, {"error": "internal_error", "message": "Random failure injection"})
+    async with raw_bank(sending(failed)) as bank, FicmartBank(bank.url, clock=now) as connector:
+        answer = await connector.ask(an_ask(verb))
+
+    assert isinstance(answer, NoAnswer)
+    assert (answer.over, answer.ask_again) == (True, True)

@@ -8,6 +8,7 @@ from decision_stand import (
     BROKE,
     LOST,
     NEVER_AGAIN,
+    NOON,
     NOT_SENT,
     PATIENCE,
     Desk,
@@ -140,6 +141,50 @@ def test_nothing_is_asked_again_when_the_bank_may_have_forgotten_the_key() -> No
 
     assert desk.operation(Verb.AUTHORIZE).status is Status.REVIEW
     assert len(desk.attempts) == asked
+
+
+def test_what_never_left_us_is_tried_for_as_long_as_it_takes() -> None:
+    # The stand's bank is asked five times at most; refused connections are no attempts at it.
+    desk = a_payment_begun()
+    while desk.now < NOON + timedelta(days=3):
+        desk = desk.answer(NOT_SENT)
+        desk = desk if desk.at_bank else desk.later(desk.now + timedelta(minutes=10))
+
+    assert desk.operation(Verb.AUTHORIZE).doubted_at is None
+    assert desk.answer(approved).payment.state is State.AUTHORIZED
+    assert desk.events == ["created"]
+
+
+def test_the_bank_cannot_forget_a_key_it_never_got() -> None:
+    desk = _parked(NOT_SENT)
+    desk = desk.later(desk.now + timedelta(hours=30))
+    sent_at = desk.now
+    desk = desk.answer(LOST)
+    while desk.at_bank:
+        desk = desk.answer(LOST)
+
+    last_hour = desk.later(sent_at + timedelta(hours=22, minutes=59))
+    too_late = desk.later(sent_at + timedelta(hours=23, minutes=1))
+
+    assert last_hour.at_bank is not None
+    assert too_late.operation(Verb.AUTHORIZE).status is Status.REVIEW
+
+
+def test_refused_connections_after_a_doubt_do_not_stop_the_banks_clock() -> None:
+    desk = a_payment_begun(patience=PATIENT).answer(LOST)
+    sent_at = NOON
+    while desk.now < sent_at + timedelta(hours=24) and desk.operation(Verb.AUTHORIZE).status is not Status.REVIEW:
+        desk = desk.answer(NOT_SENT) if desk.at_bank else desk.later(desk.now + timedelta(hours=1))
+
+    assert desk.operation(Verb.AUTHORIZE).status is Status.REVIEW
+    assert desk.now > sent_at + timedelta(hours=23)
+
+
+def test_an_authorization_in_review_holds_no_card_any_more() -> None:
+    desk = a_payment_begun().answer(NEVER_AGAIN)
+
+    assert desk.operation(Verb.AUTHORIZE).status is Status.REVIEW
+    assert desk.operation(Verb.AUTHORIZE).sealed is None
 
 
 def test_up_to_the_last_hour_it_is_asked_again() -> None:

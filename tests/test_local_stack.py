@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -65,6 +66,8 @@ class Up:
 
     def pay(self) -> dict[str, Any]:
         """Run the curl that it printed, as pasted into a shell."""
+        if shutil.which("curl") is None:
+            pytest.skip("there is no curl on this machine to paste into")
         curl = CURL.search(self.said)
         assert curl is not None, self.said
         script = curl[0] + " -w '\\n%{http_code}'"

@@ -125,3 +125,15 @@ def test_backlog_pending_and_lag_are_exact_after_acknowledgements_out_of_order(s
     backlog = scripts.plain.xlen(STREAM)
     assert (backlog, scripts.pending(), backlog - scripts.pending()) == (4, 2, 2)
     assert scripts.plain.xinfo_groups(STREAM)[0]["lag"] is None, "as the README says"
+
+
+def test_a_reader_that_missed_a_reply_reads_nothing_new_before_it_knows(scripts: Scripted) -> None:
+    scripts.take_lease()
+    accepted = [scripts.accept(f"op_{number}")[1] for number in range(3)]
+
+    scripts.read(entries=1)  # and this reply is lost
+    behind = scripts.read(delivered="0-0")
+    known = scripts.read(delivered=accepted[0])
+
+    assert behind == [b"gap", accepted[0]]
+    assert ids(known) == [entry.decode() for entry in accepted[1:]]

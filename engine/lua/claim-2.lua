@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- claim-2: take over what former owners read and did not acknowledge, only as the holder of the partition's lease.
 -- KEYS  1 lease  2 command stream
 -- ARGV  1 lease token  2 group  3 consumer  4 cursor ("0-0" to begin)  5 entries max

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- heartbeat-1: say that this worker lives, and who else does, by the store's clock.
 -- KEYS  1 workers (zset, score: last heartbeat in ms)
 -- ARGV  1 worker  2 ms after which a silent worker no longer counts

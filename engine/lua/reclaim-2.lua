@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- reclaim-2: take named pending entries in hand (again), only as the holder of the partition's lease.
 -- KEYS  1 lease  2 command stream
 -- ARGV  1 lease token  2 group  3 consumer  4.. entry ids

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- release-lease-1: give up a lease, if it is still one's own.
 -- KEYS  1 lease
 -- ARGV  1 token

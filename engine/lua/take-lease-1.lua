@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- take-lease-1: take a free lease, or keep one's own.
 -- KEYS  1 lease
 -- ARGV  1 token  2 lease in ms

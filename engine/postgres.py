@@ -1,0 +1,28 @@
+"""Postgres as we borrow it: which of its errors are ours, and connections that do not outlive a changed table.
+
+Only a broken constraint or an impossible value is our mistake. All else (gone, read-only, failing over, too busy, a
+migration under way) is the world's: it may stop, so the work waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+Mistakes = (psycopg.IntegrityError, psycopg.DataError)
+Away = (psycopg.Error, PoolTimeout, PoolClosed, OSError)
+"""Everything psycopg raises; test for Mistakes first."""
+
+
+@asynccontextmanager
+async def borrowed(pool: AsyncConnectionPool, timeout_s: float | None = None) -> AsyncIterator[psycopg.AsyncConnection]:
+    """A connection of the pool. One whose prepared statements no longer fit their tables is not given back."""
+    async with pool.connection(timeout=timeout_s) as connection:
+        try:
+            yield connection
+        except (psycopg.NotSupportedError, psycopg.InternalError, psycopg.ProgrammingError):
+            await connection.close()
+            raise
