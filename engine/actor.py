@@ -49,6 +49,7 @@ class Tools:
     clock: Clock
     failpoints: Failpoints
     meters: Meters
+    places: anyio.Semaphore  # attempts under way at banks, from intent to outcome
     partition_of: Callable[[str], int]
 
 
@@ -136,7 +137,7 @@ class Actor:
         if head.status is Status.REVIEW or parked:
             await self._queue_fresh(payment)
             return False
-        await self._work(payment, head, now)
+        await self._work(payment, head)
         return True
 
     async def _take_in(self, delivery: Delivery) -> None:
@@ -200,16 +201,32 @@ class Actor:
         self.mailbox.extendleft(reversed(again))
         self.mailbox.appendleft(Delivery(command=None, entry=None, first=False))
 
-    async def _work(self, payment: Payment, head: Operation, now: datetime) -> None:
+    async def _work(self, payment: Payment, head: Operation) -> None:
         """One operation, and those of the engine that follow it, until answered, parked or in review."""
-        decider, failpoints = self._tools.decider, self._tools.failpoints
-        if head.attempts == 0:
-            step = decider.admit(payment, head, now)
-        else:
-            lost = head.next_attempt_at is None  # an attempt was under way when its owner went
-            if lost and head.deadline is not None:
-                await self._sleep_until(head.deadline)
-            step = decider.attempt(payment, head, self._tools.clock(), lost=lost)
+        decider, places = self._tools.decider, self._tools.places
+        lost = head.attempts > 0 and head.next_attempt_at is None  # an attempt was under way when its owner went
+        if lost and head.deadline is not None:
+            await self._sleep_until(head.deadline)
+        again: Again | None = None
+        while True:
+            if again is not None:
+                await self._sleep_until(again.at)
+            # A place first: an attempt that is committed and then waits for its turn would outlive its send_by.
+            async with places:
+                now = self._tools.clock()
+                if again is not None:
+                    step = decider.attempt(payment, again.operation, now, lost=False)
+                elif head.attempts == 0:
+                    step = decider.admit(payment, head, now)
+                else:
+                    step = decider.attempt(payment, head, now, lost=lost)
+                payment, again = await self._carry_through(step)
+            if again is None:
+                return
+
+    async def _carry_through(self, step: Step) -> tuple[Payment, Again | None]:
+        """Commit an intent, ask, commit the outcome, and so on while one follows from the other."""
+        failpoints = self._tools.failpoints
         failpoints("before-intent")
         payment = await self._commit(step)
         failpoints("after-intent")
@@ -217,15 +234,14 @@ class Actor:
             operation = step.then
             answer = await self._ask(payment, operation)
             history = [other for other in self._operations if other.id != operation.id]
-            verdict = decider.conclude(payment, operation, history, answer, self._tools.clock())
+            verdict = self._tools.decider.conclude(payment, operation, history, answer, self._tools.clock())
             if isinstance(verdict, Again):
-                await self._sleep_until(verdict.at)
-                step = decider.attempt(payment, verdict.operation, self._tools.clock(), lost=False)
-            else:
-                step = verdict
+                return payment, verdict
+            step = verdict
             failpoints("before-outcome")
             payment = await self._commit(step)
             failpoints("after-outcome")
+        return payment, None
 
     async def _ask(self, payment: Payment, operation: Operation) -> Answer:
         """One committed attempt at the bank."""

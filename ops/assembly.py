@@ -146,6 +146,7 @@ async def _serve_worker(settings: Settings) -> None:
             clock=now,
             failpoints=failpoints,
             meters=meters,
+            places=anyio.Semaphore(settings.bank_connections, fast_acquire=True),
             partition_of=partial(partition_of, partitions=stores.partitions),
         )
         lease = LeaseTerms(
