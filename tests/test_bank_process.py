@@ -128,6 +128,9 @@ def test_several_banks_may_prepare_one_database_at_once(bank_postgres: str) -> N
     with ThreadPoolExecutor(5) as threads:
         list(threads.map(lambda _: prepare_database(f"{bank_postgres} dbname=crowd", extra_cards=10), range(5)))
 
+    with psycopg.connect(f"{bank_postgres} dbname=crowd") as connection:
+        assert connection.execute("SELECT count(*) FROM accounts").fetchone() == (4 + 10,)
+
 
 def test_the_control_api_is_off_unless_asked_for(bank_postgres: str) -> None:
     with a_bank(bank_postgres, LOG_LEVEL="debug") as bank:
