@@ -7,7 +7,7 @@ happens behind them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,7 +167,8 @@ class Intake:
     async def _accept(self, origin: Origin, offer: _Offer) -> Reply:
         """The one script, then what its answer means. Redis alone answers only a settled key (I6)."""
         tools, command = self._tools, offer.command
-        with tools.wakeups.waiting(command.operation) as awake:
+        # A waiter is registered before the command is added, or its wake-up could come too early.
+        with tools.wakeups.waiting(command.operation) if origin.wait_s else nullcontext() as awake:
             word, value = await self._offered(offer)
             tools.meters.accepted.labels(word).inc()
             record = decode_record(value) if word == "known" else None
@@ -187,7 +188,7 @@ class Intake:
                 code, detail = _FULL[word]
                 raise Unavailable(code, detail, retry_after_s=_RETRY_AFTER_S)
             repeated = record is not None or known is not None
-            if origin.wait_s:
+            if awake is not None:
                 settled = await self._outcome(offer, awake, origin.wait_s)
                 if settled is not None:
                     return _stored(command, settled, replayed=repeated, waited=True)

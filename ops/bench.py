@@ -6,6 +6,7 @@ the load generator and the bank included; the report says what each of them took
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import sys
@@ -68,7 +69,9 @@ def bench(
     connector: Annotated[
         Connector, typer.Option(help="the bank inside the worker, or the mock bank over HTTP")
     ] = Connector.INSTANT,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="worker processes")] = 2,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="worker processes [half of the cores: the rest have work too]")
+    ] = None,
     edge_processes: Annotated[int, typer.Option(min=1, max=64, help="processes that share the edge's port")] = 1,
     appendfsync: Annotated[Fsync, typer.Option(help="when Redis syncs; both runs one after the other")] = Fsync.ALWAYS,
     against: Annotated[
@@ -84,7 +87,7 @@ def bench(
         seconds=seconds,
         warmup_s=warmup,
         connector=connector.value,
-        workers=workers,
+        workers=workers or max((os.cpu_count() or 2) // 2, 1),
         edge_processes=edge_processes,
     )
     _check(against, api_key)
