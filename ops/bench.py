@@ -25,6 +25,7 @@ from ops import bench_report
 from ops.load import Load
 from ops.own_stack import MERCHANT_KEY, Addresses, StackFailed, own_stack
 from ops.trial import Trial, TrialFailed, run_trial
+from ops.yardstick import bare_request_us
 
 CARDS = 1000  # one account's row lock would be the bottleneck of the bank, and ours would never show
 RATE_INSTANT = 2500.0
@@ -98,7 +99,9 @@ def bench(
         if against is not None:
             results = [_against(plan, against, api_key or MERCHANT_KEY, console)]
         else:
-            results = [_own(plan, mode, console) for mode in modes]
+            with console.status("the yardstick: what a bare request costs here"):
+                bare_us = bare_request_us()
+            results = [_own(plan, mode, bare_us, console) for mode in modes]
     except (StackFailed, TrialFailed) as error:
         console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
@@ -123,7 +126,7 @@ def _check(against: str | None, api_key: str | None) -> None:
         raise typer.BadParameter("--api-key has characters that no key has")
 
 
-def _own(plan: Plan, appendfsync: str, console: Console) -> bench_report.Result:
+def _own(plan: Plan, appendfsync: str, bare_us: float, console: Console) -> bench_report.Result:
     options = ["--workers", str(plan.workers), "--connector", plan.connector, "--appendfsync", appendfsync]
     options += ["--bank-failure-rate", "0", "--bank-latency-ms", "0-0", "--bank-extra-cards", str(CARDS)]
     environ = {"PENSTOCK_EDGE_PROCESSES": str(plan.edge_processes), "PENSTOCK_LOG_LEVEL": "warning"}
@@ -138,7 +141,7 @@ def _own(plan: Plan, appendfsync: str, console: Console) -> bench_report.Result:
         "edge_processes": plan.edge_processes,
         "appendfsync": appendfsync,
     }
-    return bench_report.result(trial, setting, machine)
+    return bench_report.result(trial, setting, machine, bare_us)
 
 
 def _against(plan: Plan, url: str, api_key: str, console: Console) -> bench_report.Result:

@@ -22,8 +22,10 @@ LATE_MS = 20.0  # a generator that is later than this at p99 measures itself
 _NOT_OURS = frozenset({"load_generator", "bank", BANK_POSTGRES})
 
 
-def result(trial: Trial, setting: Mapping[str, object], machine: Mapping[str, object]) -> Result:
-    """The figures of one trial as plain values."""
+def result(
+    trial: Trial, setting: Mapping[str, object], machine: Mapping[str, object], bare_us: float | None = None
+) -> Result:
+    """The figures of one trial as plain values. `bare_us`: CPU of a bare request on this machine (yardstick.py)."""
     figures, done = trial.figures, trial.completions
     cost = trial.cpu_s_per_1000
     ours = sum(spent for kind, spent in cost.items() if kind not in _NOT_OURS) if cost else 0.0
@@ -43,6 +45,10 @@ def result(trial: Trial, setting: Mapping[str, object], machine: Mapping[str, ob
         "errors": figures.errors,
         "cpu_s_per_1000": cost,
         "payments_per_core_s": round(1000 / ours, 1) if ours else None,  # edge, workers, Redis and our Postgres
+        "yardstick": {
+            "bare_request_us": bare_us,
+            "payment_in_bare_requests": round(ours * 1000 / bare_us, 1) if ours and bare_us else None,
+        },
         "memory_mib": trial.memory_mib,
         "generator": {
             "late_ms": _finite(figures.late_ms),
@@ -103,6 +109,11 @@ def table(results: Sequence[Result]) -> RenderableType:
         for kind in _kinds(results, field):
             grid.add_row(f"{title}: {kind}", *(_shown(_part(each[field], kind)) for each in results))
     grid.add_row("payments/s per core", *(_shown(each["payments_per_core_s"]) for each in results))
+    for label, part in (
+        ("bare request here, us", "bare_request_us"),
+        ("a payment in bare requests", "payment_in_bare_requests"),
+    ):
+        grid.add_row(label, *(_shown(_part(each["yardstick"], part)) for each in results))
     grid.add_section()
     for status in _kinds(results, "errors"):
         grid.add_row(f"errors: {status}", *(_shown(_part(each["errors"], status)) for each in results))

@@ -29,6 +29,9 @@ def test_a_light_load_is_sustained_and_every_payment_is_accounted_for(connector:
         assert 0 < latencies["p50"] <= latencies["p99"] <= latencies["p99_9"]
     assert {"edge", "worker", "bank", "redis", "postgres", "load_generator"} <= set(figures["cpu_s_per_1000"])
     assert {"edge", "worker", "bank", "redis", "postgres"} <= set(figures["memory_mib"])
+    # A gateway that did more than a bare endpoint for less would be measured wrongly.
+    assert figures["yardstick"]["bare_request_us"] > 0
+    assert figures["yardstick"]["payment_in_bare_requests"] > 1
 
 
 def test_a_gateway_that_is_not_there_is_told_in_words() -> None:
