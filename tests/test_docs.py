@@ -55,3 +55,11 @@ def test_decisions_are_numbered_without_gaps_and_short() -> None:
         text = page.read_text()
         assert all(f"**{part}.**" in text for part in ("Context", "Choice", "Consequence")), page.name
         assert len(text.splitlines()) <= 16, page.name
+
+
+def test_the_trade_offs_fit_into_a_thousand_words_and_name_their_five_subjects() -> None:
+    text = (ROOT / "TRADEOFFS.md").read_text()
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+
+    assert headings == ["Architecture", "State", "Failure handling", "Idempotency", "What we would do differently"]
+    assert len(text.split()) <= 1000
