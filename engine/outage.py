@@ -23,35 +23,29 @@ class Outage:
 
     def __init__(self, store: str, probe: Callable[[], Awaitable[None]]) -> None:
         self._store, self._probe = store, probe
-        self._began: anyio.Event | None = None
-        self._on = False
+        self._began = anyio.Event()
 
     def check(self) -> None:
         """Raises Unavailable while the store is away."""
-        if self._on:
+        if self._began.is_set():
             raise Unavailable("store_unavailable", f"{self._store} is away")
 
     def begin(self) -> None:
         """The store did not answer."""
-        if not self._on:
-            self._on = True
+        if not self._began.is_set():
             log.warning("store_away", store=self._store)
-            if self._began is not None:
-                self._began.set()
+            self._began.set()
 
     async def run(self) -> None:
         while True:
-            self._began = anyio.Event()
-            if not self._on:
-                await self._began.wait()
+            await self._began.wait()
             await self._end()
+            self._began = anyio.Event()
+            log.info("store_back", store=self._store)
 
     async def _end(self) -> None:
         while True:
             try:
-                await self._probe()
-                break
+                return await self._probe()
             except Unavailable:
                 await anyio.sleep(_ASK_AGAIN_S)
-        self._on = False
-        log.info("store_back", store=self._store)
