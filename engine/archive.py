@@ -1,32 +1,33 @@
 """The archive: the ledger as an edge reads it, coalesced, with a bound on patience. Postgres decides (I6).
 
-Raises Unavailable when Postgres does not answer in time, and for a moment after that at once, so that accepting goes on
-at full speed while Postgres is away.
+Raises Unavailable when Postgres does not answer, and from then on at once until it is back (outage.py), so that
+accepting goes on at full speed while Postgres is away. A statement that is merely slow fails alone: the server ends it
+(`statement_timeout`) before our own patience does, and lists, the only slow ones, never take all connections.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import anyio
-import psycopg
+from psycopg.errors import FeatureNotSupported
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from engine.coalescer import Coalescer
 from engine.errors import Unavailable
+from engine.outage import Outage
 from engine.payment import Operation, Payment
-from engine.postgres import Away, borrowed
+from engine.postgres import Away, borrowed, is_gone
 from engine.rows import operation_of, payment_of
 from engine.statement import statement
 
 _BATCH_MAX = 500
-_PATIENCE_S = 2.0  # a healthy look-up takes milliseconds; a client's Prefer: wait is at most 30 s
-_AWAY_S = 0.5
+_PATIENCE_S = 2.0  # above the statement_timeout of an edge's connections: who is silent for longer is away
+_LISTS_MAX = 3  # of the pool's connections; the others are for what accepting needs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +56,14 @@ class Archive:
         self._pool = pool
         self._operations: Coalescer[str, Operation | None] = Coalescer(self._operations_by_id, _BATCH_MAX)
         self._receipts: Coalescer[str, Receipt | None] = Coalescer(self._receipts_by_id, _BATCH_MAX)
-        self._away_until = 0.0
+        self._outage = Outage("Postgres", self._probe)
+        self._lists = anyio.Semaphore(_LISTS_MAX)
 
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._operations.run)
             tasks.start_soon(self._receipts.run)
+            tasks.start_soon(self._outage.run)
 
     async def operation(self, operation: str) -> Operation | None:
         return await self._operations(operation)
@@ -76,22 +79,23 @@ class Archive:
     async def page(self, merchant: str, page: Page) -> list[Receipt]:
         """Newest first; at most `limit` + 1, the extra one telling that there is more."""
         at, payment = page.before or (None, None)
-        rows = await self._rows(
-            "receipts_page",
-            {
-                "merchant": merchant,
-                "order_id": page.order_id,
-                "customer_id": page.customer_id,
-                "status": page.status,
-                "before_at": at,
-                "before_id": payment,
-                "limit": page.limit + 1,
-            },
-        )
-        return [_receipt(row) for row in rows]
+        wanted = {
+            "merchant": merchant,
+            "order_id": page.order_id,
+            "customer_id": page.customer_id,
+            "status": page.status,
+            "before_at": at,
+            "before_id": payment,
+            "limit": page.limit + 1,
+        }
+        if page.order_id is not None:
+            return [_receipt(row) for row in await self._list("receipts_of_order", wanted)]
+        if page.customer_id is not None:
+            return [_receipt(row) for row in await self._list("receipts_of_customer", wanted)]
+        return [_receipt(row) for row in await self._list("receipts_of_merchant", wanted)]
 
     async def operations_under(self, merchant: str, key: str) -> list[Operation]:
-        return [operation_of(row) for row in await self._rows("operations_by_key", {"merchant": merchant, "key": key})]
+        return [operation_of(row) for row in await self._list("operations_by_key", {"merchant": merchant, "key": key})]
 
     async def ping(self) -> None:
         """Raises Unavailable when Postgres does not answer."""
@@ -105,22 +109,45 @@ class Archive:
         found = {row["id"]: _receipt(row) for row in await self._rows("receipts_by_id", {"ids": list(set(ids))})}
         return [found.get(payment) for payment in ids]
 
-    async def _rows(self, name: str, parameters: Mapping[str, object]) -> list[dict[str, Any]]:
-        async with self._patiently() as connection:
-            cursor = connection.cursor(row_factory=dict_row)
-            await cursor.execute(statement(name), parameters)
-            return await cursor.fetchall()
+    async def _list(self, name: str, parameters: Mapping[str, object]) -> list[dict[str, Any]]:
+        """Rows of a statement that may be slow."""
+        with anyio.move_on_after(_PATIENCE_S) as waiting:
+            await self._lists.acquire()
+        if waiting.cancelled_caught:
+            raise Unavailable("overloaded", "Too many lists are being read. Try again.")
+        try:
+            return await self._rows(name, parameters)
+        finally:
+            self._lists.release()
 
-    @asynccontextmanager
-    async def _patiently(self) -> AsyncIterator[psycopg.AsyncConnection]:
-        if anyio.current_time() < self._away_until:
-            raise Unavailable("store_unavailable", "Postgres is away")
+    async def _rows(self, name: str, parameters: Mapping[str, object]) -> list[dict[str, Any]]:
+        self._outage.check()
         try:
             with anyio.fail_after(_PATIENCE_S):
-                async with borrowed(self._pool, _PATIENCE_S) as connection:
-                    yield connection
+                try:
+                    return await self._ask(name, parameters)
+                except FeatureNotSupported:  # prepared for the columns of before a migration; now unprepared
+                    return await self._ask(name, parameters, prepare=False)
         except (TimeoutError, *Away) as error:
-            self._away_until = anyio.current_time() + _AWAY_S
+            if is_gone(error):
+                self._outage.begin()
+            raise Unavailable("store_unavailable", f"Postgres: {type(error).__name__}") from error
+
+    async def _ask(
+        self, name: str, parameters: Mapping[str, object], *, prepare: bool | None = None
+    ) -> list[dict[str, Any]]:
+        async with borrowed(self._pool, _PATIENCE_S) as connection:
+            cursor = connection.cursor(row_factory=dict_row)
+            await cursor.execute(statement(name), parameters, prepare=prepare)
+            return await cursor.fetchall()
+
+    async def _probe(self) -> None:
+        """Raises Unavailable while Postgres is away; afterwards no connection of before is left in the pool."""
+        try:
+            with anyio.fail_after(_PATIENCE_S):
+                await self._ask("installation", {})
+                await self._pool.check()
+        except (TimeoutError, *Away) as error:
             raise Unavailable("store_unavailable", f"Postgres: {type(error).__name__}") from error
 
 

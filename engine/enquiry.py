@@ -1,7 +1,8 @@
 """Enquiry: what a client may read. The ledger's receipt, with what was accepted a moment ago laid over it.
 
 Redis is read before Postgres: an operation is taken off the open list only after its commit, so whatever is on neither
-never was. With Redis away, receipts stay readable; with Postgres away, only what is still open.
+never was. With Redis away, receipts stay readable. With Postgres away nothing is shown: what Redis remembers of an open
+payment may be older than what was shown before.
 """
 
 from __future__ import annotations
@@ -89,13 +90,17 @@ class Enquiry:
         return render({"shippable": shippable, "reason": reason, "payment_id": payment, "as_of": now})
 
     async def known(self, merchant: str, payment: str) -> tuple[bytes, int]:
-        """The public payment and its full amount, for whoever wants something done with it."""
-        opened, receipt = await self._look(merchant, payment)
+        """The public payment and its full amount, for whoever wants something done with it; an open one is known with
+        Postgres away too."""
+        opened, receipt = await self._look(merchant, payment, or_open=True)
         body = overlaid(opened, receipt)
         amount = receipt.payment.terms.money.amount if receipt else int(orjson.loads(body)["amount"])
         return body, amount
 
-    async def _look(self, merchant: str, payment: str) -> tuple[list[Snapshot], Receipt | None]:
+    async def _look(
+        self, merchant: str, payment: str, *, or_open: bool = False
+    ) -> tuple[list[Snapshot], Receipt | None]:
+        """Open operations and the receipt. `or_open`: with Postgres away, the former will do."""
         if not is_id(payment, "pay"):
             raise Rejected("not_found", "There is no such payment.")
         opened: list[Snapshot] = []
@@ -109,9 +114,9 @@ class Enquiry:
             if receipt is not None:
                 opened = await self._really_open(opened)
         except Unavailable:
-            receipt = None
-            if not opened:
+            if not (opened and or_open):
                 raise
+            receipt = None
         owner = receipt.payment.terms.merchant if receipt else opened[-1].merchant if opened else None
         if owner is None and redis_away is not None:
             raise redis_away  # it may be accepted and not yet in the ledger

@@ -1,4 +1,7 @@
-"""Redis as an edge uses it: accepting, reading records and open operations. Coalesced, with no opinion of its own."""
+"""Redis as an edge uses it: accepting, reading records and open operations. Coalesced, with no opinion of its own.
+
+Raises Unavailable when Redis does not answer, and from then on at once until it is back (outage.py).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from redis.exceptions import RedisError
 from engine import keys
 from engine.coalescer import Coalescer
 from engine.errors import Unavailable
-from engine.scripts import Call, Scripts
+from engine.outage import Outage
+from engine.scripts import Call, Scripts, translated
 from engine.wire import Record, Snapshot, decode_record, decode_snapshot, encode_record
 
 _BATCH_MAX = 200
@@ -35,11 +39,13 @@ class Front:
         self._redis, self._scripts = redis, scripts
         self._calls: Coalescer[Call, Any] = Coalescer(self._carry_out, _BATCH_MAX)
         self._reads: Coalescer[tuple[str, str], Any] = Coalescer(self._read, _BATCH_MAX)
+        self._outage = Outage("Redis", self._probe)
 
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._calls.run)
             tasks.start_soon(self._reads.run)
+            tasks.start_soon(self._outage.run)
 
     async def accept(
         self,
@@ -96,14 +102,33 @@ class Front:
         await self._reads(("GET", "penstock:ping"))
 
     async def _carry_out(self, calls: Sequence[Call]) -> list[Any]:
-        return await self._scripts.call_many(calls)
+        self._outage.check()
+        try:
+            return await self._scripts.call_many(calls)
+        except Unavailable:
+            self._outage.begin()
+            raise
 
     async def _read(self, reads: Sequence[tuple[str, str]]) -> list[Any]:
+        self._outage.check()
+        try:
+            return await self._ask(reads)
+        except Unavailable:
+            self._outage.begin()
+            raise
+
+    async def _probe(self) -> None:
+        """Raises Unavailable while Redis is away."""
+        for reply in await self._ask([("GET", "penstock:ping")]):
+            if isinstance(reply, Exception):
+                raise reply
+
+    async def _ask(self, reads: Sequence[tuple[str, str]]) -> list[Any]:
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for command, key in reads:
                     pipeline.execute_command(command, key)
-                return list(await pipeline.execute(raise_on_error=False))
+                return [translated(reply) for reply in await pipeline.execute(raise_on_error=False)]
         except (RedisError, OSError) as error:
             raise Unavailable("store_unavailable", f"Redis: {type(error).__name__}") from error
 

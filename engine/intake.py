@@ -192,7 +192,9 @@ class Intake:
                 settled = await self._outcome(offer, awake, origin.wait_s)
                 if settled is not None:
                     return _stored(command, settled, replayed=repeated, waited=True)
-            body = await tools.enquiry.payment(command.merchant, command.payment) if repeated else offer.body
+            body = offer.body
+            if repeated:
+                body, _ = await tools.enquiry.known(command.merchant, command.payment)
             return Reply(status=202, body=body, payment=command.payment, operation=command.operation)
 
     async def _offered(self, offer: _Offer) -> tuple[str, Any]:

@@ -16,6 +16,15 @@ Mistakes = (psycopg.IntegrityError, psycopg.DataError)
 Away = (psycopg.Error, PoolTimeout, PoolClosed, OSError)
 """Everything psycopg raises; test for Mistakes first."""
 
+_GONE = ("08", "57P")  # classes of SQLSTATE: the connection broke; the server stops, starts or crashed
+
+
+def is_gone(error: Exception) -> bool:
+    """Whether this says that Postgres itself cannot be reached, and not that one statement failed or took too long."""
+    if isinstance(error, psycopg.Error) and error.sqlstate is not None:
+        return error.sqlstate.startswith(_GONE)
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolTimeout | PoolClosed | OSError)
+
 
 @asynccontextmanager
 async def borrowed(pool: AsyncConnectionPool, timeout_s: float | None = None) -> AsyncIterator[psycopg.AsyncConnection]:

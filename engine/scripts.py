@@ -15,13 +15,13 @@ from typing import Any
 from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from engine.errors import Broken, Unavailable
 
 # What a Redis that cannot work just now begins its answer with, where the client has no class of its own for it.
-_REFUSALS = ("OOM", "LOADING", "BUSY", "MISCONF", "READONLY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS")
+_REFUSALS = ("LOADING", "BUSY", "MISCONF", "READONLY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS")
 
 PATIENCE_S = 5.0  # for all replies of one pipeline; a healthy Redis takes milliseconds
 
@@ -32,8 +32,8 @@ Call = tuple[str, Sequence[Argument]]
 class Scripts:
     """Calls scripts on one Redis. Raises Unavailable when Redis is away or out of memory."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
+    def __init__(self, redis: Redis, patience_s: float = PATIENCE_S) -> None:
+        self._redis, self._patience_s = redis, patience_s
         self._source: dict[str, str] = {}
         self._head: dict[str, tuple[str, str]] = {}
         for file in sorted(files("engine").joinpath("lua").iterdir(), key=lambda entry: entry.name):
@@ -58,7 +58,7 @@ class Scripts:
             again = await self._send([calls[index] for index in forgotten], ())
             for index, reply in zip(forgotten, again, strict=True):
                 replies[index] = reply
-        return [_translated(reply) for reply in replies]
+        return [translated(reply) for reply in replies]
 
     async def _teach(self, names: set[str]) -> None:
         try:
@@ -89,7 +89,7 @@ class Scripts:
         replies: list[Any] = []
         try:
             await connection.send_packed_command([packed])
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(self._patience_s):
                 for _ in range(count):
                     try:
                         replies.append(await connection.read_response(timeout=math.inf))
@@ -110,10 +110,12 @@ def _packed(*words: Argument) -> bytes:
     return packed
 
 
-def _translated(reply: Any) -> Any:
+def translated(reply: Any) -> Any:
     """Only an error that names our own script is our mistake; whatever else Redis says, it may stop saying."""
     if not isinstance(reply, Exception):
         return reply
+    if isinstance(reply, OutOfMemoryError):
+        return Unavailable("overloaded", "Redis is out of memory. Nothing was accepted.")
     text = str(reply)
     if type(reply) is ResponseError and not text.startswith(_REFUSALS):
         return Broken(f"a script failed: {text[:200]}")

@@ -52,7 +52,7 @@ from ops.logs import configure_logs
 from ops.merchant import refuse_local_keys
 from ops.serving import Server, bind, share, until_signalled
 from ops.settings import Settings
-from ops.stores import open_stores
+from ops.stores import EDGE, WORKER, open_stores
 
 log = structlog.get_logger()
 
@@ -80,8 +80,12 @@ def _edge_process(settings: Settings, listener: socket.socket) -> None:
 
 async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
     failpoints, meters_registry = Failpoints(settings.failpoints), CollectorRegistry()
-    async with open_stores(settings) as stores, connected(settings) as connector, anyio.create_task_group() as tasks:
-        scripts = Scripts(stores.redis)
+    async with (
+        open_stores(settings, EDGE) as stores,
+        connected(settings) as connector,
+        anyio.create_task_group() as tasks,
+    ):
+        scripts = Scripts(stores.redis, EDGE.redis_s)
         front, archive = Front(stores.redis, scripts), Archive(stores.pool)
         enquiry = Enquiry(front, archive, stores.partitions, now)
         wakeups = Wakeups(stores.redis, secrets.token_hex(8))
@@ -134,7 +138,7 @@ async def _serve_worker(settings: Settings) -> None:
     listener = bind(settings.edge_host, settings.worker_port, "PENSTOCK_WORKER_PORT")
     registry = CollectorRegistry()
     failpoints, meters = Failpoints(settings.failpoints), Meters(registry)
-    async with open_stores(settings) as stores, connected(settings) as connector:
+    async with open_stores(settings, WORKER) as stores, connected(settings) as connector:
         scripts = Scripts(stores.redis)
         name = settings.worker_name
         tools = Tools(

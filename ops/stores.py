@@ -16,26 +16,45 @@ from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, ConnectionError, RedisError
 
 from engine.errors import Broken, Unavailable
 from engine.postgres import Away
 from engine.statement import statement
 from ops.settings import Settings
 
-_REDIS_PATIENCE_S = 5.0  # above the doorbell's block time
 _POOL_MAX = 8
 _START_PATIENCE_S = 30.0
 _TRY_AGAIN_S = 0.2
+_RECONNECT_S = 1.0  # the pool's pauses between tries double: a limit keeps the end of a long outage from being missed
+WORKER_STATEMENT_MS = 10_000
+EDGE_STATEMENT_MS = (
+    1_500  # below the archive's patience: a slow statement ends alone, and nobody takes Postgres for away
+)
 # A stopped worker must not hold a lock (I2), a dead connection not hold up a worker, a slow statement not an edge.
 _CONNECTION = {
     "autocommit": True,
-    "options": "-c TimeZone=UTC -c idle_in_transaction_session_timeout=1000 -c statement_timeout=10000",
+    "connect_timeout": 2,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 5000,
 }
+_OPTIONS = "-c TimeZone=UTC -c idle_in_transaction_session_timeout=1000 -c statement_timeout={}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long a store may take: Redis for an answer, Postgres for a statement."""
+
+    redis_s: float
+    statement_ms: int
+
+
+# A client is waiting. A statement is ended before the archive's own patience: it fails alone, Postgres is not away.
+EDGE = Patience(redis_s=2.0, statement_ms=1500)
+# Nobody waits; the doorbell's block time is part of an answer.
+WORKER = Patience(redis_s=5.0, statement_ms=10_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +68,16 @@ class Stores:
 
 
 @asynccontextmanager
-async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
+async def open_stores(settings: Settings, patience: Patience) -> AsyncIterator[Stores]:
     """Connects, waits a while for stores that are starting, and checks them. Raises Broken with what to change."""
     async with AsyncExitStack() as stack:
         redis = Redis.from_url(
             settings.redis_url,
-            socket_timeout=_REDIS_PATIENCE_S,
+            socket_timeout=patience.redis_s,
             socket_connect_timeout=2,
             protocol=2,
-            retry=Retry(NoBackoff(), 1),  # for a pooled connection gone stale; a Redis that is away is said so at once
+            # For a pooled connection gone stale; that a Redis is away, or silent, is said at once.
+            retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
         )
         stack.push_async_callback(redis.aclose)
         pool = AsyncConnectionPool(
@@ -65,14 +85,15 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
             min_size=2,
             max_size=_POOL_MAX,
             timeout=2,
-            kwargs=_CONNECTION,
+            reconnect_timeout=_RECONNECT_S,
+            kwargs={**_CONNECTION, "options": _OPTIONS.format(patience.statement_ms)},
             open=False,
         )
         await stack.enter_async_context(pool)
-        with anyio.move_on_after(_START_PATIENCE_S) as patience:
+        with anyio.move_on_after(_START_PATIENCE_S) as start:
             installation, partitions = await _check_postgres(pool, settings)
             await _check_redis(redis, settings)
-        if patience.cancelled_caught:
+        if start.cancelled_caught:
             raise Unavailable("store_unavailable", "Redis or Postgres did not answer within 30 s of the start")
         yield Stores(redis=redis, pool=pool, installation=installation, partitions=partitions)
 

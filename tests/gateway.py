@@ -155,6 +155,14 @@ class Gateway:
         """Wait until nothing is open anywhere."""
         eventually(lambda: self.backlog() == 0 and self.unsettled() == 0, "everything is settled", within_s)
 
+    def close(self) -> None:
+        """Nothing that was started stays."""
+        for running in self.processes:
+            if running.process.poll() is None:
+                running.process.kill()
+                running.process.wait(10)
+        self.http.close()
+
     def logs(self) -> str:
         return "\n".join(f"--- {running.log.name}\n{running.log.read_text()[-4000:]}" for running in self.processes)
 
@@ -171,11 +179,7 @@ def a_gateway(
             gateway.start("worker")
         yield gateway
     finally:
-        for running in gateway.processes:
-            if running.process.poll() is None:
-                running.process.kill()
-                running.process.wait(10)
-        gateway.http.close()
+        gateway.close()
 
 
 def a_payment(card: str, **changes: Any) -> dict[str, Any]:

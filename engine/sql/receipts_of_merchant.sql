@@ -1,0 +1,12 @@
+-- One page of a merchant's receipts, newest first, from a position on; a null filter filters nothing.
+-- A state has no index of its own: it changes, and an index on it would cost each outcome more than a list is worth.
+SELECT p.*, to_json(o.*) AS shown
+FROM (SELECT * FROM payments
+      WHERE merchant = %(merchant)s
+        AND (created_at, id) < (coalesce(%(before_at)s, 'infinity'::timestamptz), coalesce(%(before_id)s, ''))
+        AND (%(status)s::text IS NULL OR state = %(status)s)
+      ORDER BY created_at DESC, id DESC
+      LIMIT 101) AS p  -- above the largest page; a number that the planner knows, so that it walks the index
+JOIN operations o ON o.id = p.operation_id
+ORDER BY p.created_at DESC, p.id DESC
+LIMIT %(limit)s
