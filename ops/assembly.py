@@ -98,7 +98,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
                 archive=archive,
                 enquiry=enquiry,
                 wakeups=wakeups,
-                vault=Vault([settings.master_key_bytes]),
+                vault=Vault(settings.vault_keys),
                 fingerprinter=Fingerprinter(settings.fingerprint_key_bytes),
                 limits=AcceptLimits(
                     backlog=settings.backlog_max,
@@ -146,7 +146,7 @@ async def _serve_worker(settings: Settings) -> None:
             settlement=Settlement(scripts, settings.record_ttl_s * 1000, failpoints),
             connectors={connector.name: connector},
             decider=Decider(policy_of(settings), Journal(settings.fingerprint_key_bytes), random.Random()),
-            vault=Vault([settings.master_key_bytes]),
+            vault=Vault(settings.vault_keys),
             clock=now,
             failpoints=failpoints,
             meters=meters,

@@ -47,6 +47,9 @@ class Settings(BaseModel):
     database_url: str = Field("postgresql://127.0.0.1:5432/penstock", description="Postgres DSN of the ledger")
     partitions: int = Field(16, ge=1, le=1024, description="fixed when the database is initialised; shares of work")
     master_key: SecretStr = Field(SecretStr(""), description="base64 of 32 bytes that seal cards")
+    retired_master_keys: SecretStr = Field(
+        SecretStr(""), description="earlier master keys, comma-separated: they open what they sealed and seal no more"
+    )
     fingerprint_key: SecretStr = Field(
         SecretStr(""), description="base64 of 32 bytes, permanent: with another one no old key would match its payload"
     )
@@ -99,8 +102,9 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lines below it are dropped")
 
     @property
-    def master_key_bytes(self) -> bytes:
-        return _key(self.master_key)
+    def vault_keys(self) -> list[bytes]:
+        """The master key first, then the retired ones."""
+        return [_key(self.master_key), *_keys(self.retired_master_keys)]
 
     @property
     def fingerprint_key_bytes(self) -> bytes:
@@ -146,6 +150,13 @@ class Settings(BaseModel):
         if key.get_secret_value() and len(_key(key)) != _KEY_BYTES:
             raise ValueError("must be base64 of 32 random bytes: openssl rand -base64 32")
         return key
+
+    @field_validator("retired_master_keys")
+    @classmethod
+    def _each_thirty_two_bytes(cls, keys: SecretStr) -> SecretStr:
+        if any(len(key) != _KEY_BYTES for key in _keys(keys)):
+            raise ValueError("each must be base64 of 32 bytes, with commas between them")
+        return keys
 
     @model_validator(mode="after")
     def _related(self) -> Self:
@@ -208,6 +219,10 @@ def _sentence(detail: dict[str, object]) -> str:
     if isinstance(where, tuple) and where:
         return f"{PREFIX}{str(where[0]).upper()}: {text}"
     return text
+
+
+def _keys(listed: SecretStr) -> list[bytes]:
+    return [_key(SecretStr(part.strip())) for part in listed.get_secret_value().split(",") if part.strip()]
 
 
 def _key(secret: SecretStr) -> bytes:

@@ -32,9 +32,22 @@ def complaint(**changes: str | None) -> str:
 def test_the_keys_alone_are_enough_on_this_machine() -> None:
     settings = load_settings(KEYS)
 
-    assert settings.master_key_bytes == b"m" * 32
+    assert settings.vault_keys == [b"m" * 32]
     assert settings.fingerprint_key_bytes == b"f" * 32
     assert (settings.env, settings.partitions, settings.edge_port) == ("local", 16, 8000)
+
+
+def test_retired_master_keys_come_after_the_one_that_seals() -> None:
+    old, older = (base64.b64encode(letter * 32).decode() for letter in (b"o", b"p"))
+
+    settings = load_settings({**KEYS, "PENSTOCK_RETIRED_MASTER_KEYS": f"{old}, {older}"})
+
+    assert settings.vault_keys == [b"m" * 32, b"o" * 32, b"p" * 32]
+
+
+@pytest.mark.parametrize("keys", ["short", base64.b64encode(b"o" * 31).decode()])
+def test_a_retired_master_key_of_another_form_is_refused_by_name(keys: str) -> None:
+    assert complaint(RETIRED_MASTER_KEYS=keys).startswith("PENSTOCK_RETIRED_MASTER_KEYS: ")
 
 
 def test_variables_of_others_do_not_disturb() -> None:
