@@ -137,7 +137,10 @@ class FicmartBank:
             answer = None
         evidence["duration_ms"] = max(0, round((self._clock() - began).total_seconds() * 1000))
         if not body.written:
-            return Unsent(reason=body.obstacle or "no connection to the bank", evidence=evidence)
+            unreachable = body.obstacle is None
+            return Unsent(
+                reason=body.obstacle or "no connection to the bank", unreachable=unreachable, evidence=evidence
+            )
         if answer is None:
             return NoAnswer(reason="the bank's answer did not arrive whole and in time", evidence=evidence)
         return _translate(ask, response, answer, evidence)

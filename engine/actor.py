@@ -258,6 +258,7 @@ class Actor:
             send_by=operation.send_by,
             deadline=operation.deadline,
             traceparent=operation.traceparent,
+            repeated=operation.doubted_at is not None,
         )
         self._tools.failpoints("before-bank")
         began = self._tools.clock()

@@ -31,6 +31,18 @@ class Meters:
         self.commit_writes = Histogram(
             "penstock_commit_batch_payments", "Payments in one group commit", buckets=_BATCH, registry=registry
         )
+        self.held_back = Counter(
+            "penstock_bank_calls_held_back",
+            "Attempts not sent: the circuit breaker was open, or the retry budget spent",
+            ["connector", "reason"],
+            registry=registry,
+        )
+        self.circuit = Gauge(
+            "penstock_circuit_breaker",
+            "1 for the state a connector's circuit breaker is in",
+            ["connector", "state"],
+            registry=registry,
+        )
         self.partitions = Gauge("penstock_partitions_owned", "Partitions this worker owns", registry=registry)
         self.in_hand = Gauge("penstock_entries_in_hand", "Entries read and not yet acknowledged", registry=registry)
         self.dead = Counter("penstock_dead_letters", "Entries moved to dead letters", ["reason"], registry=registry)

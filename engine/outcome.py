@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from engine.payment import DeclineCode
@@ -62,9 +62,14 @@ class NoAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unsent:
-    """Provably not done: the attempt never left us (refused connection, send_by passed, open breaker)."""
+    """Provably not done: the attempt never left us (refused connection, send_by passed, open breaker).
+
+    `unreachable` is true when that is the bank's doing; `wait` is how long it is pointless to try again.
+    """
 
     reason: str
+    unreachable: bool = False
+    wait: timedelta | None = None
     evidence: Mapping[str, object] = field(default_factory=dict)
 
 

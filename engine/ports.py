@@ -34,7 +34,8 @@ class Ask:
     """One committed attempt at the bank.
 
     `reference` is the bank's id of what is captured, voided (authorization) or refunded (capture); None to authorize.
-    Nothing may be written to the socket after `send_by`, and the call is given up at `deadline`.
+    Nothing may be written to the socket after `send_by`, and the call is given up at `deadline`. `repeated`: an earlier
+    attempt may have reached the bank.
     """
 
     bank_key: str
@@ -45,6 +46,7 @@ class Ask:
     send_by: datetime
     deadline: datetime
     traceparent: str | None
+    repeated: bool = False
 
 
 class Connector(Protocol):

@@ -26,12 +26,14 @@ from edge.authentication import KeyRing
 from edge.server import configuration
 from engine.actor import Tools
 from engine.archive import Archive
+from engine.breaker import Tolerance
 from engine.decision import Decider
 from engine.enquiry import Enquiry
 from engine.errors import Unavailable
 from engine.failpoint import Failpoints
 from engine.fingerprint import Fingerprinter
 from engine.front import AcceptLimits, Front
+from engine.gate import Gate
 from engine.identity import partition_of
 from engine.intake import Intake, IntakeTools
 from engine.journal import Journal
@@ -41,6 +43,7 @@ from engine.meters import Meters
 from engine.ports import Connector
 from engine.reader import ReadLimits
 from engine.retry import Policy
+from engine.retry_budget import Allowance
 from engine.scripts import Scripts
 from engine.settlement import Settlement
 from engine.stream import CommandStreams
@@ -144,7 +147,7 @@ async def _serve_worker(settings: Settings) -> None:
         tools = Tools(
             ledger=Ledger(stores.pool, settings.commit_batch_max),
             settlement=Settlement(scripts, settings.record_ttl_s * 1000, failpoints),
-            connectors={connector.name: connector},
+            connectors={connector.name: Gate(connector, tolerance_of(settings), allowance_of(settings), meters)},
             decider=Decider(policy_of(settings), Journal(settings.fingerprint_key_bytes), random.Random()),
             vault=Vault(settings.vault_keys),
             clock=now,
@@ -201,6 +204,19 @@ def policy_of(settings: Settings) -> Policy:
         park_cap=timedelta(milliseconds=settings.park_cap_ms),
         bank_key_life=timedelta(hours=settings.bank_key_hours),
     )
+
+
+def tolerance_of(settings: Settings) -> Tolerance:
+    return Tolerance(
+        silences_max=settings.breaker_silences,
+        rest_s=settings.breaker_rest_ms / 1000,
+        rest_cap_s=settings.breaker_rest_cap_ms / 1000,
+        probes=settings.breaker_probes,
+    )
+
+
+def allowance_of(settings: Settings) -> Allowance:
+    return Allowance(share=settings.retry_share_percent / 100, floor_per_s=settings.retry_floor_per_s)
 
 
 async def _probe(ping: Callable[[], Awaitable[None]]) -> str | None:

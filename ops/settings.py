@@ -92,6 +92,20 @@ class Settings(BaseModel):
     retry_cap_ms: int = Field(5000, ge=1, le=3_600_000, description="bound of any back-off in hand")
     park_base_ms: int = Field(5000, ge=1, le=3_600_000, description="shortest parking")
     park_cap_ms: int = Field(300_000, ge=1, le=86_400_000, description="bound of what back-off adds to a parking")
+    breaker_silences: int = Field(
+        50, ge=1, le=100_000, description="attempts without an answer in a row before a bank is left alone for a while"
+    )
+    breaker_rest_ms: int = Field(
+        1000, ge=10, le=600_000, description="the first such rest; it doubles while the bank stays silent"
+    )
+    breaker_rest_cap_ms: int = Field(30_000, ge=10, le=3_600_000, description="bound of that rest")
+    breaker_probes: int = Field(3, ge=1, le=1000, description="calls at once that try whether the bank is back")
+    retry_share_percent: int = Field(
+        20, ge=0, le=1000, description="repeated attempts as a share of fresh ones, so that retries never are the load"
+    )
+    retry_floor_per_s: int = Field(
+        50, ge=1, le=100_000, description="repeated attempts a second beside that share, per worker"
+    )
     bank_key_hours: int = Field(
         23, ge=1, le=23, description="the bank forgets keys at 24 h; asking later charges twice"
     )
@@ -171,6 +185,10 @@ class Settings(BaseModel):
                 "PENSTOCK_MASTER_KEY and PENSTOCK_FINGERPRINT_KEY must differ: one is rotated, the other never",
             ),
             (self.retry_base_ms > self.retry_cap_ms, "PENSTOCK_RETRY_BASE_MS must not exceed PENSTOCK_RETRY_CAP_MS"),
+            (
+                self.breaker_rest_ms > self.breaker_rest_cap_ms,
+                "PENSTOCK_BREAKER_REST_MS must not exceed PENSTOCK_BREAKER_REST_CAP_MS",
+            ),
             (self.park_base_ms > self.park_cap_ms, "PENSTOCK_PARK_BASE_MS must not exceed PENSTOCK_PARK_CAP_MS"),
             (
                 self.send_window_ms >= self.attempt_timeout_ms,
