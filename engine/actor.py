@@ -8,7 +8,7 @@ keeps no state that the ledger does not have; when it has nothing left to do it 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -17,24 +17,24 @@ import anyio
 import structlog
 from msgspec import Struct
 
-from engine.decision import Again, Decider, Step, operation_of
+from engine.decision import Decider
+from engine.docket import Docket
 from engine.errors import Broken
 from engine.failpoint import Failpoints
 from engine.ledger import Ledger, Verdict
 from engine.meters import Meters
-from engine.money import Money
-from engine.outcome import Answer
+from engine.opening import opening, operation_of
 from engine.payment import UNSETTLED, Operation, Payment, Status, Verb
-from engine.ports import Ask, Clock, Connector
-from engine.settlement import Buried, Journaled, Settled, Settlement
-from engine.vault import Vault
-from engine.wire import Command, Record, accept_order, encode_record
+from engine.ports import Clock
+from engine.settlement import Settlement
+from engine.step import Again, Step
+from engine.teller import Teller
+from engine.wire import Command, accept_order
 
 log = structlog.get_logger()
 
 _TRIES = 3  # exceptions of this actor before its command is given up as a dead letter
 _TRY_AGAIN_S = 0.2
-_DURING_BANK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +43,8 @@ class Tools:
 
     ledger: Ledger
     settlement: Settlement
-    connectors: Mapping[str, Connector]
+    teller: Teller
     decider: Decider
-    vault: Vault
     clock: Clock
     failpoints: Failpoints
     meters: Meters
@@ -95,9 +94,7 @@ class Actor:
         self._operations: list[Operation] = []  # unsettled or ever sent, in accept order
         self._opened_here = False  # this actor created the payment, so nobody else knows an operation of it
         self._fresh: dict[str, Command] = {}  # taken in, not yet in the ledger
-        self._entries: dict[str, list[str]] = {}  # operation to the entries that ask for it
-        self._reply_to: dict[str, list[str]] = {}
-        self._taken_at: dict[str, datetime] = {}
+        self._docket = Docket(home.partition, home.release, tools.settlement, tools.clock, tools.meters)
         self._working_on = ""  # the operation that an exception would be about
 
     async def run(self) -> None:
@@ -107,7 +104,7 @@ class Actor:
             try:
                 while await self._turn() or self.mailbox:
                     tries = 0
-                return self._home.finished(self._id, [entry for left in self._entries.values() for entry in left])
+                return self._home.finished(self._id, self._docket.left)
             except _Ousted:
                 return self._home.oust("a commit was fenced off by a newer epoch")
             except _Conflict:
@@ -155,26 +152,22 @@ class Actor:
         if known is None and self._payment is None and command.verb is not Verb.AUTHORIZE:
             raise Broken(f"{command.verb} of {self._id}, which nobody has seen")
         # From here on nothing fails, so a delivery is taken in whole or not at all.
-        entries = self._entries.setdefault(command.operation, [])
-        if delivery.entry is not None and delivery.entry not in entries:
-            entries.append(delivery.entry)
-        if command.reply_to is not None:
-            self._reply_to.setdefault(command.operation, []).append(command.reply_to)
+        self._docket.add(command, delivery.entry)
         if known is None and self._payment is None:
             self._open(command, delivery)
         elif known is None and self._payment is not None:
             self._remember(command, operation_of(command, self._payment, _order(delivery), self._tools.clock()))
         elif known is not None and known.settled_at is not None:
-            await self._settle(known)  # a duplicate of an answered operation: repair its record
+            await self._docket.settle(known)  # a duplicate of an answered operation: repair its record
 
     def _open(self, command: Command, delivery: Delivery) -> None:
         order, now = _order(delivery), self._tools.clock()
-        self._payment, operation = self._tools.decider.opening(command, self._home.partition, order, now)
+        self._payment, operation = opening(command, self._home.partition, order, now)
         self._remember(command, operation)
 
     def _remember(self, command: Command, operation: Operation) -> None:
         self._fresh[operation.id] = command
-        self._taken_at[operation.id] = self._tools.clock()
+        self._docket.begin(operation.id)
         self._operations.append(operation)
 
     async def _load(self, operation: str) -> Operation | None:
@@ -194,7 +187,7 @@ class Actor:
         again = [
             Delivery(command=command, entry=entry, first=False)
             for operation, command in self._fresh.items()
-            for entry in self._entries.pop(operation, ())
+            for entry in self._docket.take_back(operation)
         ]
         self._fresh.clear()
         self._payment, self._operations, self._opened_here = None, [], False
@@ -232,7 +225,7 @@ class Actor:
         failpoints("after-intent")
         while step.then is not None:
             operation = step.then
-            answer = await self._ask(payment, operation)
+            answer = await self._tools.teller.ask(payment, operation)
             history = [other for other in self._operations if other.id != operation.id]
             verdict = self._tools.decider.conclude(payment, operation, history, answer, self._tools.clock())
             if isinstance(verdict, Again):
@@ -242,42 +235,6 @@ class Actor:
             payment = await self._commit(step)
             failpoints("after-outcome")
         return payment, None
-
-    async def _ask(self, payment: Payment, operation: Operation) -> Answer:
-        """One committed attempt at the bank."""
-        reference = payment.bank.capture_id if operation.verb is Verb.REFUND else payment.bank.authorization_id
-        sealed = operation.sealed
-        if operation.send_by is None or operation.deadline is None:
-            raise Broken(f"{operation.id} was never committed as an attempt")
-        ask = Ask(
-            bank_key=operation.bank_key,
-            verb=operation.verb,
-            money=Money(amount=operation.amount, currency=payment.terms.money.currency),
-            card=None if sealed is None else self._tools.vault.open(sealed, operation.id),
-            reference=None if operation.verb is Verb.AUTHORIZE else reference,
-            send_by=operation.send_by,
-            deadline=operation.deadline,
-            traceparent=operation.traceparent,
-            repeated=operation.doubted_at is not None,
-        )
-        self._tools.failpoints("before-bank")
-        began = self._tools.clock()
-        asked = self._tools.connectors[payment.terms.connector].ask(ask)
-        if self._tools.failpoints.armed("during-bank"):
-            async with anyio.create_task_group() as call:
-                call.start_soon(self._interrupt)
-                answer = await asked
-        else:
-            answer = await asked
-        self._tools.failpoints("after-bank")
-        taken_s = (self._tools.clock() - began).total_seconds()
-        self._tools.meters.bank_seconds.labels(operation.verb, type(answer).__name__).observe(taken_s)
-        return answer
-
-    async def _interrupt(self) -> None:
-        """The failpoint in the middle of a bank call: long after the write, on loopback, and before most answers."""
-        await anyio.sleep(_DURING_BANK_S)
-        self._tools.failpoints("during-bank")
 
     async def _commit(self, step: Step) -> Payment:
         """Write the step; then, and only then, believe it and let go of what it finished."""
@@ -297,79 +254,18 @@ class Actor:
             self._fresh.pop(operation.id, None)
             if operation.settled_at is not None:
                 if operation.parent is None:
-                    await self._settle(operation)
+                    await self._docket.settle(operation)
             elif operation is not step.then and operation.status is not Status.SUCCEEDED:
-                await self._park(operation)
+                await self._docket.park(operation)
         return step.payment
-
-    async def _settle(self, operation: Operation) -> None:
-        entries = tuple(self._entries.get(operation.id, ()))
-        record = Record(
-            fingerprint=operation.fingerprint, status=operation.response_status, body=operation.response_body
-        )
-        await self._tools.settlement(
-            Settled(
-                partition=self._home.partition,
-                payment=operation.payment,
-                operation=operation.id,
-                record=encode_record(record),
-                entries=entries,
-                reply_to=tuple(self._reply_to.pop(operation.id, ())),
-            )
-        )
-        self._let_go(operation.id, entries)
-        self._tools.meters.settled.labels(operation.verb, operation.status).inc()
-        taken_at = self._taken_at.pop(operation.id, None)
-        now = self._tools.clock()
-        log.info(
-            "operation_settled",
-            payment=operation.payment,
-            operation=operation.id,
-            partition=self._home.partition,
-            entry=entries[0] if entries else None,
-            verb=operation.verb,
-            outcome=operation.status,
-            attempts=operation.attempts,
-            total_ms=None if taken_at is None else round((now - taken_at).total_seconds() * 1000, 1),
-        )
-
-    async def _park(self, operation: Operation) -> None:
-        """Journaled, not answered: the entry may go, record and open entry stay."""
-        self._tools.meters.parked.labels(operation.verb, operation.status).inc()
-        await self._acknowledge(operation.id)
-        if operation.parent is not None:
-            await self._acknowledge(operation.parent)
-        log.warning(
-            "operation_parked",
-            payment=operation.payment,
-            operation=operation.id,
-            partition=self._home.partition,
-            verb=operation.verb,
-            status=operation.status,
-            attempts=operation.attempts,
-            next_attempt_at=str(operation.next_attempt_at),
-        )
-
-    async def _acknowledge(self, operation: str) -> None:
-        entries = tuple(self._entries.get(operation, ()))
-        if entries:
-            await self._tools.settlement(Journaled(partition=self._home.partition, entries=entries))
-        self._let_go(operation, entries)
-
-    def _let_go(self, operation: str, entries: tuple[str, ...]) -> None:
-        """Only what Redis has acknowledged; an entry that joined meanwhile stays."""
-        left = [entry for entry in self._entries.pop(operation, ()) if entry not in entries]
-        if left:
-            self._entries[operation] = left
-        self._home.release(entries)
 
     async def _queue_fresh(self, payment: Payment) -> None:
         """Journal what must wait behind an operation in doubt, in accept order, and let its entries go (I3, I4)."""
         waiting = [operation for operation in self._operations if operation.id in self._fresh]
         if waiting:
             await self._commit(self._tools.decider.queue(payment, waiting))
-        for operation in list(self._entries):
-            await self._acknowledge(operation)
+        for operation in self._docket.operations:
+            await self._docket.acknowledge(operation)
 
     async def _gave_up(self, error: Exception) -> bool:
         """Too many exceptions about one operation: review if the ledger has it, else a dead letter. Others go on."""
@@ -382,25 +278,19 @@ class Actor:
             elif loaded.payment is not None and known.status in UNSETTLED and known.status is not Status.REVIEW:
                 step = self._tools.decider.review(loaded.payment, known, self._tools.clock(), reason)
                 if await self._tools.ledger.commit(step, self._home.epoch) is Verdict.COMMITTED:
-                    await self._park(step.operations[0])
+                    await self._docket.park(step.operations[0])
         except Exception:
             log.exception("giving_up_failed", payment=self._id, operation=culprit)
             return False
         return True
 
     async def _bury(self, operation: str, reason: str) -> None:
-        """A command that was never journaled: its entries become dead letters. No card data among their fields."""
+        """A command that was never journaled."""
         mine = [delivery for delivery in self.mailbox if delivery.command and delivery.command.operation == operation]
         command = self._fresh.pop(operation, None) or next((delivery.command for delivery in mine), None)
-        entries = dict.fromkeys(self._entries.get(operation, []))
-        entries.update(dict.fromkeys(delivery.entry for delivery in mine if delivery.entry is not None))
-        about = () if command is None else ("verb", command.verb, "merchant", command.merchant, "key", command.key)
-        for entry in entries:
-            fields = ("reason", reason, "entry", entry, "payment", self._id, "operation", operation, *about)
-            await self._tools.settlement(Buried(partition=self._home.partition, entry=entry, fields=fields))
-            self._tools.meters.dead.labels("exception").inc()
+        entries = [delivery.entry for delivery in mine if delivery.entry is not None]
+        await self._docket.bury(self._id, operation, command, entries, reason)
         self.mailbox = deque(delivery for delivery in self.mailbox if delivery not in mine)
-        self._let_go(operation, tuple(entries))
 
     async def _sleep_until(self, moment: datetime) -> None:
         await anyio.sleep(max((moment - self._tools.clock()).total_seconds(), 0))

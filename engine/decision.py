@@ -10,17 +10,16 @@ import random
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.identity import operation_id
-from engine.journal import Chained, Entry, Journal
+from engine.journal import Chained, Journal
 from engine.lifecycle import TRANSITIONS, Event, allowed, step
 from engine.outcome import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
-from engine.payment import BankIds, Failure, Operation, Payment, State, Status, Times, Verb
-from engine.receipt import render_event, render_failure, render_payment, render_refusal
-from engine.retry import Policy
-from engine.wire import Command
+from engine.payment import Failure, Operation, Payment, State, Status, Verb
+from engine.receipt import render_failure, render_payment, render_refusal
+from engine.retry import Policy, Schedule
+from engine.sale import child_of
+from engine.step import Again, Scribe, Step
 
 # fmt: off
 _DONE: Mapping[Verb, tuple[Event, str, str]] = {
@@ -39,54 +38,12 @@ _REFUSED: Mapping[Verb, Event] = {
 }
 # fmt: on
 
-# Keys of the engine's own operations. A client's key is printable ASCII, so it can never collide with one.
-_SALE_CAPTURE = "§sale:"
-_SALE_RELEASE = "§release:"
-
-
-class Step(Struct, frozen=True, kw_only=True):
-    """What one commit writes for one payment. `then` is the operation to ask the bank for next, already in it."""
-
-    payment: Payment
-    operations: tuple[Operation, ...]
-    events: tuple[tuple[Chained, str], ...] = ()  # journal rows, each with the body of its event
-    opened: bool = False
-    then: Operation | None = None
-
-
-class Again(Struct, frozen=True, kw_only=True):
-    """Ask again with the same bank key, not before `at`."""
-
-    operation: Operation
-    at: datetime
-
 
 class Decider:
     """The engine's rules under one retry policy and one journal key."""
 
     def __init__(self, policy: Policy, journal: Journal, draw: random.Random) -> None:
-        self._policy, self._journal, self._draw = policy, journal, draw
-
-    def opening(self, command: Command, partition: int, accept_order: int, now: datetime) -> tuple[Payment, Operation]:
-        """A new payment and its authorize as they begin; nothing is committed by this."""
-        if command.terms is None:
-            raise ValueError("an authorize carries the terms of its payment")
-        payment = Payment(
-            id=command.payment,
-            partition=partition,
-            terms=command.terms,
-            state=State.PENDING,
-            version=0,
-            sequence=0,
-            amount_captured=0,
-            amount_refunded=0,
-            bank=BankIds(),
-            at=Times(created_at=command.accepted_at),
-            failure=None,
-            operation_id=command.operation,
-            journal_head="",
-        )
-        return payment, operation_of(command, payment, accept_order, now)
+        self._schedule, self._scribe = Schedule(policy, draw), Scribe(journal)
 
     def admit(self, payment: Payment, operation: Operation, now: datetime) -> Step:
         """The table's word on an operation: its first attempt, or the refusal as an outcome like any other."""
@@ -103,11 +60,11 @@ class Decider:
                 settled_at=now,
             )
             return Step(payment=payment, operations=(rejected,))
-        operation = self._sent(operation, now)
+        operation = self._schedule.sent(operation, now)
         payment = replace(payment, version=payment.version + 1, operation_id=operation.id)
         if not opened:
             return Step(payment=payment, operations=(operation,), then=operation)
-        payment, told = self._journaled(payment, operation, Event.CREATED, now, {})
+        payment, told = self._scribe.journaled(payment, operation, Event.CREATED, now, {})
         return Step(payment=payment, operations=(operation,), events=(told,), opened=True, then=operation)
 
     def queue(self, payment: Payment, operations: Sequence[Operation]) -> Step:
@@ -118,9 +75,9 @@ class Decider:
         """One more attempt. `lost`: nobody here knows whether the one before was answered."""
         if lost and operation.attempts and operation.doubted_at is None:
             operation = replace(operation, doubted_at=now)
-        if self._spent(operation, now):
+        if self._schedule.spent(operation, now):
             return self._review(payment, operation, now, "asked too often or too long ago to ask again", {})
-        operation = self._sent(operation, now)
+        operation = self._schedule.sent(operation, now)
         return Step(
             payment=replace(payment, version=payment.version + 1, operation_id=operation.id),
             operations=(operation,),
@@ -144,8 +101,8 @@ class Decider:
                 return self._released_without_id(payment, operation, parent, answer, now, evidence)
             case Refused(reason=Refusal.ALREADY_DONE):
                 return self._review(payment, operation, now, f"the bank says {answer.code}", evidence)
-            case Refused(reason=Refusal.UNKNOWN_REFERENCE) if self._policy.stays_in_hand(operation.attempts):
-                return self._again(operation, now, over=True)
+            case Refused(reason=Refusal.UNKNOWN_REFERENCE) if self._schedule.stays_in_hand(operation):
+                return self._schedule.again(operation, now, over=True)
             case Refused(reason=Refusal.UNKNOWN_REFERENCE):
                 return self._review(payment, operation, now, f"the bank says {answer.code}", evidence)
             case Refused():
@@ -186,11 +143,9 @@ class Decider:
             amount_refunded=operation.amount if operation.verb is Verb.REFUND else payment.amount_refunded,
         )
         done = _ended(operation, Status.SUCCEEDED, now)
-        payment, told = self._journaled(payment, done, event, now, evidence)
+        payment, told = self._scribe.journaled(payment, done, event, now, evidence)
         if operation.sale:
-            return self._followed(
-                payment, (replace(done, settled_at=None),), told, operation, Verb.CAPTURE, _SALE_CAPTURE, now
-            )
+            return self._followed(payment, (replace(done, settled_at=None),), told, operation, Verb.CAPTURE, now)
         body = render_payment(payment, done)
         if parent is not None:
             answered = replace(parent, response_status=201, response_body=body, settled_at=now)
@@ -215,13 +170,13 @@ class Decider:
         payment = replace(payment, version=payment.version + 1)
         done = replace(_ended(operation, status, now), failure=failure)
         if parent is not None:
-            payment, told = self._journaled(payment, done, Event.CAPTURE_REFUSED, now, evidence)
-            return self._followed(payment, (done,), told, parent, Verb.VOID, _SALE_RELEASE, now)
+            payment, told = self._scribe.journaled(payment, done, Event.CAPTURE_REFUSED, now, evidence)
+            return self._followed(payment, (done,), told, parent, Verb.VOID, now)
         to, _ = step(payment.state, event)
         if to is not payment.state:  # a refusal that ends the payment is the payment's failure; else the operation's
             field = {State.DECLINED: "declined_at", State.FAILED: "failed_at", State.EXPIRED: "expired_at"}[to]
             payment = replace(payment, failure=failure, at=replace(payment.at, **{field: now}))
-        payment, told = self._journaled(payment, done, event, now, evidence)
+        payment, told = self._scribe.journaled(payment, done, event, now, evidence)
         done = replace(
             done,
             response_status=409 if failure.code == "authorization_expired" else 402,
@@ -236,30 +191,10 @@ class Decider:
         told: tuple[Chained, str],
         parent: Operation,
         verb: Verb,
-        prefix: str,
         now: datetime,
     ) -> Step:
-        """Let the engine's own operation follow in the same commit, its first attempt included."""
-        key = prefix + parent.id
-        child = replace(
-            parent,
-            id=operation_id(payment.id, verb, key),
-            verb=verb,
-            key=key,
-            parent=parent.id,
-            sale=False,
-            fingerprint={},
-            status=Status.ACCEPTED,
-            attempts=0,
-            first_sent_at=None,
-            next_attempt_at=None,
-            doubted_at=None,
-            sealed=None,
-            failure=None,
-            created_at=now,
-            settled_at=None,
-        )
-        child = self._sent(child, now)
+        """Let the sale's own operation follow in the same commit, its first attempt included."""
+        child = self._schedule.sent(child_of(parent, verb, now), now)
         payment = replace(payment, operation_id=child.id)
         return Step(payment=payment, operations=(*operations, child), events=(told,), then=child)
 
@@ -272,7 +207,7 @@ class Decider:
         )
         done = _ended(operation, Status.SUCCEEDED, now)
         payment = replace(payment, failure=failure, at=replace(payment.at, failed_at=now))
-        payment, told = self._journaled(payment, done, Event.FAILED, now, evidence)
+        payment, told = self._scribe.journaled(payment, done, Event.FAILED, now, evidence)
         body = render_failure(payment, parent, failure)
         answered = replace(parent, response_status=402, response_body=body, settled_at=now)
         return Step(payment=payment, operations=(done, answered), events=(told,))
@@ -294,7 +229,7 @@ class Decider:
         evidence = {"bank_code": answer.code, "void_id": "unknown", **evidence}
         payment = replace(payment, version=payment.version + 1, at=replace(payment.at, voided_at=now))
         done = _ended(operation, Status.SUCCEEDED, now)
-        payment, told = self._journaled(payment, done, Event.VOIDED, now, evidence)
+        payment, told = self._scribe.journaled(payment, done, Event.VOIDED, now, evidence)
         done = replace(done, response_status=200, response_body=render_payment(payment, done))
         return Step(payment=payment, operations=(done,), events=(told,))
 
@@ -307,11 +242,11 @@ class Decider:
         now: datetime,
         evidence: Mapping[str, object],
     ) -> Step | Again:
-        if self._spent(operation, now):
+        if self._schedule.spent(operation, now):
             return self._review(payment, operation, now, reason, evidence)
-        if self._policy.stays_in_hand(operation.attempts):
-            return self._again(operation, now, over=over)
-        at = self._not_before(operation, now + self._policy.parking(operation.attempts, self._draw), over)
+        if self._schedule.stays_in_hand(operation):
+            return self._schedule.again(operation, now, over=over)
+        at = self._schedule.parked_until(operation, now, over=over)
         payment = replace(payment, version=payment.version + 1)
         if operation.doubted_at is None or operation.status is Status.IN_DOUBT:
             # Nothing is in doubt, or everybody was told before: only the schedule moves.
@@ -320,16 +255,8 @@ class Decider:
             return Step(payment=payment, operations=(parked,))
         parked = replace(operation, status=Status.IN_DOUBT, next_attempt_at=at)
         evidence = {"reason": reason, "first_sent_at": operation.first_sent_at, "next_attempt_at": at, **evidence}
-        payment, told = self._journaled(payment, parked, Event.IN_DOUBT, now, evidence)
+        payment, told = self._scribe.journaled(payment, parked, Event.IN_DOUBT, now, evidence)
         return Step(payment=payment, operations=(parked,), events=(told,))
-
-    def _again(self, operation: Operation, now: datetime, *, over: bool) -> Again:
-        at = now + self._policy.backoff(operation.attempts, self._draw)
-        return Again(operation=operation, at=self._not_before(operation, at, over))
-
-    def _not_before(self, operation: Operation, at: datetime, over: bool) -> datetime:
-        """Attempts never overlap at the bank: one that may still be at work there is waited for."""
-        return at if over or operation.deadline is None else max(at, operation.deadline)
 
     def _review(
         self, payment: Payment, operation: Operation, now: datetime, reason: str, evidence: Mapping[str, object]
@@ -339,75 +266,8 @@ class Decider:
         payment = replace(payment, version=payment.version + 1)
         if (payment.state, Event.REVIEW) not in TRANSITIONS:  # the payment has ended, only this operation has not
             return Step(payment=payment, operations=(reviewed,))
-        payment, told = self._journaled(payment, reviewed, Event.REVIEW, now, {"reason": reason, **evidence})
+        payment, told = self._scribe.journaled(payment, reviewed, Event.REVIEW, now, {"reason": reason, **evidence})
         return Step(payment=payment, operations=(reviewed,), events=(told,))
-
-    def _spent(self, operation: Operation, now: datetime) -> bool:
-        """Only what may have reached the bank can be asked too often or too late; the rest just waits."""
-        return operation.doubted_at is not None and self._policy.spent(operation.attempts, operation.first_sent_at, now)
-
-    def _sent(self, operation: Operation, now: datetime) -> Operation:
-        send_by = now + self._policy.send_window
-        return replace(
-            operation,
-            # Once in doubt it stays so, and visibly, until it is answered.
-            status=Status.IN_DOUBT if operation.status is Status.IN_DOUBT else Status.SENT,
-            attempts=operation.attempts + 1,
-            first_sent_at=operation.first_sent_at or now,
-            send_by=send_by,
-            deadline=send_by + self._policy.attempt_timeout,
-            next_attempt_at=None,
-        )
-
-    def _journaled(
-        self, payment: Payment, shown: Operation, event: Event, now: datetime, evidence: Mapping[str, object]
-    ) -> tuple[Payment, tuple[Chained, str]]:
-        to, _ = step(payment.state, event)
-        entry = Entry(
-            payment=payment.id,
-            sequence=payment.sequence + 1,
-            from_state=None if event is Event.CREATED else payment.state,
-            to_state=to,
-            event=event,
-            operation=shown.id,
-            at=now,
-            evidence=evidence,
-        )
-        chained = self._journal.chain(payment.journal_head, entry)
-        payment = replace(payment, state=to, sequence=entry.sequence, journal_head=chained.mac)
-        return payment, (chained, render_event(entry, render_payment(payment, shown)))
-
-
-def operation_of(command: Command, payment: Payment, accept_order: int, now: datetime) -> Operation:
-    """The operation a command asks for, before anything was decided about it."""
-    return Operation(
-        id=command.operation,
-        payment=payment.id,
-        merchant=command.merchant,
-        partition=payment.partition,
-        verb=command.verb,
-        key=command.key,
-        parent=None,
-        sale=command.sale,
-        amount=payment.terms.money.amount if command.amount is None else command.amount,
-        fingerprint=command.fingerprint,
-        accept_order=accept_order,
-        status=Status.ACCEPTED,
-        attempts=0,
-        first_sent_at=None,
-        send_by=None,
-        deadline=None,
-        next_attempt_at=None,
-        doubted_at=None,
-        sealed=command.sealed,
-        request_id=command.request_id,
-        traceparent=command.traceparent,
-        failure=None,
-        response_status=None,
-        response_body=None,
-        created_at=now,
-        settled_at=None,
-    )
 
 
 def _doubted(operation: Operation, now: datetime) -> Operation:

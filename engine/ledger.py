@@ -22,12 +22,12 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from engine.coalescer import Coalescer
-from engine.decision import Step
 from engine.errors import Broken
 from engine.payment import Operation, Payment
 from engine.postgres import Away, Mistakes, borrowed
 from engine.rows import answered_row, entry_rows, is_known, operation_of, operation_row, payment_of, payment_row
 from engine.statement import statement
+from engine.step import Step
 
 log = structlog.get_logger()
 

@@ -11,6 +11,11 @@ import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from msgspec.structs import replace
+
+from engine.payment import Operation, Status
+from engine.step import Again
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
@@ -41,6 +46,47 @@ class Policy:
     def spent(self, attempts: int, first_sent_at: datetime | None, now: datetime) -> bool:
         """Whether asking again with the same key is no longer safe, or no longer sensible."""
         return attempts >= self.attempts_max or (first_sent_at is not None and now - first_sent_at > self.bank_key_life)
+
+
+class Schedule:
+    """The policy applied to an operation: its attempts and the times between them."""
+
+    def __init__(self, policy: Policy, draw: random.Random) -> None:
+        self._policy, self._draw = policy, draw
+
+    def sent(self, operation: Operation, now: datetime) -> Operation:
+        """With one more attempt, to be committed before it is sent (I1)."""
+        send_by = now + self._policy.send_window
+        return replace(
+            operation,
+            # Once in doubt it stays so, and visibly, until it is answered.
+            status=Status.IN_DOUBT if operation.status is Status.IN_DOUBT else Status.SENT,
+            attempts=operation.attempts + 1,
+            first_sent_at=operation.first_sent_at or now,
+            send_by=send_by,
+            deadline=send_by + self._policy.attempt_timeout,
+            next_attempt_at=None,
+        )
+
+    def again(self, operation: Operation, now: datetime, *, over: bool) -> Again:
+        """In hand: soon. `over`: the attempt before has ended at the bank."""
+        at = now + self._policy.backoff(operation.attempts, self._draw)
+        return Again(operation=operation, at=_not_before(operation, at, over))
+
+    def parked_until(self, operation: Operation, now: datetime, *, over: bool) -> datetime:
+        return _not_before(operation, now + self._policy.parking(operation.attempts, self._draw), over)
+
+    def stays_in_hand(self, operation: Operation) -> bool:
+        return self._policy.stays_in_hand(operation.attempts)
+
+    def spent(self, operation: Operation, now: datetime) -> bool:
+        """Only what may have reached the bank can be asked too often or too late; the rest just waits."""
+        return operation.doubted_at is not None and self._policy.spent(operation.attempts, operation.first_sent_at, now)
+
+
+def _not_before(operation: Operation, at: datetime, over: bool) -> datetime:
+    """Attempts never overlap at the bank: one that may still be at work there is waited for."""
+    return at if over or operation.deadline is None else max(at, operation.deadline)
 
 
 def _jitter(base: timedelta, cap: timedelta, doublings: int, draw: random.Random) -> timedelta:

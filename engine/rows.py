@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from engine.decision import Step
 from engine.money import Money
 from engine.payment import (
     BankIds,
@@ -22,6 +21,7 @@ from engine.payment import (
     Verb,
 )
 from engine.receipt import failure_document
+from engine.step import Step
 from engine.wire import terms_to_json
 
 Row = Mapping[str, Any]

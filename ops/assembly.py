@@ -47,6 +47,7 @@ from engine.retry_budget import Allowance
 from engine.scripts import Scripts
 from engine.settlement import Settlement
 from engine.stream import CommandStreams
+from engine.teller import Teller
 from engine.vault import Vault
 from engine.wakeup import Wakeups
 from engine.worker import Worker, WorkerLimits
@@ -144,12 +145,12 @@ async def _serve_worker(settings: Settings) -> None:
     async with open_stores(settings, WORKER) as stores, connected(settings) as connector:
         scripts = Scripts(stores.redis)
         name = settings.worker_name
+        gate = Gate(connector, tolerance_of(settings), allowance_of(settings), meters)
         tools = Tools(
             ledger=Ledger(stores.pool, settings.commit_batch_max),
             settlement=Settlement(scripts, settings.record_ttl_s * 1000, failpoints),
-            connectors={connector.name: Gate(connector, tolerance_of(settings), allowance_of(settings), meters)},
+            teller=Teller({connector.name: gate}, Vault(settings.vault_keys), now, failpoints, meters),
             decider=Decider(policy_of(settings), Journal(settings.fingerprint_key_bytes), random.Random()),
-            vault=Vault(settings.vault_keys),
             clock=now,
             failpoints=failpoints,
             meters=meters,

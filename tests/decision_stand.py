@@ -14,14 +14,16 @@ from datetime import UTC, datetime, timedelta
 import orjson
 from msgspec.structs import replace as changed
 
-from engine.decision import Again, Decider, Step, operation_of
+from engine.decision import Decider
 from engine.identity import operation_id, partition_of, payment_id
 from engine.journal import Chained, Journal
 from engine.lifecycle import TRANSITIONS
 from engine.money import Money
+from engine.opening import opening, operation_of
 from engine.outcome import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
 from engine.payment import UNSETTLED, DeclineCode, MaskedCard, Operation, Payment, State, Status, Terms, Verb
 from engine.retry import Policy
+from engine.step import Again, Step
 from engine.wire import Command
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -192,8 +194,7 @@ class Desk:
 def a_payment_begun(*, sale: bool = False, patience: Policy = PATIENCE) -> Desk:
     """Its authorize is committed and on its way to the bank."""
     command = a_command(Verb.AUTHORIZE, "first", sale=sale)
-    decider = Decider(patience, JOURNAL, random.Random(7))
-    payment, operation = decider.opening(command, partition_of(command.payment, 16), 1, NOON)
+    payment, operation = opening(command, partition_of(command.payment, 16), 1, NOON)
     return Desk(payment=payment, operations=(operation,), patience=patience).go_on()
 
 

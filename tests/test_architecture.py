@@ -28,6 +28,7 @@ PURE = {
     "journal",
     "lifecycle",
     "money",
+    "opening",
     "outcome",
     "payment",
     "ports",
@@ -37,7 +38,9 @@ PURE = {
     "retry",
     "retry_budget",
     "rows",
+    "sale",
     "share",
+    "step",
     "wire",
 }
 WORLDLY = {"aiohttp", "anyio", "asyncio", "httpx", "os", "psycopg", "redis", "socket", "starlette", "structlog", "time"}

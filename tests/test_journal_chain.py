@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from engine.decision import Step
 from engine.journal import Entry, Journal
 from engine.lifecycle import Event
 from engine.payment import State, Verb
 from engine.rows import entry_rows
+from engine.step import Step
 
 Row = Mapping[str, object]
 NOON = datetime(2030, 1, 1, 12, 0, 0, 250, tzinfo=UTC)

@@ -1,0 +1,137 @@
+"""The docket: which stream entries and waiting edges belong to which operation of one payment, until they are let go.
+
+Keeps I4: an entry is acknowledged only when its operation is answered, journaled or given up. What Redis has not
+acknowledged stays in hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+import structlog
+
+from engine.meters import Meters
+from engine.payment import Operation
+from engine.ports import Clock
+from engine.settlement import Buried, Journaled, Settled, Settlement
+from engine.wire import Command, Record, encode_record
+
+log = structlog.get_logger()
+
+
+class Docket:
+    """One per actor. `release` tells the tenure which entries are acknowledged."""
+
+    def __init__(
+        self,
+        partition: int,
+        release: Callable[[Iterable[str]], None],
+        settlement: Settlement,
+        clock: Clock,
+        meters: Meters,
+    ) -> None:
+        self._partition, self._release = partition, release
+        self._settlement, self._clock, self._meters = settlement, clock, meters
+        self._entries: dict[str, list[str]] = {}  # operation to the entries that ask for it
+        self._reply_to: dict[str, list[str]] = {}
+        self._taken_at: dict[str, datetime] = {}
+
+    def add(self, command: Command, entry: str | None) -> None:
+        """A command that was taken in; an entry that is there already joins nothing."""
+        entries = self._entries.setdefault(command.operation, [])
+        if entry is not None and entry not in entries:
+            entries.append(entry)
+        if command.reply_to is not None:
+            self._reply_to.setdefault(command.operation, []).append(command.reply_to)
+
+    def begin(self, operation: str) -> None:
+        """From now on its time is measured."""
+        self._taken_at[operation] = self._clock()
+
+    def take_back(self, operation: str) -> tuple[str, ...]:
+        """Its entries, no longer here: they are about to be looked at as if they came anew."""
+        return tuple(self._entries.pop(operation, ()))
+
+    @property
+    def operations(self) -> list[str]:
+        """Those with entries."""
+        return list(self._entries)
+
+    @property
+    def left(self) -> list[str]:
+        """Entries that were not acknowledged."""
+        return [entry for entries in self._entries.values() for entry in entries]
+
+    async def settle(self, operation: Operation) -> None:
+        """Answered and committed: off Redis with it, and whoever waits is told."""
+        entries = tuple(self._entries.get(operation.id, ()))
+        record = Record(
+            fingerprint=operation.fingerprint, status=operation.response_status, body=operation.response_body
+        )
+        await self._settlement(
+            Settled(
+                partition=self._partition,
+                payment=operation.payment,
+                operation=operation.id,
+                record=encode_record(record),
+                entries=entries,
+                reply_to=tuple(self._reply_to.pop(operation.id, ())),
+            )
+        )
+        self._let_go(operation.id, entries)
+        self._meters.settled.labels(operation.verb, operation.status).inc()
+        taken_at = self._taken_at.pop(operation.id, None)
+        now = self._clock()
+        log.info(
+            "operation_settled",
+            payment=operation.payment,
+            operation=operation.id,
+            partition=self._partition,
+            entry=entries[0] if entries else None,
+            verb=operation.verb,
+            outcome=operation.status,
+            attempts=operation.attempts,
+            total_ms=None if taken_at is None else round((now - taken_at).total_seconds() * 1000, 1),
+        )
+
+    async def park(self, operation: Operation) -> None:
+        """Journaled, not answered: the entry may go, record and open entry stay."""
+        self._meters.parked.labels(operation.verb, operation.status).inc()
+        await self.acknowledge(operation.id)
+        if operation.parent is not None:
+            await self.acknowledge(operation.parent)
+        log.warning(
+            "operation_parked",
+            payment=operation.payment,
+            operation=operation.id,
+            partition=self._partition,
+            verb=operation.verb,
+            status=operation.status,
+            attempts=operation.attempts,
+            next_attempt_at=str(operation.next_attempt_at),
+        )
+
+    async def acknowledge(self, operation: str) -> None:
+        """The ledger has it."""
+        entries = tuple(self._entries.get(operation, ()))
+        if entries:
+            await self._settlement(Journaled(partition=self._partition, entries=entries))
+        self._let_go(operation, entries)
+
+    async def bury(self, payment: str, operation: str, command: Command | None, more: list[str], reason: str) -> None:
+        """Given up without being journaled: its entries become dead letters. No card data among their fields."""
+        entries = tuple(dict.fromkeys([*self._entries.get(operation, ()), *more]))
+        about = () if command is None else ("verb", command.verb, "merchant", command.merchant, "key", command.key)
+        for entry in entries:
+            fields = ("reason", reason, "entry", entry, "payment", payment, "operation", operation, *about)
+            await self._settlement(Buried(partition=self._partition, entry=entry, fields=fields))
+            self._meters.dead.labels("exception").inc()
+        self._let_go(operation, entries)
+
+    def _let_go(self, operation: str, entries: tuple[str, ...]) -> None:
+        """Only what Redis has acknowledged; an entry that joined meanwhile stays."""
+        left = [entry for entry in self._entries.pop(operation, ()) if entry not in entries]
+        if left:
+            self._entries[operation] = left
+        self._release(entries)

@@ -1,0 +1,62 @@
+"""A payment and its operations as they begin: from a command, before anything was decided or committed about them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from engine.payment import BankIds, Operation, Payment, State, Status, Times
+from engine.wire import Command
+
+
+def opening(command: Command, partition: int, accept_order: int, now: datetime) -> tuple[Payment, Operation]:
+    """A new payment and its authorize."""
+    if command.terms is None:
+        raise ValueError("an authorize carries the terms of its payment")
+    payment = Payment(
+        id=command.payment,
+        partition=partition,
+        terms=command.terms,
+        state=State.PENDING,
+        version=0,
+        sequence=0,
+        amount_captured=0,
+        amount_refunded=0,
+        bank=BankIds(),
+        at=Times(created_at=command.accepted_at),
+        failure=None,
+        operation_id=command.operation,
+        journal_head="",
+    )
+    return payment, operation_of(command, payment, accept_order, now)
+
+
+def operation_of(command: Command, payment: Payment, accept_order: int, now: datetime) -> Operation:
+    """The operation a command asks for."""
+    return Operation(
+        id=command.operation,
+        payment=payment.id,
+        merchant=command.merchant,
+        partition=payment.partition,
+        verb=command.verb,
+        key=command.key,
+        parent=None,
+        sale=command.sale,
+        amount=payment.terms.money.amount if command.amount is None else command.amount,
+        fingerprint=command.fingerprint,
+        accept_order=accept_order,
+        status=Status.ACCEPTED,
+        attempts=0,
+        first_sent_at=None,
+        send_by=None,
+        deadline=None,
+        next_attempt_at=None,
+        doubted_at=None,
+        sealed=command.sealed,
+        request_id=command.request_id,
+        traceparent=command.traceparent,
+        failure=None,
+        response_status=None,
+        response_body=None,
+        created_at=now,
+        settled_at=None,
+    )

@@ -1,0 +1,57 @@
+"""A step: everything that one commit writes for one payment, with its journal rows already chained (I8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine.journal import Chained, Entry, Journal
+from engine.lifecycle import Event, step
+from engine.payment import Operation, Payment
+from engine.receipt import render_event, render_payment
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """What one commit writes for one payment. `then` is the operation to ask the bank for next, already in it."""
+
+    payment: Payment
+    operations: tuple[Operation, ...]
+    events: tuple[tuple[Chained, str], ...] = ()  # journal rows, each with the body of its event
+    opened: bool = False
+    then: Operation | None = None
+
+
+class Again(Struct, frozen=True, kw_only=True):
+    """Ask again with the same bank key, not before `at`."""
+
+    operation: Operation
+    at: datetime
+
+
+class Scribe:
+    """Changes a payment's state by the table and writes it down in the same breath (I3, I8)."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def journaled(
+        self, payment: Payment, shown: Operation, event: Event, now: datetime, evidence: Mapping[str, object]
+    ) -> tuple[Payment, tuple[Chained, str]]:
+        """The payment after the event, and its journal row with the body of its message; `shown` is in that body."""
+        to, _ = step(payment.state, event)
+        entry = Entry(
+            payment=payment.id,
+            sequence=payment.sequence + 1,
+            from_state=None if event is Event.CREATED else payment.state,
+            to_state=to,
+            event=event,
+            operation=shown.id,
+            at=now,
+            evidence=evidence,
+        )
+        chained = self._journal.chain(payment.journal_head, entry)
+        payment = replace(payment, state=to, sequence=entry.sequence, journal_head=chained.mac)
+        return payment, (chained, render_event(entry, render_payment(payment, shown)))

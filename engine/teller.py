@@ -1,0 +1,70 @@
+"""The teller: puts one committed attempt to the bank, through the payment's connector, and measures how long it took.
+
+The card is opened here and nowhere else in the worker, for the length of the call (I9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import anyio
+
+from engine.errors import Broken
+from engine.failpoint import Failpoints
+from engine.meters import Meters
+from engine.money import Money
+from engine.outcome import Answer
+from engine.payment import Operation, Payment, Verb
+from engine.ports import Ask, Clock, Connector
+from engine.vault import Vault
+
+_DURING_BANK_S = 0.05
+
+
+class Teller:
+    """One per worker, for all its payments."""
+
+    def __init__(
+        self, connectors: Mapping[str, Connector], vault: Vault, clock: Clock, failpoints: Failpoints, meters: Meters
+    ) -> None:
+        self._connectors, self._vault, self._clock = connectors, vault, clock
+        self._failpoints, self._meters = failpoints, meters
+
+    async def ask(self, payment: Payment, operation: Operation) -> Answer:
+        """One committed attempt at the bank."""
+        ask = self._ask(payment, operation)
+        self._failpoints("before-bank")
+        began = self._clock()
+        asked = self._connectors[payment.terms.connector].ask(ask)
+        if self._failpoints.armed("during-bank"):
+            async with anyio.create_task_group() as call:
+                call.start_soon(self._interrupt)
+                answer = await asked
+        else:
+            answer = await asked
+        self._failpoints("after-bank")
+        taken_s = (self._clock() - began).total_seconds()
+        self._meters.bank_seconds.labels(operation.verb, type(answer).__name__).observe(taken_s)
+        return answer
+
+    def _ask(self, payment: Payment, operation: Operation) -> Ask:
+        reference = payment.bank.capture_id if operation.verb is Verb.REFUND else payment.bank.authorization_id
+        sealed = operation.sealed
+        if operation.send_by is None or operation.deadline is None:
+            raise Broken(f"{operation.id} was never committed as an attempt")
+        return Ask(
+            bank_key=operation.bank_key,
+            verb=operation.verb,
+            money=Money(amount=operation.amount, currency=payment.terms.money.currency),
+            card=None if sealed is None else self._vault.open(sealed, operation.id),
+            reference=None if operation.verb is Verb.AUTHORIZE else reference,
+            send_by=operation.send_by,
+            deadline=operation.deadline,
+            traceparent=operation.traceparent,
+            repeated=operation.doubted_at is not None,
+        )
+
+    async def _interrupt(self) -> None:
+        """The failpoint in the middle of a bank call: long after the write, on loopback, and before most answers."""
+        await anyio.sleep(_DURING_BANK_S)
+        self._failpoints("during-bank")
