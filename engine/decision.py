@@ -114,7 +114,12 @@ class Decider:
             case Unsent():
                 if operation.doubted_at is None:  # the bank has still not seen its key
                     operation = replace(operation, first_sent_at=None)
-                return self._unanswered(payment, operation, answer.reason, True, now, evidence)
+                if answer.wait is None:
+                    return self._unanswered(payment, operation, answer.reason, True, now, evidence)
+                # The bank is left alone for a while, and that is nothing this operation has used up.
+                operation = replace(operation, attempts=operation.attempts - 1)
+                at = self._schedule.returning(now, answer.wait)
+                return self._parked(payment, operation, answer.reason, at, now, evidence)
 
     def _approved(
         self,
@@ -247,6 +252,17 @@ class Decider:
         if self._schedule.stays_in_hand(operation):
             return self._schedule.again(operation, now, over=over)
         at = self._schedule.parked_until(operation, now, over=over)
+        return self._parked(payment, operation, reason, at, now, evidence)
+
+    def _parked(
+        self,
+        payment: Payment,
+        operation: Operation,
+        reason: str,
+        at: datetime,
+        now: datetime,
+        evidence: Mapping[str, object],
+    ) -> Step:
         payment = replace(payment, version=payment.version + 1)
         if operation.doubted_at is None or operation.status is Status.IN_DOUBT:
             # Nothing is in doubt, or everybody was told before: only the schedule moves.

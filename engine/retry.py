@@ -76,6 +76,10 @@ class Schedule:
     def parked_until(self, operation: Operation, now: datetime, *, over: bool) -> datetime:
         return _not_before(operation, now + self._policy.parking(operation.attempts, self._draw), over)
 
+    def returning(self, now: datetime, wait: timedelta) -> datetime:
+        """When to come again to a bank that is left alone: not all at once."""
+        return now + wait + self._policy.park_base * self._draw.random()
+
     def stays_in_hand(self, operation: Operation) -> bool:
         return self._policy.stays_in_hand(operation.attempts)
 

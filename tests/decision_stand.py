@@ -46,6 +46,7 @@ LOST = NoAnswer(reason="timeout")
 BROKE = NoAnswer(reason="500 internal_error", over=True)
 NEVER_AGAIN = NoAnswer(reason="400 internal_error", ask_again=False, over=True)
 NOT_SENT = Unsent(reason="connection refused")
+HELD_BACK = Unsent(reason="the circuit breaker of this bank is open", wait=timedelta(seconds=30))
 ALREADY = Refused(reason=Refusal.ALREADY_DONE, code="authorization_already_used", message="used")
 UNKNOWN = Refused(reason=Refusal.UNKNOWN_REFERENCE, code="authorization_not_found", message="not found")
 EXPIRED = Refused(reason=Refusal.EXPIRED, code="authorization_expired", message="expired")
@@ -137,6 +138,8 @@ class Desk:
         head = self.head
         if self.at_bank is not None or head is None or head.attempts or head.status is Status.REVIEW:
             return self
+        if head.next_attempt_at is not None and head.next_attempt_at > self.now:
+            return self
         return self.commit(self.decider.admit(self.payment, head, self.now)).go_on()
 
     def answer(self, answer: Answer | Callable[[Operation], Answer]) -> Desk:
@@ -171,6 +174,8 @@ class Desk:
         return replace(self, at_bank=None, now=self.at_bank.deadline)._try_again(committed, lost=True)
 
     def _try_again(self, operation: Operation, *, lost: bool) -> Desk:
+        if not operation.attempts:
+            return self.go_on()
         return self.commit(self.decider.attempt(self.payment, operation, self.now, lost=lost)).go_on()
 
     def commit(self, step: Step) -> Desk:
@@ -267,7 +272,8 @@ def _check_operation(before: Operation | None, after: Operation) -> None:
         assert before.status is not Status.REVIEW or after.attempts == before.attempts, "a person's, not the engine's"
         for name in ("id", "bank_key", "verb", "key", "parent", "amount", "accept_order", "created_at"):
             assert getattr(before, name) == getattr(after, name), name
-        assert after.attempts >= before.attempts
+        held_back = before.attempts - 1 if after.next_attempt_at is not None else before.attempts
+        assert after.attempts >= held_back, "only an attempt that was never sent does not count"
         assert before.doubted_at is None or after.doubted_at == before.doubted_at
         assert before.status is not Status.IN_DOUBT or after.status is not Status.ACCEPTED
     assert after.bank_key == after.id

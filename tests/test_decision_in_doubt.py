@@ -4,9 +4,12 @@ from dataclasses import replace
 from datetime import timedelta
 
 import orjson
+import pytest
 from decision_stand import (
     BROKE,
+    HELD_BACK,
     LOST,
+    MISTAKEN,
     NEVER_AGAIN,
     NOON,
     NOT_SENT,
@@ -90,6 +93,37 @@ def test_what_never_left_us_is_parked_without_any_doubt() -> None:
     operation = desk.operation(Verb.AUTHORIZE)
     assert (operation.status, operation.doubted_at) == (Status.ACCEPTED, None)
     assert desk.events == ["created"]
+
+
+def test_what_is_held_back_rests_at_once_until_the_bank_may_be_asked_and_has_used_up_nothing() -> None:
+    desk = a_payment_begun(patience=PATIENT).answer(HELD_BACK)
+
+    operation = desk.operation(Verb.AUTHORIZE)
+    assert (operation.status, operation.attempts, operation.first_sent_at) == (Status.ACCEPTED, 0, None)
+    assert operation.next_attempt_at is not None and operation.next_attempt_at - desk.now >= timedelta(seconds=30)
+    assert desk.later().answer(approved).payment.state is State.AUTHORIZED
+
+
+def test_a_doubt_that_is_held_back_for_long_is_not_reviewed_for_it() -> None:
+    desk = _parked(LOST)
+    attempts = desk.operation(Verb.AUTHORIZE).attempts
+    for _ in range(50):
+        desk = desk.later().answer(HELD_BACK)
+
+    operation = desk.operation(Verb.AUTHORIZE)
+    assert (operation.status, operation.attempts) == (Status.IN_DOUBT, attempts)
+    assert desk.events == ["created", "in_doubt"]
+
+
+@pytest.mark.parametrize("verb", [Verb.CAPTURE, Verb.VOID])
+def test_a_sales_own_operations_rest_and_go_on_like_any_other(verb: Verb) -> None:
+    desk = a_payment_begun(sale=True).answer(approved)
+    if verb is Verb.VOID:
+        desk = desk.answer(MISTAKEN)
+    desk = desk.answer(HELD_BACK)
+
+    assert desk.operation(verb).attempts == 0
+    assert desk.later().answer(approved).payment.state is (State.CAPTURED if verb is Verb.CAPTURE else State.FAILED)
 
 
 def test_a_later_unsent_attempt_does_not_take_an_earlier_doubt_away() -> None:
