@@ -97,6 +97,10 @@ class Archive:
     async def operations_under(self, merchant: str, key: str) -> list[Operation]:
         return [operation_of(row) for row in await self._list("operations_by_key", {"merchant": merchant, "key": key})]
 
+    async def about(self, name: str, payment: str, limit: int) -> list[dict[str, Any]]:
+        """What a statement of the timeline finds about a payment."""
+        return await self._rows(name, {"payment": payment, "limit": limit})
+
     async def ping(self) -> None:
         """Raises Unavailable when Postgres does not answer."""
         await self._rows("installation", {})

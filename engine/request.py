@@ -1,6 +1,7 @@
 """What a client asks of the engine and what comes back: the contracts between the edge and the engine.
 
-Implemented by intake.py (Accepting) and enquiry.py (Enquiring); the edge knows nothing else of the engine's shell.
+Implemented by intake.py (Accepting), enquiry.py (Enquiring) and timeline.py (Telling); the edge knows nothing else of
+the engine's shell.
 """
 
 from __future__ import annotations
@@ -79,3 +80,9 @@ class Enquiring(Protocol):
     async def operations(self, merchant: str, key: str) -> bytes: ...
 
     async def shippable(self, merchant: str, payment: str) -> bytes: ...
+
+
+class Telling(Protocol):
+    """What happened to a payment, rendered. Raises Rejected("not_found") and Unavailable."""
+
+    async def timeline(self, merchant: str, payment: str) -> bytes: ...

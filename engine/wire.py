@@ -7,7 +7,7 @@ Card data travels only inside `sealed` (I9). Anything unreadable raises Broken: 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 import orjson
@@ -20,6 +20,7 @@ from engine.payment import MaskedCard, Terms, Verb
 
 VERSION = b"1"
 _SEQUENCE_SPAN = 1_000_000  # entries of one millisecond; keeps accept_order within a bigint until the year 2262
+_LAST_MS = (2**63 - 1) // _SEQUENCE_SPAN - 1  # a later id was made by hand; the ledger must be able to hold its order
 
 
 class Command(Struct, frozen=True, kw_only=True):
@@ -177,7 +178,13 @@ def method_to_json(method: MaskedCard) -> dict[str, object]:
 def accept_order(entry_id: str) -> int:
     """A stream entry's id `ms-seq` as one integer that sorts the same way."""
     milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds) * _SEQUENCE_SPAN + min(int(sequence), _SEQUENCE_SPAN - 1)
+    return min(int(milliseconds), _LAST_MS) * _SEQUENCE_SPAN + min(int(sequence), _SEQUENCE_SPAN - 1)
+
+
+def accepted_at(order: int) -> datetime | None:
+    """When that entry was added, by Redis's clock; None for an order that no entry gave."""
+    milliseconds = order // _SEQUENCE_SPAN
+    return datetime.fromtimestamp(milliseconds / 1000, UTC) if 0 < milliseconds < _LAST_MS else None
 
 
 class Record(Struct, frozen=True, kw_only=True):

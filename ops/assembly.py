@@ -48,6 +48,7 @@ from engine.scripts import Scripts
 from engine.settlement import Settlement
 from engine.stream import CommandStreams
 from engine.teller import Teller
+from engine.timeline import Timeline
 from engine.vault import Vault
 from engine.wakeup import Wakeups
 from engine.worker import Worker, WorkerLimits
@@ -118,6 +119,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
         app = create_app(
             intake=intake,
             enquiry=enquiry,
+            timeline=Timeline(front, archive, stores.partitions),
             keys=KeyRing(stores.pool),
             capabilities=dict.fromkeys(connector.capabilities.methods, connector.capabilities),
             probes={"redis": partial(_probe, front.ping), "postgres": partial(_probe, archive.ping)},

@@ -83,6 +83,10 @@ class MemoryEngine:
         self.asked.append(("shippable", merchant, payment))
         return b'{"shippable":false,"reason":"pending","as_of":"2030-01-01T00:00:00Z"}'
 
+    async def timeline(self, merchant: str, payment: str) -> bytes:
+        self.asked.append(("timeline", merchant, payment))
+        return b'{"object":"list","data":[],"has_more":false}'
+
     def _reply(self, origin: Origin, payment: str, verb: Verb) -> Reply:
         if self.answer is not None:
             given = self.answer()
@@ -204,6 +208,7 @@ def running_edge(dsn: str, *, capabilities: Mapping[str, Capabilities] | None = 
     app = create_app(
         intake=engine,
         enquiry=engine,
+        timeline=engine,
         keys=KeyRing(pool),
         capabilities={"card": CARDS} if capabilities is None else capabilities,
         probes=probes,

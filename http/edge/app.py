@@ -22,7 +22,7 @@ from edge.payments import Payments
 from edge.reference import Reference
 from engine.payment import Verb
 from engine.ports import Capabilities
-from engine.request import Accepting, Enquiring
+from engine.request import Accepting, Enquiring, Telling
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 Kind = Callable[[str, Mapping[str, Handler]], Endpoint]
@@ -32,6 +32,7 @@ def create_app(
     *,
     intake: Accepting,
     enquiry: Enquiring,
+    timeline: Telling,
     keys: KeyRing,
     capabilities: Mapping[str, Capabilities],
     probes: Mapping[str, Probe],
@@ -41,7 +42,7 @@ def create_app(
     """The merchant's door. `capabilities` by payment method type; `lifespan` opens what the others need and outlives
     the refreshing of the keys, which this application runs itself."""
     door = Endpoints(meters=Meters(registry), guard=keys.guard)
-    payments = Payments(intake=intake, enquiry=enquiry, capabilities=capabilities)
+    payments = Payments(intake=intake, enquiry=enquiry, timeline=timeline, capabilities=capabilities)
     health = Health(probes=probes, registry=registry)
     reference = Reference(openapi.describe())
     # fmt: off
@@ -52,6 +53,7 @@ def create_app(
         ("/v1/payments/{payment}/void",     door.merchant, {"POST": payments.operate(Verb.VOID)}),
         ("/v1/payments/{payment}/refund",   door.merchant, {"POST": payments.operate(Verb.REFUND)}),
         ("/v1/payments/{payment}/shippable", door.merchant, {"GET": payments.shippable}),
+        ("/v1/payments/{payment}/timeline", door.merchant, {"GET": payments.timeline}),
         ("/v1/operations",                  door.merchant, {"GET": payments.operations}),
         ("/v1/operations/{operation}",      door.merchant, {"GET": payments.operation}),
         ("/livez",                          door.open,     {"GET": health.livez}),

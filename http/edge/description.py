@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from edge.bodies import OperationBody, PaymentBody
+from edge.moments import Timeline
 from edge.preference import WAIT_S_MAX
 from edge.query import LIMIT_DEFAULT, LIMIT_MAX
 from edge.receipts import Operation, OperationList, Payment, PaymentList, Shippable
@@ -153,6 +154,16 @@ CALLS: tuple[Description, ...] = (
         parameters=(_PAYMENT_ID,),
         body=None,
         answers={200: Shippable},
+        codes=_READ,
+    ),
+    Description(
+        path="/v1/payments/{payment}/timeline",
+        method="get",
+        name="getTimeline",
+        summary="What happened to a payment: commands, bank attempts, transitions, operators' acts, oldest first",
+        parameters=(_PAYMENT_ID,),
+        body=None,
+        answers={200: Timeline},
         codes=_READ,
     ),
     Description(

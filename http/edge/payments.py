@@ -16,14 +16,16 @@ from engine.errors import Rejected
 from engine.identity import is_id
 from engine.payment import Verb
 from engine.ports import Capabilities
-from engine.request import Accepting, Enquiring, Origin
+from engine.request import Accepting, Enquiring, Origin, Telling
 
 
 class Payments:
-    """The endpoints under /v1, over an intake and an enquiry."""
+    """The endpoints under /v1, over an intake, an enquiry and a timeline."""
 
-    def __init__(self, *, intake: Accepting, enquiry: Enquiring, capabilities: Mapping[str, Capabilities]) -> None:
-        self._intake, self._enquiry, self._capabilities = intake, enquiry, capabilities
+    def __init__(
+        self, *, intake: Accepting, enquiry: Enquiring, timeline: Telling, capabilities: Mapping[str, Capabilities]
+    ) -> None:
+        self._intake, self._enquiry, self._timeline, self._capabilities = intake, enquiry, timeline, capabilities
 
     async def create(self, call: Call) -> Answer:
         """POST /v1/payments"""
@@ -70,6 +72,12 @@ class Payments:
         payment = _id(call, "payment", "pay")
         query.parameters(call, ())
         return Answer(status=200, body=await self._enquiry.shippable(call.merchant, payment))
+
+    async def timeline(self, call: Call) -> Answer:
+        """GET /v1/payments/{payment}/timeline"""
+        payment = _id(call, "payment", "pay")
+        query.parameters(call, ())
+        return Answer(status=200, body=await self._timeline.timeline(call.merchant, payment))
 
     async def operation(self, call: Call) -> Answer:
         """GET /v1/operations/{operation}"""
