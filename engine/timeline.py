@@ -189,7 +189,7 @@ def _accepted(snapshot: Snapshot) -> Moment:
         "amount": None,
         "idempotency_key": None,
         "request_id": None,
-        "status": Status.ACCEPTED,
+        "status": Status.ACCEPTED if snapshot.dead_letter is None else Status.REVIEW,
         "attempts": 0,
         **nothing,
     }
