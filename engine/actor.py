@@ -17,19 +17,21 @@ import anyio
 import structlog
 from msgspec import Struct
 
+from engine.dead_letter import Cause, Failure, letter_fields
 from engine.decision import Decider
 from engine.docket import Docket
-from engine.errors import Broken
+from engine.errors import Broken, Unavailable
 from engine.failpoint import Failpoints
-from engine.ledger import Ledger, Verdict
+from engine.ledger import Ledger, Loaded, Verdict
 from engine.meters import Meters
 from engine.opening import opening, operation_of
 from engine.payment import UNSETTLED, Operation, Payment, Status, Verb
 from engine.ports import Clock
-from engine.settlement import Settlement
+from engine.receipt import render_payment
+from engine.settlement import Buried, Settlement
 from engine.step import Again, Step
 from engine.teller import Teller
-from engine.wire import Command, accept_order
+from engine.wire import Command, Snapshot, accept_order, encode_snapshot
 
 log = structlog.get_logger()
 
@@ -73,6 +75,10 @@ class Home(Protocol):
 
     def finished(self, payment: str, left: Iterable[str]) -> None: ...
 
+    async def bury(self, buried: Buried, cause: Cause) -> None: ...
+
+    def rest(self, payment: str) -> None: ...
+
     def oust(self, why: str) -> None: ...
 
 
@@ -96,25 +102,25 @@ class Actor:
         self._fresh: dict[str, Command] = {}  # taken in, not yet in the ledger
         self._docket = Docket(home.partition, home.release, tools.settlement, tools.clock, tools.meters)
         self._working_on = ""  # the operation that an exception would be about
+        self._failures: list[Failure] = []  # exceptions about it, in a row
 
     async def run(self) -> None:
         """Until there is nothing left to do. Unexpected exceptions are bounded, then a dead letter."""
-        tries = 0
         while True:
             try:
                 while await self._turn() or self.mailbox:
-                    tries = 0
+                    self._failures.clear()
                 return self._home.finished(self._id, self._docket.left)
             except _Ousted:
                 return self._home.oust("a commit was fenced off by a newer epoch")
             except _Conflict:
                 await self._reload()
             except Exception as error:
-                tries += 1
-                log.exception("actor_failed", payment=self._id, tries=tries)
+                self._failures.append(Failure(at=self._tools.clock(), error=f"{type(error).__name__}: {error}"[:200]))
+                log.exception("actor_failed", payment=self._id, tries=len(self._failures))
                 await anyio.sleep(_TRY_AGAIN_S)
-                if tries >= _TRIES and await self._gave_up(error):
-                    tries = 0
+                if len(self._failures) >= _TRIES and not await self._gave_up():
+                    return self._home.finished(self._id, ())
                 await self._reload()
 
     async def _turn(self) -> bool:
@@ -172,7 +178,7 @@ class Actor:
 
     async def _load(self, operation: str) -> Operation | None:
         """What the ledger knows; keeps what it does not know yet. The operation asked for, if it is there."""
-        loaded = await self._tools.ledger.load(self._id, operation)
+        loaded = await self._look_up(operation)
         fresh = [known for known in self._operations if known.id in self._fresh]
         if loaded.payment is not None or not fresh:
             self._payment = loaded.payment
@@ -181,6 +187,13 @@ class Actor:
         for known in ids:
             self._fresh.pop(known, None)
         return loaded.asked
+
+    async def _look_up(self, operation: str) -> Loaded:
+        """Raises Broken for a receipt that says that it belongs elsewhere: we could not fence what we commit for it."""
+        loaded = await self._tools.ledger.load(self._id, operation)
+        if loaded.payment is not None and loaded.payment.partition != self._home.partition:
+            raise Broken(f"the receipt of {self._id} says partition {loaded.payment.partition}")
+        return loaded
 
     async def _reload(self) -> None:
         """Begin again from the ledger: what was taken in and not committed is looked at as if it came anew."""
@@ -267,30 +280,54 @@ class Actor:
         for operation in self._docket.operations:
             await self._docket.acknowledge(operation)
 
-    async def _gave_up(self, error: Exception) -> bool:
-        """Too many exceptions about one operation: review if the ledger has it, else a dead letter. Others go on."""
-        culprit, reason = self._working_on, f"{type(error).__name__}: {error}"[:200]
+    async def _gave_up(self) -> bool:
+        """Too many exceptions about one operation: review if the ledger has it, else a dead letter; others go on. False
+        when the ledger lets us do neither: then all that is asked of this payment rests."""
+        culprit, reason = self._working_on, self._failures[-1].error
         try:
-            loaded = await self._tools.ledger.load(self._id, culprit)
+            loaded = await self._look_up(culprit)
             known = loaded.asked
             if known is None:
-                await self._bury(culprit, reason)
+                await self._bury(Cause.EXCEPTION, culprit, reason, loaded.payment)
             elif loaded.payment is not None and known.status in UNSETTLED and known.status is not Status.REVIEW:
                 step = self._tools.decider.review(loaded.payment, known, self._tools.clock(), reason)
                 if await self._tools.ledger.commit(step, self._home.epoch) is Verdict.COMMITTED:
                     await self._docket.park(step.operations[0])
-        except Exception:
-            log.exception("giving_up_failed", payment=self._id, operation=culprit)
+        except Unavailable:
+            pass  # shutting down
+        except Exception as error:
+            log.exception("breach", name="unworkable_payment", payment=self._id, partition=self._home.partition)
+            self._tools.meters.breaches.labels("unworkable_payment").inc()
+            await self._rest(f"{type(error).__name__}: {error}")
             return False
+        self._failures.clear()
         return True
 
-    async def _bury(self, operation: str, reason: str) -> None:
-        """A command that was never journaled."""
+    async def _rest(self, reason: str) -> None:
+        """What the ledger holds of this payment cannot be: commands become dead letters, the payment rests a while."""
+        while asked := [*self._docket.operations, *(each.command.operation for each in self.mailbox if each.command)]:
+            await self._bury(Cause.BREACH, asked[0], reason, None)
+        self.mailbox.clear()
+        self._home.rest(self._id)
+
+    async def _bury(self, cause: Cause, operation: str, reason: str, known: Payment | None) -> None:
+        """All entries of an operation become dead letters, and where it is open it shows that a person is needed."""
         mine = [delivery for delivery in self.mailbox if delivery.command and delivery.command.operation == operation]
         command = self._fresh.pop(operation, None) or next((delivery.command for delivery in mine), None)
-        entries = [delivery.entry for delivery in mine if delivery.entry is not None]
-        await self._docket.bury(self._id, operation, command, entries, reason)
         self.mailbox = deque(delivery for delivery in self.mailbox if delivery not in mine)
+        entries = dict.fromkeys(self._docket.take_back(operation))
+        entries.update(dict.fromkeys(delivery.entry for delivery in mine if delivery.entry is not None))
+        now = self._tools.clock()
+        for entry in entries:
+            buried = Buried(
+                partition=self._home.partition,
+                entry=entry,
+                payment=self._id,
+                operation=operation,
+                fields=letter_fields(cause, reason, entry, self._id, operation, now, self._failures),
+                snapshot=b"" if command is None or known is None else _snapshot(command, known, now),
+            )
+            await self._home.bury(buried, cause)
 
     async def _sleep_until(self, moment: datetime) -> None:
         await anyio.sleep(max((moment - self._tools.clock()).total_seconds(), 0))
@@ -298,3 +335,16 @@ class Actor:
 
 def _order(delivery: Delivery) -> int:
     return 0 if delivery.entry is None else accept_order(delivery.entry)
+
+
+def _snapshot(command: Command, known: Payment, now: datetime) -> bytes:
+    """How a command that was given up is shown beside its payment."""
+    return encode_snapshot(
+        Snapshot(
+            operation=command.operation,
+            verb=command.verb,
+            merchant=command.merchant,
+            accepted_at=command.accepted_at,
+            body=render_payment(known, operation_of(command, known, 0, now)),
+        )
+    )

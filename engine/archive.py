@@ -22,7 +22,7 @@ from engine.errors import Unavailable
 from engine.outage import Outage
 from engine.payment import Operation, Payment
 from engine.postgres import Away, borrowed, is_gone
-from engine.rows import operation_of, payment_of
+from engine.rows import operation_of, payment_of, read
 from engine.statement import statement
 
 _BATCH_MAX = 500
@@ -97,16 +97,22 @@ class Archive:
     async def operations_under(self, merchant: str, key: str) -> list[Operation]:
         return [operation_of(row) for row in await self._list("operations_by_key", {"merchant": merchant, "key": key})]
 
+    async def about(self, name: str, payment: str, limit: int) -> list[dict[str, Any]]:
+        """What a statement of the timeline finds about a payment."""
+        return await self._list(name, {"payment": payment, "limit": limit})
+
     async def ping(self) -> None:
         """Raises Unavailable when Postgres does not answer."""
         await self._rows("installation", {})
 
-    async def _operations_by_id(self, ids: Sequence[str]) -> list[Operation | None]:
-        found = {row["id"]: operation_of(row) for row in await self._rows("operations_by_id", {"ids": list(set(ids))})}
+    async def _operations_by_id(self, ids: Sequence[str]) -> list[Operation | Exception | None]:
+        found = {
+            row["id"]: read(operation_of, row) for row in await self._rows("operations_by_id", {"ids": list(set(ids))})
+        }
         return [found.get(operation) for operation in ids]
 
-    async def _receipts_by_id(self, ids: Sequence[str]) -> list[Receipt | None]:
-        found = {row["id"]: _receipt(row) for row in await self._rows("receipts_by_id", {"ids": list(set(ids))})}
+    async def _receipts_by_id(self, ids: Sequence[str]) -> list[Receipt | Exception | None]:
+        found = {row["id"]: read(_receipt, row) for row in await self._rows("receipts_by_id", {"ids": list(set(ids))})}
         return [found.get(payment) for payment in ids]
 
     async def _list(self, name: str, parameters: Mapping[str, object]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import structlog
 from engine.meters import Meters
 from engine.payment import Operation
 from engine.ports import Clock
-from engine.settlement import Buried, Journaled, Settled, Settlement
+from engine.settlement import Journaled, Settled, Settlement
 from engine.wire import Command, Record, encode_record
 
 log = structlog.get_logger()
@@ -50,7 +50,7 @@ class Docket:
         self._taken_at[operation] = self._clock()
 
     def take_back(self, operation: str) -> tuple[str, ...]:
-        """Its entries, no longer here: they are about to be looked at as if they came anew."""
+        """Its entries, no longer here: about to be looked at as if they came anew, or given up."""
         return tuple(self._entries.pop(operation, ()))
 
     @property
@@ -117,16 +117,6 @@ class Docket:
         entries = tuple(self._entries.get(operation, ()))
         if entries:
             await self._settlement(Journaled(partition=self._partition, entries=entries))
-        self._let_go(operation, entries)
-
-    async def bury(self, payment: str, operation: str, command: Command | None, more: list[str], reason: str) -> None:
-        """Given up without being journaled: its entries become dead letters. No card data among their fields."""
-        entries = tuple(dict.fromkeys([*self._entries.get(operation, ()), *more]))
-        about = () if command is None else ("verb", command.verb, "merchant", command.merchant, "key", command.key)
-        for entry in entries:
-            fields = ("reason", reason, "entry", entry, "payment", payment, "operation", operation, *about)
-            await self._settlement(Buried(partition=self._partition, entry=entry, fields=fields))
-            self._meters.dead.labels("exception").inc()
         self._let_go(operation, entries)
 
     def _let_go(self, operation: str, entries: tuple[str, ...]) -> None:

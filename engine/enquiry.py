@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import orjson
@@ -20,14 +21,15 @@ from engine.identity import is_id, partition_of
 from engine.payment import UNSETTLED, Operation, Payment, State, Status, Verb
 from engine.ports import Clock
 from engine.receipt import accepted_document, operation_document, payment_document, render
-from engine.wire import Snapshot
+from engine.wire import Record, Snapshot
 
 
 class Enquiry:
     """Reads for one merchant at a time; another's payment is not found. Run `run` for life."""
 
-    def __init__(self, front: Front, archive: Archive, partitions: int, clock: Clock) -> None:
+    def __init__(self, front: Front, archive: Archive, partitions: int, clock: Clock, record_ttl_ms: int) -> None:
         self._front, self._archive, self._partitions, self._clock = front, archive, partitions, clock
+        self._record_ttl_ms = record_ttl_ms  # of the records it repairs
 
     async def payment(self, merchant: str, payment: str) -> bytes:
         """The payment object. Raises Rejected("not_found") and Unavailable."""
@@ -125,24 +127,37 @@ class Enquiry:
         return opened, receipt
 
     async def _really_open(self, opened: list[Snapshot]) -> list[Snapshot]:
-        """Without what the ledger has settled: its owner may have died before it told Redis."""
-        return [
-            snapshot
-            for snapshot in opened
-            if (known := await self._archive.operation(snapshot.operation)) is None or known.settled_at is None
-        ]
+        """Without what the ledger has settled: its owner may have died before it told Redis, which is told now."""
+        really: list[Snapshot] = []
+        for snapshot in opened:
+            known = await self._archive.operation(snapshot.operation)
+            if known is None or known.settled_at is None:
+                really.append(snapshot)
+            else:
+                record = Record(fingerprint=known.fingerprint, status=known.response_status, body=known.response_body)
+                with suppress(Unavailable):  # whoever looks next does it
+                    await self._front.repair(known.partition, known.payment, known.id, record, self._record_ttl_ms)
+        return really
 
 
 def overlaid(opened: list[Snapshot], receipt: Receipt | None) -> bytes:
-    """The payment as the ledger has it, showing the oldest accepted operation the ledger has not begun."""
+    """The payment as the ledger has it, showing the oldest accepted operation the ledger has not begun; before all
+    others one that was given up, because it needs a person."""
     if receipt is None:
-        return opened[-1].body
+        newest = next((snapshot for snapshot in opened if snapshot.dead_letter is not None), opened[-1])
+        return newest.body if newest.dead_letter is None else render(orjson.loads(newest.body) | _waiting(newest))
     document = payment_document(receipt.payment, receipt.shown)
     shown = receipt.shown
     waiting = [snapshot for snapshot in opened if snapshot.operation not in (shown.id, shown.parent)]
     if waiting and shown.status not in UNSETTLED:
-        document["operation"] = accepted_document(waiting[0].operation, waiting[0].verb)
+        document |= _waiting(min(waiting, key=lambda snapshot: snapshot.dead_letter is None))
     return render(document)
+
+
+def _waiting(snapshot: Snapshot) -> dict[str, object]:
+    """Never sent, so nothing is in doubt: a person may give its dead letter back or drop it."""
+    status = Status.ACCEPTED if snapshot.dead_letter is None else Status.REVIEW
+    return {"operation": accepted_document(snapshot.operation, snapshot.verb, status)}
 
 
 def _why_not(receipt: Receipt | None, opened: list[Snapshot], unsettled: list[Operation], now: datetime) -> str:

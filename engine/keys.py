@@ -2,10 +2,10 @@
 
 key                              type     written by          deleted by              TTL
 penstock:{p7}:commands           stream   accept              settle (entry by entry)  none, never trimmed (I12)
-penstock:{p7}:idem:<operation>   string   accept, settle      expiry                   none until settled, then the TTL
-penstock:{p7}:open:<payment>     hash     accept              settle (field by field)  none
+penstock:{p7}:idem:<operation>   string   accept, settle      expiry, drop             none until settled, then the TTL
+penstock:{p7}:open:<payment>     hash     accept, bury        settle, drop (by field)  none
 penstock:{p7}:lease              string   hold-lease          release-lease, expiry    lease
-penstock:{p7}:dead               stream   dead_letter         operator                 none
+penstock:{p7}:dead               stream   bury                requeue, drop            none, never trimmed
 penstock:workers                 zset     heartbeat           heartbeat, leave         none
 penstock:reply:<edge>            pub/sub  settle's caller     -                        -
 """

@@ -25,7 +25,7 @@ from engine.coalescer import Coalescer
 from engine.errors import Broken
 from engine.payment import Operation, Payment
 from engine.postgres import Away, Mistakes, borrowed
-from engine.rows import answered_row, entry_rows, is_known, operation_of, operation_row, payment_of, payment_row
+from engine.rows import answered_row, entry_rows, is_known, operation_of, operation_row, payment_of, payment_row, read
 from engine.statement import statement
 from engine.step import Step
 
@@ -78,7 +78,7 @@ class Ledger:
         return await self._commits(Write(step=step, epoch=epoch, write_id=secrets.token_hex(8)))
 
     async def load(self, payment: str, operation: str = "") -> Loaded:
-        """A payment and its operations; `operation` is looked up too, however old."""
+        """A payment and its operations; `operation` is looked up too, however old. Broken: a row cannot be read."""
         return await self._loads((payment, operation))
 
     async def acquire(self, partitions: Sequence[int], owner: str) -> dict[int, int]:
@@ -155,33 +155,45 @@ class Ledger:
             cursor = await connection.execute(statement("commit"), batch, prepare=True)
             return {row[0]: Verdict(row[1]) for row in await cursor.fetchall()}
 
-    async def _load_batch(self, wanted: Sequence[tuple[str, str]]) -> list[Loaded]:
+    async def _load_batch(self, wanted: Sequence[tuple[str, str]]) -> list[Loaded | Exception]:
         return await _patiently(lambda: self._load_once(wanted), len(wanted))
 
-    async def _load_once(self, wanted: Sequence[tuple[str, str]]) -> list[Loaded]:
+    async def _load_once(self, wanted: Sequence[tuple[str, str]]) -> list[Loaded | Exception]:
         ids = list({payment for payment, _ in wanted})
         async with borrowed(self._pool) as connection:
             cursor = connection.cursor(row_factory=dict_row)
             await cursor.execute(statement("payments_by_id"), {"ids": ids})
-            payments = {row["id"]: payment_of(row) for row in await cursor.fetchall()}
+            payments = {row["id"]: read(payment_of, row) for row in await cursor.fetchall()}
             await cursor.execute(
                 statement("operations_of_payments"),
                 {"payments": ids, "ids": [operation for _, operation in wanted if operation]},
             )
-            operations = [operation_of(row) for row in await cursor.fetchall()]
-        operations.sort(key=lambda operation: (operation.accept_order, operation.created_at))
-        by_payment: dict[str, list[Operation]] = {}
-        for operation in operations:
-            by_payment.setdefault(operation.payment, []).append(operation)
-        by_id = {operation.id: operation for operation in operations}
+            rows = await cursor.fetchall()
+        rows.sort(key=lambda row: (row["accept_order"], row["created_at"]))
+        by_id = {row["id"]: read(operation_of, row) for row in rows}
+        by_payment: dict[str, list[Operation | Broken]] = {}
+        for row in rows:
+            by_payment.setdefault(row["payment"], []).append(by_id[row["id"]])
         return [
-            Loaded(
-                payment=payments.get(payment),
-                operations=tuple(by_payment.get(payment, ())),
-                asked=by_id.get(operation),
-            )
+            _loaded(payments.get(payment), by_payment.get(payment, ()), by_id.get(operation))
             for payment, operation in wanted
         ]
+
+
+def _loaded(
+    payment: Payment | Broken | None, operations: Sequence[Operation | Broken], asked: Operation | Broken | None
+) -> Loaded | Broken:
+    """One payment's rows; one that cannot be read spoils only this payment."""
+    good: list[Operation] = []
+    for operation in operations:
+        if isinstance(operation, Broken):
+            return operation
+        good.append(operation)
+    if isinstance(payment, Broken):
+        return payment
+    if isinstance(asked, Broken):
+        return asked
+    return Loaded(payment=payment, operations=tuple(good), asked=asked)
 
 
 async def _patiently(ask: Callable[[], Awaitable[Answer]], waiting: int) -> Answer:

@@ -45,7 +45,10 @@ class Meters:
         )
         self.partitions = Gauge("penstock_partitions_owned", "Partitions this worker owns", registry=registry)
         self.in_hand = Gauge("penstock_entries_in_hand", "Entries read and not yet acknowledged", registry=registry)
-        self.dead = Counter("penstock_dead_letters", "Entries moved to dead letters", ["reason"], registry=registry)
+        self.dead = Counter("penstock_dead_letters", "Entries moved to dead letters", ["cause"], registry=registry)
+        self.breaches = Counter(
+            "penstock_breaches", "What cannot be, met by a worker: see its log", ["name"], registry=registry
+        )
         self.accepted = Counter(
             "penstock_accepts", "Requests by what accepting them gave", ["result"], registry=registry
         )

@@ -45,6 +45,7 @@ CATALOGUE: Mapping[str, Kind] = {
     "method_not_allowed":       _kind(405, "The method is not allowed here", "Use one of the methods in the Allow header."),
     "transition_not_allowed":   _kind(409, "The payment's state does not allow this", "Look at `payment_status` and `winning_operation`; the refusal is final for this key."),
     "authorization_expired":    _kind(409, "The authorization has expired", "Authorize again with a new Idempotency-Key."),
+    "act_refused":              _kind(409, "The act was not carried out", "`detail` says why; look again before you ask for another one, under a new key."),
     "payload_too_large":        _kind(413, "The body is too large", "Bodies have at most 64 KiB."),
     "unsupported_media_type":   _kind(415, "The body is not declared as JSON", "Send Content-Type: application/json."),
     "validation_failed":        _kind(422, "A field is not valid", "Correct each field in `errors`."),

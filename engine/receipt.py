@@ -138,9 +138,9 @@ def render_refusal(payment: Payment, operation: Operation) -> bytes:
     )
 
 
-def accepted_document(operation: str, verb: Verb) -> dict[str, object]:
-    """The `operation` member of a payment for one that is accepted and not begun."""
-    return {"id": operation, "verb": verb, "status": Status.ACCEPTED, "attempts": 0, "next_attempt_at": None}
+def accepted_document(operation: str, verb: Verb, status: Status = Status.ACCEPTED) -> dict[str, object]:
+    """The `operation` member of a payment for one that is accepted and not begun. REVIEW: given up, for a person."""
+    return {"id": operation, "verb": verb, "status": status, "attempts": 0, "next_attempt_at": None}
 
 
 def render_pending(payment: str, operation: str, terms: Terms, now: datetime) -> bytes:

@@ -1,12 +1,13 @@
 """What a client asks of the engine and what comes back: the contracts between the edge and the engine.
 
-Implemented by intake.py (Accepting) and enquiry.py (Enquiring); the edge knows nothing else of the engine's shell.
+Implemented by intake.py (Accepting), enquiry.py (Enquiring), timeline.py (Telling) and desk.py (Operating); the edge
+knows nothing else of the engine's shell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from engine.money import Money
@@ -50,6 +51,24 @@ class Reply:
     waited: bool = False  # Prefer: wait was honoured
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActRequest:
+    """What an operator wants done, and why.
+
+    `merchant` and `key` are the scope of an idempotency key, for acts over HTTP; `operation` picks one of a payment's;
+    `word` is what a resolve says that the bank did: outcome, reference, auth_code.
+    """
+
+    reason: str
+    actor: str
+    merchant: str | None = None
+    key: str | None = None
+    request_id: str | None = None
+    wait_s: float = 0.0
+    operation: str | None = None
+    word: Mapping[str, str | None] = field(default_factory=dict)
+
+
 class Accepting(Protocol):
     """The intake as the edge sees it. Raises Rejected and Unavailable (errors.py)."""
 
@@ -79,3 +98,25 @@ class Enquiring(Protocol):
     async def operations(self, merchant: str, key: str) -> bytes: ...
 
     async def shippable(self, merchant: str, payment: str) -> bytes: ...
+
+
+class Telling(Protocol):
+    """What happened to a payment, rendered. Raises Rejected("not_found") and Unavailable."""
+
+    async def timeline(self, merchant: str, payment: str) -> bytes: ...
+
+
+class Operating(Protocol):
+    """The operator's desk as the edge sees it. Raises Rejected and Unavailable."""
+
+    async def dead_letters(self, limit: int, cursor: str | None) -> bytes: ...
+
+    async def dead_letter(self, letter: str) -> bytes: ...
+
+    async def requeue(self, asked: ActRequest, letter: str) -> Reply: ...
+
+    async def drop(self, asked: ActRequest, letter: str) -> Reply: ...
+
+    async def retry(self, asked: ActRequest, payment: str) -> Reply: ...
+
+    async def resolve(self, asked: ActRequest, payment: str) -> Reply: ...

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
+from engine.errors import Broken
 from engine.money import Money
 from engine.payment import (
     BankIds,
@@ -25,6 +26,15 @@ from engine.step import Step
 from engine.wire import terms_to_json
 
 Row = Mapping[str, Any]
+Made = TypeVar("Made")
+
+
+def read(make: Callable[[Row], Made], row: Row) -> Made | Broken:
+    """What `make` makes of a row. A row that somebody edited into nonsense is Broken, and alone in it."""
+    try:
+        return make(row)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return Broken(f"the ledger's row {row['id']} cannot be read: {type(error).__name__}")
 
 
 def payment_row(step: Step, write_id: str) -> dict[str, object]:

@@ -46,11 +46,16 @@ class Journaled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buried:
-    """An entry given up, with the fields of its dead letter."""
+    """An entry given up, with the fields of its dead letter. `kept` stands for the entry's own fields when they must
+    not be kept as they are; `snapshot` is shown should the operation not be open."""
 
     partition: int
     entry: str
+    payment: str | None
+    operation: str | None
     fields: tuple[str | bytes, ...]
+    kept: tuple[str | bytes, ...] | None = None
+    snapshot: bytes = b""
 
 
 class Settlement:
@@ -104,4 +109,15 @@ class Settlement:
             case Journaled():
                 return "ack", (stream, keys.GROUP, *done.entries)
             case Buried():
-                return "bury", (stream, keys.dead(done.partition), keys.GROUP, done.entry, *done.fields)
+                return "bury", (
+                    stream,
+                    keys.dead(done.partition),
+                    keys.open_operations(done.partition, done.payment or ""),
+                    keys.GROUP,
+                    done.entry,
+                    done.operation or "",
+                    done.snapshot,
+                    "1" if done.kept is None else "",
+                    *done.fields,
+                    *(done.kept or ()),
+                )

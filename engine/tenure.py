@@ -14,15 +14,18 @@ import anyio
 import structlog
 
 from engine.actor import Actor, Delivery, Tools
+from engine.dead_letter import Cause, kept_of, letter_fields
 from engine.errors import Broken, Unavailable
+from engine.identity import is_id
 from engine.settlement import Buried
 from engine.stream import CommandStreams, LeaseLost, StreamEntry
-from engine.wire import decode_command
+from engine.wire import decode_command, named_in
 
 log = structlog.get_logger()
 
 _RESUME_MAX = 100_000  # unsettled payments of one partition at take-over: a bound for memory, far above any backlog
 _AWAY_S = 0.5
+_REST_S = 60.0  # a payment that nobody can work on is looked at again this often: its row may have been put right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,7 @@ class Tenure:
         self.ownership = ownership
         self._tools, self._streams = tools, streams
         self._actors: dict[str, Actor] = {}
+        self._resting: dict[str, float] = {}  # payments to leave alone, until when
         # Actors are tasks of asyncio's own group: starting one in anyio's costs a tenth of a worker under load.
         self._tasks = asyncio.TaskGroup()
         self._scope = anyio.CancelScope()
@@ -104,14 +108,20 @@ class Tenure:
                 if self._tools.partition_of(command.payment) != self.partition:
                     raise Broken(f"entry of {command.payment} is in the wrong partition")
             except Broken as error:
-                self._tasks.create_task(self._bury(entry, str(error)))
+                self._tasks.create_task(self._unreadable(entry, str(error)))
                 continue
             self._deliver(command.payment, Delivery(command=command, entry=entry.id, first=entry.first))
 
     def resume(self, payment: str) -> None:
         """Let the payment's actor look at what is unsettled in the ledger."""
-        if payment not in self._actors:
-            self._deliver(payment, Delivery(command=None, entry=None, first=False))
+        if payment in self._actors or self._resting.get(payment, 0.0) > anyio.current_time():
+            return
+        self._resting.pop(payment, None)
+        if not is_id(payment, "pay") or self._tools.partition_of(payment) != self.partition:
+            log.error("breach", name="misplaced_operation", payment=payment, partition=self.partition)
+            self._tools.meters.breaches.labels("misplaced_operation").inc()
+            return self.rest(payment)
+        self._deliver(payment, Delivery(command=None, entry=None, first=False))
 
     def release(self, entries: Iterable[str]) -> None:
         """These entries are acknowledged."""
@@ -123,6 +133,10 @@ class Tenure:
         del self._actors[payment]
         if not self._actors:
             self._idle.set()
+
+    def rest(self, payment: str) -> None:
+        """Its rows cannot be worked on: the schedule leaves it alone for a while."""
+        self._resting[payment] = anyio.current_time() + _REST_S
 
     def doubt_lease(self) -> None:
         """A read was refused: the lease has lapsed or passed on. The keeper finds out which; until then, no reading."""
@@ -160,9 +174,25 @@ class Tenure:
         else:
             actor.mailbox.append(delivery)
 
-    async def _bury(self, entry: StreamEntry, reason: str) -> None:
-        log.error("dead_letter", partition=self.partition, entry=entry.id, reason=reason)
-        self._tools.meters.dead.labels("unreadable").inc()
-        fields: tuple[str | bytes, ...] = ("reason", reason, "entry", entry.id)
-        await self._tools.settlement(Buried(partition=self.partition, entry=entry.id, fields=fields))
-        self.release((entry.id,))
+    async def bury(self, buried: Buried, cause: Cause) -> None:
+        """Give an entry up. Where even that fails, it stays pending, and the reclaimer finds it again."""
+        log.error("dead_letter", partition=self.partition, entry=buried.entry, payment=buried.payment, cause=cause)
+        try:
+            await self._tools.settlement(buried)
+            self._tools.meters.dead.labels(cause).inc()
+        except Broken as error:
+            log.error("breach", name="no_dead_letters", partition=self.partition, error=str(error))
+            self._tools.meters.breaches.labels("no_dead_letters").inc()
+        self.release((buried.entry,))
+
+    async def _unreadable(self, entry: StreamEntry, reason: str) -> None:
+        payment, operation = named_in(entry.fields) or (None, None)
+        buried = Buried(
+            partition=self.partition,
+            entry=entry.id,
+            payment=payment,
+            operation=operation,
+            fields=letter_fields(Cause.UNREADABLE, reason, entry.id, payment, operation, self._tools.clock()),
+            kept=kept_of(entry.fields),
+        )
+        await self.bury(buried, Cause.UNREADABLE)

@@ -7,7 +7,7 @@ Card data travels only inside `sealed` (I9). Anything unreadable raises Broken: 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 import orjson
@@ -19,7 +19,11 @@ from engine.money import Money
 from engine.payment import MaskedCard, Terms, Verb
 
 VERSION = b"1"
+# Twice what the largest honest request (64 KiB) can become, and far more fields than the five of an entry.
+ENTRY_BYTES_MAX = 128 * 1024
+ENTRY_FIELDS_MAX = 64
 _SEQUENCE_SPAN = 1_000_000  # entries of one millisecond; keeps accept_order within a bigint until the year 2262
+_LAST_MS = (2**63 - 1) // _SEQUENCE_SPAN - 1  # a later id was made by hand; the ledger must be able to hold its order
 
 
 class Command(Struct, frozen=True, kw_only=True):
@@ -100,19 +104,25 @@ class _Body(Struct, frozen=True):
 
 
 _read_body = msgspec.json.Decoder(_Body).decode
+_VERBS = {verb.value.encode(): verb for verb in Verb}
 
 
 def decode_command(fields: Mapping[bytes, bytes]) -> Command:
     """The command in an entry's fields. Raises Broken for anything that is not exactly one."""
+    size = sum(map(len, fields)) + sum(map(len, fields.values()))
+    if size > ENTRY_BYTES_MAX or len(fields) > ENTRY_FIELDS_MAX:
+        raise Broken(f"an entry of {size} bytes in {len(fields)} fields, of which none is ours")
     try:
         if fields[b"v"] != VERSION:
-            raise Broken(f"entry of version {fields[b'v'][:16]!r}, this worker reads {VERSION!r}")
+            raise Broken(f"entry of version {fields[b'v'][:8]!r}, this worker reads {VERSION!r}")
         payment, operation = fields[b"payment"].decode(), fields[b"operation"].decode()
         if not is_id(payment, "pay") or not is_id(operation, "op"):
             raise Broken("an entry without proper ids")
-        verb = Verb(fields[b"verb"].decode())
+        verb = _VERBS.get(fields[b"verb"])
+        if verb is None:  # not quoted: whatever stands there may be a card
+            raise Broken("an entry with an unknown verb")
         body = _read_body(fields[b"body"])
-    except (KeyError, ValueError, msgspec.MsgspecError) as error:
+    except (KeyError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise Broken(f"unreadable entry: {type(error).__name__} at {str(error)[:80]!r}") from error
     if (verb is Verb.AUTHORIZE) is (body.terms is None or body.sealed is None):
         raise Broken(f"an entry whose {verb} does not fit its body")
@@ -134,6 +144,13 @@ def decode_command(fields: Mapping[bytes, bytes]) -> Command:
         reply_to=body.reply_to,
         accepted_at=body.accepted_at,
     )
+
+
+def named_in(fields: Mapping[bytes, bytes]) -> tuple[str, str] | None:
+    """Payment and operation that an entry names, whatever else is wrong with it."""
+    payment = fields.get(b"payment", b"").decode(errors="replace")
+    operation = fields.get(b"operation", b"").decode(errors="replace")
+    return (payment, operation) if is_id(payment, "pay") and is_id(operation, "op") else None
 
 
 def terms_to_json(terms: Terms) -> dict[str, object]:
@@ -177,7 +194,13 @@ def method_to_json(method: MaskedCard) -> dict[str, object]:
 def accept_order(entry_id: str) -> int:
     """A stream entry's id `ms-seq` as one integer that sorts the same way."""
     milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds) * _SEQUENCE_SPAN + min(int(sequence), _SEQUENCE_SPAN - 1)
+    return min(int(milliseconds), _LAST_MS) * _SEQUENCE_SPAN + min(int(sequence), _SEQUENCE_SPAN - 1)
+
+
+def accepted_at(order: int) -> datetime | None:
+    """When that entry was added, by Redis's clock; None for an order that no entry gave."""
+    milliseconds = order // _SEQUENCE_SPAN
+    return datetime.fromtimestamp(milliseconds / 1000, UTC) if 0 < milliseconds < _LAST_MS else None
 
 
 class Record(Struct, frozen=True, kw_only=True):
@@ -216,13 +239,17 @@ def decode_record(data: bytes) -> Record:
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
-    """One accepted, unsettled operation as GET may show it before the ledger knows it. `body` is the public payment."""
+    """One accepted, unsettled operation as GET may show it before the ledger knows it. `body` is the public payment.
+
+    `dead_letter` is set (by bury-3) while its command lies among the dead letters, for a person to decide.
+    """
 
     operation: str
     verb: Verb
     merchant: str
     accepted_at: datetime
     body: bytes
+    dead_letter: str | None = None
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
@@ -241,6 +268,7 @@ def decode_snapshot(operation: str, data: bytes) -> Snapshot:
             merchant=head["merchant"],
             accepted_at=datetime.fromisoformat(head["accepted_at"]),
             body=body,
+            dead_letter=head.get("dead_letter"),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise Broken("unreadable open entry") from error

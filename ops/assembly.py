@@ -26,14 +26,17 @@ from edge.authentication import KeyRing
 from edge.server import configuration
 from engine.actor import Tools
 from engine.archive import Archive
+from engine.audit_log import AuditLog
 from engine.breaker import Tolerance
 from engine.decision import Decider
+from engine.desk import Desk
 from engine.enquiry import Enquiry
 from engine.errors import Unavailable
 from engine.failpoint import Failpoints
 from engine.fingerprint import Fingerprinter
 from engine.front import AcceptLimits, Front
 from engine.gate import Gate
+from engine.graveyard import Graveyard
 from engine.identity import partition_of
 from engine.intake import Intake, IntakeTools
 from engine.journal import Journal
@@ -48,6 +51,7 @@ from engine.scripts import Scripts
 from engine.settlement import Settlement
 from engine.stream import CommandStreams
 from engine.teller import Teller
+from engine.timeline import Timeline
 from engine.vault import Vault
 from engine.wakeup import Wakeups
 from engine.worker import Worker, WorkerLimits
@@ -91,7 +95,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
     ):
         scripts = Scripts(stores.redis, EDGE.redis_s)
         front, archive = Front(stores.redis, scripts), Archive(stores.pool)
-        enquiry = Enquiry(front, archive, stores.partitions, now)
+        enquiry = Enquiry(front, archive, stores.partitions, now, settings.record_ttl_s * 1000)
         wakeups = Wakeups(stores.redis, secrets.token_hex(8))
         intake = Intake(
             IntakeTools(
@@ -118,6 +122,8 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
         app = create_app(
             intake=intake,
             enquiry=enquiry,
+            timeline=Timeline(front, archive, stores.partitions),
+            desk=Desk(Graveyard(scripts, stores.partitions), archive, AuditLog(stores.pool), stores.partitions),
             keys=KeyRing(stores.pool),
             capabilities=dict.fromkeys(connector.capabilities.methods, connector.capabilities),
             probes={"redis": partial(_probe, front.ping), "postgres": partial(_probe, archive.ping)},

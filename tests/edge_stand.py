@@ -29,7 +29,7 @@ from engine.errors import Rejected
 from engine.identity import operation_id, payment_id
 from engine.payment import Verb
 from engine.ports import Capabilities
-from engine.request import NewPayment, Origin, Reply
+from engine.request import ActRequest, NewPayment, Origin, Reply
 from ops.embedded import EmbeddedPostgres
 
 MERCHANT, OTHER, OPERATOR, DISABLED = "sk_test_merchant", "sk_test_other", "ok_test_operator", "sk_test_disabled"
@@ -82,6 +82,34 @@ class MemoryEngine:
     async def shippable(self, merchant: str, payment: str) -> bytes:
         self.asked.append(("shippable", merchant, payment))
         return b'{"shippable":false,"reason":"pending","as_of":"2030-01-01T00:00:00Z"}'
+
+    async def timeline(self, merchant: str, payment: str) -> bytes:
+        self.asked.append(("timeline", merchant, payment))
+        return b'{"object":"list","data":[],"has_more":false}'
+
+    async def dead_letters(self, limit: int, cursor: str | None) -> bytes:
+        self.asked.append(("dead_letters", limit, cursor))
+        return b'{"object":"list","data":[],"has_more":false,"next_cursor":null}'
+
+    async def dead_letter(self, letter: str) -> bytes:
+        self.asked.append(("dead_letter", letter))
+        raise Rejected("not_found", "There is no dead letter with this id.")
+
+    async def requeue(self, asked: ActRequest, letter: str) -> Reply:
+        return self._act("requeue", asked, letter)
+
+    async def drop(self, asked: ActRequest, letter: str) -> Reply:
+        return self._act("drop", asked, letter)
+
+    async def retry(self, asked: ActRequest, payment: str) -> Reply:
+        return self._act("retry", asked, payment)
+
+    async def resolve(self, asked: ActRequest, payment: str) -> Reply:
+        return self._act("resolve", asked, payment)
+
+    def _act(self, act: str, asked: ActRequest, subject: str) -> Reply:
+        self.asked.append((act, asked, subject))
+        return Reply(status=200, body=b'{"object":"act"}', payment="", operation="")
 
     def _reply(self, origin: Origin, payment: str, verb: Verb) -> Reply:
         if self.answer is not None:
@@ -204,6 +232,8 @@ def running_edge(dsn: str, *, capabilities: Mapping[str, Capabilities] | None = 
     app = create_app(
         intake=engine,
         enquiry=engine,
+        timeline=engine,
+        desk=engine,
         keys=KeyRing(pool),
         capabilities={"card": CARDS} if capabilities is None else capabilities,
         probes=probes,

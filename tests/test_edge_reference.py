@@ -29,7 +29,11 @@ from engine.problem import CATALOGUE
 from engine.receipt import operation_document, render, render_failure, render_payment, render_refusal
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
-SAMPLES = {"{payment}": "pay_4DVNQPMZBZFG0VHZJX492ZPG4J", "{operation}": "op_4DVNQPMZBZFG0VHZJX492ZPG4J"}
+SAMPLES = {
+    "{payment}": "pay_4DVNQPMZBZFG0VHZJX492ZPG4J",
+    "{operation}": "op_4DVNQPMZBZFG0VHZJX492ZPG4J",
+    "{letter}": "dl_7-1935734400000-0",
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,7 @@ def test_every_described_method_is_one_that_the_edge_knows(edge: Stand, document
         assert {method.upper() for method in methods} == set(allowed.split(", ")) - {"HEAD"}
 
 
-def test_every_merchant_path_is_described(edge: Stand, document: dict) -> None:
+def test_every_path_is_described(edge: Stand, document: dict) -> None:
     edge.get("/metrics")
     routes = set(re.findall(r'route="(/v1[^"]*)"', edge.client.get("/metrics").text))
 

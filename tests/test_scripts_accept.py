@@ -109,18 +109,6 @@ def test_what_is_journaled_and_unanswered_stays_open_and_known(scripts: Scripted
     assert plain.hexists(OPEN, "op_1") and plain.get(keys.record(PARTITION, "op_1")) == b"pending"
 
 
-def test_a_buried_entry_is_in_the_dead_letters_and_nowhere_else(scripts: Scripted) -> None:
-    scripts.accept("op_1")
-    scripts.take_lease()
-    entry = scripts.read()[1][0][0].decode()
-
-    scripts.call("bury", STREAM, keys.dead(PARTITION), keys.GROUP, entry, "reason", "poison")
-
-    plain = scripts.plain
-    assert [fields for _, fields in plain.xrange(keys.dead(PARTITION))] == [{b"reason": b"poison"}]
-    assert (plain.xlen(STREAM), scripts.pending()) == (0, 0)
-
-
 def test_a_redis_that_forgot_the_scripts_is_taught_again(scripts: Scripted) -> None:
     scripts.accept("op_1")
     scripts.plain.script_flush()

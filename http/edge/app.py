@@ -18,11 +18,12 @@ from edge.authentication import KeyRing
 from edge.endpoint import Endpoint, Endpoints, Handler
 from edge.health import Health, Probe
 from edge.meters import Meters
+from edge.operators import Operators
 from edge.payments import Payments
 from edge.reference import Reference
 from engine.payment import Verb
 from engine.ports import Capabilities
-from engine.request import Accepting, Enquiring
+from engine.request import Accepting, Enquiring, Operating, Telling
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 Kind = Callable[[str, Mapping[str, Handler]], Endpoint]
@@ -32,6 +33,8 @@ def create_app(
     *,
     intake: Accepting,
     enquiry: Enquiring,
+    timeline: Telling,
+    desk: Operating,
     keys: KeyRing,
     capabilities: Mapping[str, Capabilities],
     probes: Mapping[str, Probe],
@@ -40,8 +43,9 @@ def create_app(
 ) -> Starlette:
     """The merchant's door. `capabilities` by payment method type; `lifespan` opens what the others need and outlives
     the refreshing of the keys, which this application runs itself."""
-    door = Endpoints(meters=Meters(registry), guard=keys.guard)
-    payments = Payments(intake=intake, enquiry=enquiry, capabilities=capabilities)
+    door = Endpoints(meters=Meters(registry), merchants=keys.guard, operators=keys.guard_operator)
+    payments = Payments(intake=intake, enquiry=enquiry, timeline=timeline, capabilities=capabilities)
+    operators = Operators(desk)
     health = Health(probes=probes, registry=registry)
     reference = Reference(openapi.describe())
     # fmt: off
@@ -52,8 +56,15 @@ def create_app(
         ("/v1/payments/{payment}/void",     door.merchant, {"POST": payments.operate(Verb.VOID)}),
         ("/v1/payments/{payment}/refund",   door.merchant, {"POST": payments.operate(Verb.REFUND)}),
         ("/v1/payments/{payment}/shippable", door.merchant, {"GET": payments.shippable}),
+        ("/v1/payments/{payment}/timeline", door.merchant, {"GET": payments.timeline}),
         ("/v1/operations",                  door.merchant, {"GET": payments.operations}),
         ("/v1/operations/{operation}",      door.merchant, {"GET": payments.operation}),
+        ("/v1/payments/{payment}/retry",    door.operator, {"POST": operators.retry}),
+        ("/v1/payments/{payment}/resolve",  door.operator, {"POST": operators.resolve}),
+        ("/v1/dead-letters",                door.operator, {"GET": operators.dead_letters}),
+        ("/v1/dead-letters/{letter}",       door.operator, {"GET": operators.dead_letter}),
+        ("/v1/dead-letters/{letter}/requeue", door.operator, {"POST": operators.requeue}),
+        ("/v1/dead-letters/{letter}/drop",  door.operator, {"POST": operators.drop}),
         ("/livez",                          door.open,     {"GET": health.livez}),
         ("/readyz",                         door.open,     {"GET": health.readyz}),
         ("/metrics",                        door.open,     {"GET": health.metrics}),

@@ -86,15 +86,26 @@ class KeyRing:
 
     async def guard(self, call: Call) -> None:
         """Let the call pass with its merchant, or raise: 401, 403, or Unavailable when only Postgres could tell."""
+        grant = await self._granted(call)
+        if grant.scope is not Scope.MERCHANT:
+            raise Rejected("scope_missing", "This call needs a merchant's key (sk_...); this one is an operator's.")
+        call.merchant = grant.merchant
+
+    async def guard_operator(self, call: Call) -> None:
+        """The same for calls that only operators of the gateway may make."""
+        grant = await self._granted(call)
+        if grant.scope is not Scope.OPERATOR:
+            raise Rejected("scope_missing", "This call needs an operator's key (ok_...); this one is a merchant's.")
+        call.merchant, call.actor = grant.merchant, grant.key_id
+
+    async def _granted(self, call: Call) -> Grant:
         secret = call.headers.get(b"x-api-key", b"")
         if not secret:
             raise Rejected("api_key_missing", "X-API-Key is missing. Send your secret key in this header.")
         grant = await self.identify(secret)
         if grant.disabled:
             raise Rejected("merchant_disabled", "This merchant is disabled. Ask the operator of this gateway.")
-        if grant.scope is not Scope.MERCHANT:
-            raise Rejected("scope_missing", "This call needs a merchant's key (sk_...); this one is an operator's.")
-        call.merchant = grant.merchant
+        return grant
 
     async def identify(self, secret: bytes) -> Grant:
         """The grant of this key. Raises Rejected(api_key_invalid) and Unavailable."""

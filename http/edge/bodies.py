@@ -7,7 +7,7 @@ also what a client is told who got it wrong, so the two cannot differ. The clien
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -25,8 +25,10 @@ URL_CHARACTERS_MAX = 2048
 ERRORS_SHOWN_MAX = 20  # a body with five thousand wrong fields does not deserve an answer of a megabyte
 METHOD_TYPES = ("card", "token", "upi", "wallet", "crypto")  # API.md; which of them work is the connectors' business
 
+Body = TypeVar("Body", bound=BaseModel)
+
 _DOUBLED = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
-_STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 
 def _printable(text: str) -> str:
@@ -71,7 +73,7 @@ _Name = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_prin
 class CardBody(BaseModel):
     """A card. Whether it has expired is for the bank to say."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     type: Literal["card"] = Field(description='"card"')
     number: Annotated[str, Field(pattern="^[0-9]{13,19}$"), AfterValidator(_passing_luhn)] = Field(
@@ -88,7 +90,7 @@ class CardBody(BaseModel):
 class PaymentBody(BaseModel):
     """POST /v1/payments."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     amount: int = Field(
         ge=1,
@@ -125,7 +127,7 @@ class PaymentBody(BaseModel):
 class OperationBody(BaseModel):
     """POST /v1/payments/{id}/capture, /void and /refund; may be left out altogether."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     amount: int | None = Field(
         default=None,
@@ -170,10 +172,15 @@ def new_payment(document: dict[str, object], capabilities: Mapping[str, Capabili
 
 def amount_of(document: dict[str, object]) -> int | None:
     """The amount of a capture, void or refund; None for the full one. Raises Rejected(validation_failed)."""
+    return validated(OperationBody, document).amount
+
+
+def validated(model: type[Body], document: dict[str, object]) -> Body:
+    """The body this document is. Raises Rejected(validation_failed) with every wrong field."""
     try:
-        return OperationBody.model_validate(document).amount
+        return model.model_validate(document)
     except ValidationError as error:
-        raise _invalid(OperationBody, error, None) from None
+        raise _invalid(model, error, None) from None
 
 
 def _unsupported(capabilities: Mapping[str, Capabilities]) -> str:

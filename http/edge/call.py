@@ -29,16 +29,20 @@ class Disconnected(Exception):
 
 
 class Call:
-    """One request. `merchant` is set once the key is known; `framing_broken`: the connection cannot be used again."""
+    """One request. `merchant`, and for operators `actor` (the id of their key), are set once the key is known;
+    `framing_broken`: the connection cannot be used again."""
 
-    __slots__ = ("_body_read", "_receive", "framing_broken", "headers", "merchant", "repeated", "request_id", "scope")
+    __slots__ = (
+        *("_body_read", "_receive", "actor", "framing_broken", "headers", "merchant", "repeated", "request_id"),
+        "scope",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, new_request_id: Callable[[], str]) -> None:
         self.scope = scope
         self._receive = receive
         self._body_read = False
         self.framing_broken = False
-        self.merchant = ""
+        self.merchant = self.actor = ""
         self.headers: dict[bytes, bytes] = {}
         self.repeated: tuple[bytes, ...] = ()
         headers = self.headers

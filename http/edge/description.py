@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from edge.act_bodies import ReasonBody, ResolveBody, RetryBody
 from edge.bodies import OperationBody, PaymentBody
+from edge.letters import Act, DeadLetterList, WholeDeadLetter
+from edge.moments import Timeline
 from edge.preference import WAIT_S_MAX
 from edge.query import LIMIT_DEFAULT, LIMIT_MAX
 from edge.receipts import Operation, OperationList, Payment, PaymentList, Shippable
@@ -68,6 +71,12 @@ _LIST = (
 _BY_KEY = (_parameter("idempotency_key", "query", "The key that was sent with it.", dict(_TEXT), required=True),)
 _POST = (_PAYMENT_ID, _KEY, _PREFER)
 _DONE: Mapping[int, type[BaseModel]] = {200: Payment, 202: Payment}
+_LETTER = _parameter("letter", "path", "The dead letter's id.", {**_TEXT, "pattern": "^dl_"}, required=True)
+_PAGED = _LIST[-2:]
+_ACT = (
+    *("idempotency_key_missing", "idempotency_key_invalid", "malformed_json", "payload_too_large"),
+    *("unsupported_media_type", "validation_failed", "idempotency_key_reused", "act_refused", *_READ),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +91,7 @@ class Description:
     body: type[BaseModel] | None
     answers: Mapping[int, type[BaseModel]]
     codes: tuple[str, ...]
+    scope: str = "merchant"
 
 
 CALLS: tuple[Description, ...] = (
@@ -156,6 +166,16 @@ CALLS: tuple[Description, ...] = (
         codes=_READ,
     ),
     Description(
+        path="/v1/payments/{payment}/timeline",
+        method="get",
+        name="getTimeline",
+        summary="What happened to a payment: commands, bank attempts, transitions, operators' acts, oldest first",
+        parameters=(_PAYMENT_ID,),
+        body=None,
+        answers={200: Timeline},
+        codes=_READ,
+    ),
+    Description(
         path="/v1/operations/{operation}",
         method="get",
         name="getOperation",
@@ -174,5 +194,71 @@ CALLS: tuple[Description, ...] = (
         body=None,
         answers={200: OperationList},
         codes=(*_GUARDED, "idempotency_key_invalid"),
+    ),
+    Description(
+        path="/v1/dead-letters",
+        method="get",
+        name="listDeadLetters",
+        summary="Commands that were given up, newest first",
+        parameters=_PAGED,
+        body=None,
+        answers={200: DeadLetterList},
+        codes=_GUARDED,
+        scope="operator",
+    ),
+    Description(
+        path="/v1/dead-letters/{letter}",
+        method="get",
+        name="getDeadLetter",
+        summary="One of them, with its entry",
+        parameters=(_LETTER,),
+        body=None,
+        answers={200: WholeDeadLetter},
+        codes=_READ,
+        scope="operator",
+    ),
+    Description(
+        path="/v1/dead-letters/{letter}/requeue",
+        method="post",
+        name="requeueDeadLetter",
+        summary="Give its entry back to the commands",
+        parameters=(_LETTER, _KEY),
+        body=ReasonBody,
+        answers={200: Act},
+        codes=_ACT,
+        scope="operator",
+    ),
+    Description(
+        path="/v1/dead-letters/{letter}/drop",
+        method="post",
+        name="dropDeadLetter",
+        summary="Throw it away; the key of a command that never began is free again",
+        parameters=(_LETTER, _KEY),
+        body=ReasonBody,
+        answers={200: Act},
+        codes=_ACT,
+        scope="operator",
+    ),
+    Description(
+        path="/v1/payments/{payment}/retry",
+        method="post",
+        name="retryPayment",
+        summary="Have the bank asked again about an unanswered operation",
+        parameters=_POST,
+        body=RetryBody,
+        answers={200: Act, 202: Act},
+        codes=_ACT,
+        scope="operator",
+    ),
+    Description(
+        path="/v1/payments/{payment}/resolve",
+        method="post",
+        name="resolvePayment",
+        summary="Say what the bank did, by its statement, where only a person can tell",
+        parameters=_POST,
+        body=ResolveBody,
+        answers={200: Act, 202: Act},
+        codes=_ACT,
+        scope="operator",
     ),
 )

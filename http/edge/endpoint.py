@@ -42,10 +42,11 @@ class RequestIds:
 
 
 class Endpoints:
-    """Makes endpoints that share their ids, meters and guard."""
+    """Makes endpoints that share their ids, meters and guards."""
 
-    def __init__(self, *, meters: Meters, guard: Guard) -> None:
-        self._meters, self._guard, self._ids = meters, guard, RequestIds()
+    def __init__(self, *, meters: Meters, merchants: Guard, operators: Guard) -> None:
+        self._meters, self._ids = meters, RequestIds()
+        self._merchants, self._operators = merchants, operators
 
     def open(self, route: str, methods: Mapping[str, Handler]) -> Endpoint:
         """Needs no API key."""
@@ -53,7 +54,11 @@ class Endpoints:
 
     def merchant(self, route: str, methods: Mapping[str, Handler]) -> Endpoint:
         """Needs a key of merchant scope; nothing else about the call is looked at before it."""
-        return Endpoint(methods, self._meters.of(route), self._ids, self._guard)
+        return Endpoint(methods, self._meters.of(route), self._ids, self._merchants)
+
+    def operator(self, route: str, methods: Mapping[str, Handler]) -> Endpoint:
+        """The same with a key of operator scope."""
+        return Endpoint(methods, self._meters.of(route), self._ids, self._operators)
 
     def nowhere(self) -> Endpoint:
         """Answers 404 to everything."""

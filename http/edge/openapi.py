@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import orjson
 from pydantic.json_schema import models_json_schema
 
-from edge.bodies import PaymentBody
+from edge.bodies import OperationBody
 from edge.description import CALLS, Description, Json
 from edge.receipts import Problem
 from engine.problem import CATALOGUE, MEDIA_TYPE, render
@@ -38,7 +38,7 @@ _HEADERS_OF: Mapping[int, tuple[str, ...]] = {
 _MEANINGS: Mapping[int, str] = {
     200: "Done.",
     201: "The payment, with the bank's answer.",
-    202: "Accepted, on disk; the outcome follows by GET.",
+    202: "Accepted, on disk; the outcome follows by GET, an act's by repeating its key.",
 }
 
 
@@ -94,14 +94,20 @@ def _call(call: Description) -> Json:
     described: Json = {
         "operationId": call.name,
         "summary": call.summary,
-        "tags": ["operations" if call.path.startswith("/v1/operations") else "payments"],
+        "tags": [_tag(call)],
         "parameters": list(call.parameters),
         "responses": responses,
     }
     if call.body is not None:
         content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{call.body.__name__}"}}}
-        described["requestBody"] = {"required": call.body is PaymentBody, "content": content}
+        described["requestBody"] = {"required": call.body is not OperationBody, "content": content}
     return described
+
+
+def _tag(call: Description) -> str:
+    if call.scope == "operator":
+        return "operators (ok_ keys)"
+    return "operations" if call.path.startswith("/v1/operations") else "payments"
 
 
 def _refusal(status: int, codes: tuple[str, ...]) -> Json:

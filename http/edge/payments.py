@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edge import answer, bodies, document, idempotency_key, preference, query
+from edge import answer, bodies, document, idempotency_key, json_body, preference, query
 from edge.answer import Answer
 from edge.call import Call
 from edge.endpoint import Handler
@@ -16,20 +16,22 @@ from engine.errors import Rejected
 from engine.identity import is_id
 from engine.payment import Verb
 from engine.ports import Capabilities
-from engine.request import Accepting, Enquiring, Origin
+from engine.request import Accepting, Enquiring, Origin, Telling
 
 
 class Payments:
-    """The endpoints under /v1, over an intake and an enquiry."""
+    """The endpoints under /v1, over an intake, an enquiry and a timeline."""
 
-    def __init__(self, *, intake: Accepting, enquiry: Enquiring, capabilities: Mapping[str, Capabilities]) -> None:
-        self._intake, self._enquiry, self._capabilities = intake, enquiry, capabilities
+    def __init__(
+        self, *, intake: Accepting, enquiry: Enquiring, timeline: Telling, capabilities: Mapping[str, Capabilities]
+    ) -> None:
+        self._intake, self._enquiry, self._timeline, self._capabilities = intake, enquiry, timeline, capabilities
 
     async def create(self, call: Call) -> Answer:
         """POST /v1/payments"""
         query.parameters(call, ())
         origin, wait_s = _origin(call)
-        new = bodies.new_payment(document.parse(await _json(call, required=True)), self._capabilities)
+        new = bodies.new_payment(document.parse(await json_body.of_call(call, required=True)), self._capabilities)
         return answer.of_reply(await self._intake.authorize(origin, new), wait_s)
 
     def operate(self, verb: Verb) -> Handler:
@@ -39,7 +41,7 @@ class Payments:
             payment = _id(call, "payment", "pay")
             query.parameters(call, ())
             origin, wait_s = _origin(call)
-            body = await _json(call, required=False)
+            body = await json_body.of_call(call, required=False)
             amount = bodies.amount_of(document.parse(body)) if body else None
             return answer.of_reply(await self._intake.operate(origin, payment, verb, amount), wait_s)
 
@@ -71,6 +73,12 @@ class Payments:
         query.parameters(call, ())
         return Answer(status=200, body=await self._enquiry.shippable(call.merchant, payment))
 
+    async def timeline(self, call: Call) -> Answer:
+        """GET /v1/payments/{payment}/timeline"""
+        payment = _id(call, "payment", "pay")
+        query.parameters(call, ())
+        return Answer(status=200, body=await self._timeline.timeline(call.merchant, payment))
+
     async def operation(self, call: Call) -> Answer:
         """GET /v1/operations/{operation}"""
         operation = _id(call, "operation", "op")
@@ -98,30 +106,3 @@ def _id(call: Call, parameter: str, prefix: str) -> str:
     if not is_id(text, prefix):
         raise Rejected("not_found", f"There is no {parameter} with this id. Ids look like {prefix}_ and 26 characters.")
     return text
-
-
-async def _json(call: Call, *, required: bool) -> bytes:
-    """The body, declared as JSON. An optional one may be empty, and then needs no declaration."""
-    content_type = call.headers.get(b"content-type", b"")
-    declared = content_type == b"application/json" or _is_json(content_type)
-    encoded = call.headers.get(b"content-encoding", b"identity") != b"identity"
-    if required and (not declared or encoded):
-        raise _unsupported(encoded)
-    body = await call.body()
-    if body and (not declared or encoded):
-        raise _unsupported(encoded)
-    return body
-
-
-def _is_json(content_type: bytes) -> bool:
-    media_type, _, parameters = content_type.decode("latin-1").lower().partition(";")
-    charset = parameters.replace(" ", "").replace('"', "")
-    return media_type.strip() == "application/json" and charset in ("", "charset=utf-8")
-
-
-def _unsupported(encoded: bool) -> Rejected:
-    if encoded:
-        return Rejected("unsupported_media_type", "The body is compressed. Send it without Content-Encoding.")
-    return Rejected(
-        "unsupported_media_type", "The body is not declared as JSON in UTF-8. Send Content-Type: application/json."
-    )

@@ -1,0 +1,80 @@
+"""Dead letters and acts, described for operators. Used for the OpenAPI document only; a test holds these models and the
+engine's rendering (engine/dead_letter.py, engine/act.py) together."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_CLOSED = ConfigDict(extra="forbid")
+_Id = Annotated[str, Field(examples=["dl_7-1935734400000-0"])]
+
+
+class FailedTry(BaseModel):
+    """One try that failed before the command was given up."""
+
+    model_config = _CLOSED
+
+    at: datetime
+    error: str
+
+
+class DeadLetter(BaseModel):
+    """A command that was given up, with why, what had been tried, and when. Payment and operation are null when the
+    entry did not name any."""
+
+    model_config = _CLOSED
+
+    object: Literal["dead_letter"]
+    id: _Id
+    partition: int
+    cause: str = Field(
+        description="unreadable: no command of ours; exception: its actor failed; breach: the ledger's rows cannot be",
+        examples=["unreadable", "exception", "breach"],
+    )
+    reason: str
+    died_at: datetime
+    entry_id: str | None = Field(description="the id that the entry had in the command stream")
+    payment_id: str | None
+    operation_id: str | None
+    cut: str | None = Field(description="what is missing of the entry; then it cannot be given back")
+    history: list[FailedTry]
+
+
+class WholeDeadLetter(DeadLetter):
+    """A dead letter with its entry, without the sealed card and whatever may be a card number."""
+
+    requeueable: bool
+    obstacle: str | None = Field(description="why it cannot be given back")
+    entry: dict[str, str]
+
+
+class DeadLetterList(BaseModel):
+    """A page of dead letters, newest first."""
+
+    model_config = _CLOSED
+
+    object: Literal["list"]
+    data: list[DeadLetter]
+    has_more: bool
+    next_cursor: str | None
+
+
+class Act(BaseModel):
+    """What an operator asked for, and how it ended: `result` is null until that is known."""
+
+    model_config = _CLOSED
+
+    object: Literal["act"]
+    id: str = Field(examples=["act_17"])
+    act: Literal["retry", "resolve", "dead_letter.requeue", "dead_letter.drop"]
+    subject: str = Field(description="the payment or the dead letter")
+    payment_id: str | None
+    operation_id: str | None
+    reason: str
+    actor: str = Field(description="the id of the operator's key, or who ran the command line")
+    result: str | None
+    at: datetime
+    done_at: datetime | None

@@ -1,0 +1,92 @@
+"""What a timeline is made of, described for clients. Used for the OpenAPI document only; a test holds the engine's
+rendering (engine/timeline.py) and these models together."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engine.payment import State, Status, Verb
+
+_CLOSED = ConfigDict(extra="forbid")
+
+
+class Command(BaseModel):
+    """An operation from its acceptance, and where it stands now. `idempotency_key` is null for the gateway's own."""
+
+    model_config = _CLOSED
+
+    type: Literal["command"]
+    at: datetime
+    operation_id: str
+    verb: Verb
+    amount: int | None
+    idempotency_key: str | None
+    request_id: str | None
+    status: Status
+    attempts: int
+    first_sent_at: datetime | None
+    doubted_at: datetime | None = Field(description="when an attempt first went unanswered")
+    next_attempt_at: datetime | None
+    response_status: int | None
+    settled_at: datetime | None
+
+
+class BankAttempt(BaseModel):
+    """An attempt at the bank that left something to tell. Those that were repeated at once are only counted, in
+    `attempts` of the command and in the number of the next one that is told."""
+
+    model_config = _CLOSED
+
+    type: Literal["bank_attempt"]
+    at: datetime
+    operation_id: str
+    attempt: int
+    answer: Literal["approved", "refused", "none", "none_yet"]
+    send_by: datetime | None = Field(description="of an attempt without an answer yet: not written after this")
+    deadline: datetime | None = Field(description="of an attempt without an answer yet: over at the bank by then")
+    evidence: dict[str, Any] = Field(description="what the bank's answer, or its absence, left behind")
+
+
+class Transition(BaseModel):
+    """A row of the journal."""
+
+    model_config = _CLOSED
+
+    type: Literal["transition"]
+    at: datetime
+    sequence: int
+    event: str
+    from_: State | None = Field(alias="from")
+    to: State
+    operation_id: str
+    evidence: dict[str, Any]
+
+
+class OperatorAct(BaseModel):
+    """What an operator of the gateway did about this payment, and why."""
+
+    model_config = _CLOSED
+
+    type: Literal["operator_act"]
+    at: datetime
+    act: str = Field(examples=["retry", "resolve", "dead_letter.requeue"])
+    operation_id: str | None
+    reason: str
+    result: str | None = Field(description="null until it is carried out or refused")
+    done_at: datetime | None
+
+
+Moment = Annotated[Command | BankAttempt | Transition | OperatorAct, Field(discriminator="type")]
+
+
+class Timeline(BaseModel):
+    """What happened to a payment, oldest first. `has_more`: only the newest thousand of a kind are shown."""
+
+    model_config = _CLOSED
+
+    object: Literal["list"]
+    data: list[Moment]
+    has_more: bool

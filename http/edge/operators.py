@@ -1,0 +1,86 @@
+"""The operator's calls: dead letters, and acts on payments. Like the merchant's: parse, call one verb, render.
+
+Who calls is known (`call.actor`, an operator's key). Everything that changes something needs an Idempotency-Key, in the
+scope of the key's merchant, and a reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+from edge import answer, bodies, document, idempotency_key, json_body, preference, query
+from edge.act_bodies import ReasonBody, ResolveBody, RetryBody
+from edge.answer import Answer
+from edge.call import Call
+from engine.errors import Rejected
+from engine.identity import is_id
+from engine.request import ActRequest, Operating
+
+Body = TypeVar("Body", bound=ReasonBody)
+
+
+class Operators:
+    """The endpoints of operator scope, over a desk."""
+
+    def __init__(self, desk: Operating) -> None:
+        self._desk = desk
+
+    async def dead_letters(self, call: Call) -> Answer:
+        """GET /v1/dead-letters"""
+        found = query.parameters(call, ("limit", "cursor"))
+        return Answer(status=200, body=await self._desk.dead_letters(query.limit(found), query.cursor(found)))
+
+    async def dead_letter(self, call: Call) -> Answer:
+        """GET /v1/dead-letters/{letter}"""
+        query.parameters(call, ())
+        return Answer(status=200, body=await self._desk.dead_letter(call.parameter("letter")))
+
+    async def requeue(self, call: Call) -> Answer:
+        """POST /v1/dead-letters/{letter}/requeue"""
+        asked, _ = await _asked(call, ReasonBody)
+        return answer.of_reply(await self._desk.requeue(asked, call.parameter("letter")), int(asked.wait_s))
+
+    async def drop(self, call: Call) -> Answer:
+        """POST /v1/dead-letters/{letter}/drop"""
+        asked, _ = await _asked(call, ReasonBody)
+        return answer.of_reply(await self._desk.drop(asked, call.parameter("letter")), int(asked.wait_s))
+
+    async def retry(self, call: Call) -> Answer:
+        """POST /v1/payments/{payment}/retry"""
+        payment = _payment(call)
+        asked, body = await _asked(call, RetryBody)
+        asked = replace(asked, operation=body.operation_id)
+        return answer.of_reply(await self._desk.retry(asked, payment), int(asked.wait_s))
+
+    async def resolve(self, call: Call) -> Answer:
+        """POST /v1/payments/{payment}/resolve"""
+        payment = _payment(call)
+        asked, body = await _asked(call, ResolveBody)
+        word = {"outcome": body.outcome, "reference": body.reference, "auth_code": body.auth_code}
+        asked = replace(asked, operation=body.operation_id, word=word)
+        return answer.of_reply(await self._desk.resolve(asked, payment), int(asked.wait_s))
+
+
+def _payment(call: Call) -> str:
+    payment = call.parameter("payment")
+    if not is_id(payment, "pay"):
+        raise Rejected("not_found", "There is no payment with this id. Ids look like pay_ and 26 characters.")
+    return payment
+
+
+async def _asked(call: Call, model: type[Body]) -> tuple[ActRequest, Body]:
+    """Who wants something done, why and under which key, and the body that says the rest."""
+    query.parameters(call, ())
+    key = idempotency_key.of_call(call)
+    wait_s = preference.wait_s(call.headers.get(b"prefer"))
+    body = bodies.validated(model, document.parse(await json_body.of_call(call, required=True)))
+    asked = ActRequest(
+        reason=body.reason,
+        actor=call.actor,
+        merchant=call.merchant,
+        key=key,
+        request_id=call.request_id,
+        wait_s=wait_s,
+    )
+    return asked, body
