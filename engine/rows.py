@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from engine.act import Act, Kind
 from engine.money import Money
 from engine.payment import (
     BankIds,
@@ -202,6 +203,17 @@ def operation_of(row: Row) -> Operation:
         response_body=bytes.fromhex(body[2:]) if isinstance(body, str) else body,
         created_at=_moment(row["created_at"]) or datetime.min,
         settled_at=_moment(row["settled_at"]),
+    )
+
+
+def act_of(row: Row) -> Act:
+    return Act(
+        id=row["id"],
+        kind=Kind(row["act"]),
+        operation=row["operation"],
+        actor=row["actor"],
+        reason=row["reason"],
+        detail=row["detail"] if isinstance(row["detail"], dict) else {},
     )
 
 

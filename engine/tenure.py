@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import anyio
 import structlog
 
-from engine.actor import Actor, Delivery, Tools
+from engine.actor import Actor, Tools
+from engine.docket import Delivery
 from engine.errors import Broken, Unavailable
 from engine.settlement import Buried
 from engine.stream import CommandStreams, LeaseLost, StreamEntry

@@ -19,6 +19,7 @@ SQL = sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.sql
 
 # The part of the engine that is a function: no store, no network, no clock, no task of its own.
 PURE = {
+    "act",
     "breaker",
     "decision",
     "diagram",
