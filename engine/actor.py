@@ -15,14 +15,15 @@ from typing import Protocol
 
 import anyio
 import structlog
-from msgspec import Struct
 
 from engine.dead_letter import Cause, Failure, letter_fields
 from engine.decision import Decider
-from engine.docket import Docket
+from engine.docket import Delivery, Docket
+from engine.dossier import Dossier
 from engine.errors import Broken, Unavailable
 from engine.failpoint import Failpoints
-from engine.ledger import Ledger, Loaded, Verdict
+from engine.intervention import Intervention, carry_out, declined
+from engine.ledger import Ledger, Verdict
 from engine.meters import Meters
 from engine.opening import opening, operation_of
 from engine.payment import UNSETTLED, Operation, Payment, Status, Verb
@@ -31,7 +32,7 @@ from engine.receipt import render_payment
 from engine.settlement import Buried, Settlement
 from engine.step import Again, Step
 from engine.teller import Teller
-from engine.wire import Command, Snapshot, accept_order, encode_snapshot
+from engine.wire import Command, Snapshot, encode_snapshot
 
 log = structlog.get_logger()
 
@@ -52,14 +53,6 @@ class Tools:
     meters: Meters
     places: anyio.Semaphore  # attempts under way at banks, from intent to outcome
     partition_of: Callable[[str], int]
-
-
-class Delivery(Struct, frozen=True, kw_only=True):
-    """A command with its entry, or (both None) a call to look into the ledger."""
-
-    command: Command | None
-    entry: str | None
-    first: bool
 
 
 class Home(Protocol):
@@ -96,16 +89,13 @@ class Actor:
     def __init__(self, payment: str, home: Home, tools: Tools) -> None:
         self._id, self._home, self._tools = payment, home, tools
         self.mailbox: deque[Delivery] = deque()
-        self._payment: Payment | None = None
-        self._operations: list[Operation] = []  # unsettled or ever sent, in accept order
-        self._opened_here = False  # this actor created the payment, so nobody else knows an operation of it
-        self._fresh: dict[str, Command] = {}  # taken in, not yet in the ledger
+        self._dossier = Dossier(payment, home.partition, tools.ledger)
         self._docket = Docket(home.partition, home.release, tools.settlement, tools.clock, tools.meters)
         self._working_on = ""  # the operation that an exception would be about
         self._failures: list[Failure] = []  # exceptions about it, in a row
 
     async def run(self) -> None:
-        """Until there is nothing left to do. Unexpected exceptions are bounded, then a dead letter."""
+        """Until there is nothing left to do. Unexpected exceptions are bounded, then a person is asked."""
         while True:
             try:
                 while await self._turn() or self.mailbox:
@@ -114,14 +104,14 @@ class Actor:
             except _Ousted:
                 return self._home.oust("a commit was fenced off by a newer epoch")
             except _Conflict:
-                await self._reload()
+                self._reload()
             except Exception as error:
                 self._failures.append(Failure(at=self._tools.clock(), error=f"{type(error).__name__}: {error}"[:200]))
                 log.exception("actor_failed", payment=self._id, tries=len(self._failures))
                 await anyio.sleep(_TRY_AGAIN_S)
                 if len(self._failures) >= _TRIES and not await self._gave_up():
                     return self._home.finished(self._id, ())
-                await self._reload()
+                self._reload()
 
     async def _turn(self) -> bool:
         """Take in the mailbox, then work on the first unsettled operation. False when none can be worked on now."""
@@ -130,108 +120,109 @@ class Actor:
             self._working_on = "" if command is None else command.operation
             await self._take_in(self.mailbox[0])
             self.mailbox.popleft()
-        payment = self._payment
-        head = next((operation for operation in self._operations if operation.status in UNSETTLED), None)
-        if payment is None or head is None:
+        payment, head = self._dossier.payment, self._dossier.head
+        if payment is None:
+            return False
+        rests = head is None or head.status is Status.REVIEW or head.next_attempt_at is not None
+        if rests and self._dossier.acts:
+            await self._carry_out(self._dossier.acts[0])
+            return True
+        if head is None:
             return False
         self._working_on = head.id
-        now = self._tools.clock()
-        parked = head.next_attempt_at is not None and head.next_attempt_at > now
-        if head.status is Status.REVIEW or parked:
+        due = head.next_attempt_at is None or head.next_attempt_at <= self._tools.clock()
+        if head.status is Status.REVIEW or not due:
             await self._queue_fresh(payment)
             return False
-        await self._work(payment, head)
+        await self._work(head)
         return True
 
     async def _take_in(self, delivery: Delivery) -> None:
-        command = delivery.command
+        dossier, command = self._dossier, delivery.command
         if command is None:
-            if self._payment is None:
-                await self._load("")
+            if dossier.payment is None:
+                await dossier.load()
             return
         asked = None
-        if self._payment is None and command.verb is Verb.AUTHORIZE and delivery.first:
+        if dossier.payment is None and command.verb is Verb.AUTHORIZE and delivery.first:
             self._open(command, delivery)  # nearly always new: the commit finds out if not
-        elif not self._opened_here:
-            asked = await self._load(command.operation)
-        known = asked or next((known for known in self._operations if known.id == command.operation), None)
-        if known is None and self._payment is None and command.verb is not Verb.AUTHORIZE:
+        elif not dossier.opened_here:
+            asked = await dossier.load(command.operation)
+        known = asked or dossier.find(command.operation)
+        if known is None and dossier.payment is None and command.verb is not Verb.AUTHORIZE:
             raise Broken(f"{command.verb} of {self._id}, which nobody has seen")
         # From here on nothing fails, so a delivery is taken in whole or not at all.
         self._docket.add(command, delivery.entry)
-        if known is None and self._payment is None:
+        if known is None and dossier.payment is None:
             self._open(command, delivery)
-        elif known is None and self._payment is not None:
-            self._remember(command, operation_of(command, self._payment, _order(delivery), self._tools.clock()))
+        elif known is None and dossier.payment is not None:
+            self._add(command, operation_of(command, dossier.payment, delivery.order, self._tools.clock()))
         elif known is not None and known.settled_at is not None:
             await self._docket.settle(known)  # a duplicate of an answered operation: repair its record
 
     def _open(self, command: Command, delivery: Delivery) -> None:
-        order, now = _order(delivery), self._tools.clock()
-        self._payment, operation = opening(command, self._home.partition, order, now)
-        self._remember(command, operation)
+        order, now = delivery.order, self._tools.clock()
+        self._dossier.payment, operation = opening(command, self._home.partition, order, now)
+        self._add(command, operation)
 
-    def _remember(self, command: Command, operation: Operation) -> None:
-        self._fresh[operation.id] = command
+    def _add(self, command: Command, operation: Operation) -> None:
+        self._dossier.add(command, operation)
         self._docket.begin(operation.id)
-        self._operations.append(operation)
 
-    async def _load(self, operation: str) -> Operation | None:
-        """What the ledger knows; keeps what it does not know yet. The operation asked for, if it is there."""
-        loaded = await self._look_up(operation)
-        fresh = [known for known in self._operations if known.id in self._fresh]
-        if loaded.payment is not None or not fresh:
-            self._payment = loaded.payment
-        ids = {known.id for known in loaded.operations}
-        self._operations = [*loaded.operations, *(known for known in fresh if known.id not in ids)]
-        for known in ids:
-            self._fresh.pop(known, None)
-        return loaded.asked
-
-    async def _look_up(self, operation: str) -> Loaded:
-        """Raises Broken for a receipt that says that it belongs elsewhere: we could not fence what we commit for it."""
-        loaded = await self._tools.ledger.load(self._id, operation)
-        if loaded.payment is not None and loaded.payment.partition != self._home.partition:
-            raise Broken(f"the receipt of {self._id} says partition {loaded.payment.partition}")
-        return loaded
-
-    async def _reload(self) -> None:
+    def _reload(self) -> None:
         """Begin again from the ledger: what was taken in and not committed is looked at as if it came anew."""
         again = [
             Delivery(command=command, entry=entry, first=False)
-            for operation, command in self._fresh.items()
-            for entry in self._docket.take_back(operation)
+            for command in self._dossier.forget()
+            for entry in self._docket.take_back(command.operation)
         ]
-        self._fresh.clear()
-        self._payment, self._operations, self._opened_here = None, [], False
         self.mailbox.extendleft(reversed(again))
         self.mailbox.appendleft(Delivery(command=None, entry=None, first=False))
 
-    async def _work(self, payment: Payment, head: Operation) -> None:
-        """One operation, and those of the engine that follow it, until answered, parked or in review."""
-        decider, places = self._tools.decider, self._tools.places
+    async def _work(self, head: Operation) -> None:
+        """One operation, until it is answered, parked or in review."""
+        decider = self._tools.decider
         lost = head.attempts > 0 and head.next_attempt_at is None  # an attempt was under way when its owner went
-        if lost and head.deadline is not None:
+        if lost:
             await self._sleep_until(head.deadline)
+        await self._see_through(lambda payment, now: decider.attempt(payment, head, now, lost=lost))
+
+    async def _carry_out(self, act: Intervention) -> None:
+        """What an operator asked for, when no attempt of this payment can be at the bank."""
+        decider, operations = self._tools.decider, self._dossier.operations
+        self._working_on = act.operation
+        subject = self._dossier.find(act.operation)
+        if subject is not None:
+            await self._sleep_until(subject.deadline)
+        try:
+            await self._see_through(lambda payment, now: carry_out(decider, payment, operations, act, now))
+        except Broken as fault:
+            if act not in self._dossier.acts:
+                raise
+            why = str(fault)
+            await self._see_through(lambda payment, now: declined(decider, payment, act, why, now))
+
+    async def _see_through(self, begin: Callable[[Payment, datetime], Step]) -> None:
+        """A step, the attempts that it leads to, and the engine's own operations that follow from their answers."""
         again: Again | None = None
         while True:
             if again is not None:
                 await self._sleep_until(again.at)
             # A place first: an attempt that is committed and then waits for its turn would outlive its send_by.
-            async with places:
-                now = self._tools.clock()
-                if again is not None:
-                    step = decider.attempt(payment, again.operation, now, lost=False)
-                elif head.attempts == 0:
-                    step = decider.admit(payment, head, now)
+            async with self._tools.places:
+                payment, now = self._dossier.payment, self._tools.clock()
+                if payment is None:
+                    raise Broken(f"nothing to do for {self._id}, which nobody has seen")
+                if again is None:
+                    step = begin(payment, now)
                 else:
-                    step = decider.attempt(payment, head, now, lost=lost)
-                payment, again = await self._carry_through(step)
+                    step = self._tools.decider.attempt(payment, again.operation, now, lost=False)
+                again = await self._commit_and_ask(step)
             if again is None:
                 return
 
-    async def _carry_through(self, step: Step) -> tuple[Payment, Again | None]:
-        """Commit an intent, ask, commit the outcome, and so on while one follows from the other."""
+    async def _commit_and_ask(self, step: Step) -> Again | None:
+        """Commit an intent, ask, commit the outcome, and so on while one follows from the other (I1)."""
         failpoints = self._tools.failpoints
         failpoints("before-intent")
         payment = await self._commit(step)
@@ -239,15 +230,15 @@ class Actor:
         while step.then is not None:
             operation = step.then
             answer = await self._tools.teller.ask(payment, operation)
-            history = [other for other in self._operations if other.id != operation.id]
+            history = self._dossier.others(operation)
             verdict = self._tools.decider.conclude(payment, operation, history, answer, self._tools.clock())
             if isinstance(verdict, Again):
-                return payment, verdict
+                return verdict
             step = verdict
             failpoints("before-outcome")
             payment = await self._commit(step)
             failpoints("after-outcome")
-        return payment, None
+        return None
 
     async def _commit(self, step: Step) -> Payment:
         """Write the step; then, and only then, believe it and let go of what it finished."""
@@ -256,15 +247,10 @@ class Actor:
             raise _Ousted
         if verdict is Verdict.CONFLICT:
             raise _Conflict
-        self._payment = step.payment
-        self._opened_here = self._opened_here or step.opened
-        changed = {operation.id: operation for operation in step.operations}
-        self._operations = [changed.pop(known.id, known) for known in self._operations]
-        # A sale's capture belongs right behind its authorize, before whatever was accepted meanwhile (I3).
-        self._operations += changed.values()
-        self._operations.sort(key=lambda known: (known.accept_order, known.created_at))
+        self._dossier.committed(step)
+        for act in step.acts:
+            log.info("act_done", payment=self._id, act=act.id, result=act.result)
         for operation in step.operations:
-            self._fresh.pop(operation.id, None)
             if operation.settled_at is not None:
                 if operation.parent is None:
                     await self._docket.settle(operation)
@@ -274,8 +260,7 @@ class Actor:
 
     async def _queue_fresh(self, payment: Payment) -> None:
         """Journal what must wait behind an operation in doubt, in accept order, and let its entries go (I3, I4)."""
-        waiting = [operation for operation in self._operations if operation.id in self._fresh]
-        if waiting:
+        if waiting := self._dossier.waiting:
             await self._commit(self._tools.decider.queue(payment, waiting))
         for operation in self._docket.operations:
             await self._docket.acknowledge(operation)
@@ -285,16 +270,14 @@ class Actor:
         when the ledger lets us do neither: then all that is asked of this payment rests."""
         culprit, reason = self._working_on, self._failures[-1].error
         try:
-            loaded = await self._look_up(culprit)
+            loaded = await self._dossier.look_up(culprit)
             known = loaded.asked
             if known is None:
                 await self._bury(Cause.EXCEPTION, culprit, reason, loaded.payment)
             elif loaded.payment is not None and known.status in UNSETTLED and known.status is not Status.REVIEW:
-                step = self._tools.decider.review(loaded.payment, known, self._tools.clock(), reason)
-                if await self._tools.ledger.commit(step, self._home.epoch) is Verdict.COMMITTED:
-                    await self._docket.park(step.operations[0])
-        except Unavailable:
-            pass  # shutting down
+                await self._commit(self._tools.decider.review(loaded.payment, known, self._tools.clock(), reason))
+        except (_Ousted, _Conflict, Unavailable):
+            pass  # the next commit meets it as well, the next load has mended it, or we are shutting down
         except Exception as error:
             log.exception("breach", name="unworkable_payment", payment=self._id, partition=self._home.partition)
             self._tools.meters.breaches.labels("unworkable_payment").inc()
@@ -313,7 +296,7 @@ class Actor:
     async def _bury(self, cause: Cause, operation: str, reason: str, known: Payment | None) -> None:
         """All entries of an operation become dead letters, and where it is open it shows that a person is needed."""
         mine = [delivery for delivery in self.mailbox if delivery.command and delivery.command.operation == operation]
-        command = self._fresh.pop(operation, None) or next((delivery.command for delivery in mine), None)
+        command = self._dossier.fresh.pop(operation, None) or next((delivery.command for delivery in mine), None)
         self.mailbox = deque(delivery for delivery in self.mailbox if delivery not in mine)
         entries = dict.fromkeys(self._docket.take_back(operation))
         entries.update(dict.fromkeys(delivery.entry for delivery in mine if delivery.entry is not None))
@@ -329,12 +312,9 @@ class Actor:
             )
             await self._home.bury(buried, cause)
 
-    async def _sleep_until(self, moment: datetime) -> None:
-        await anyio.sleep(max((moment - self._tools.clock()).total_seconds(), 0))
-
-
-def _order(delivery: Delivery) -> int:
-    return 0 if delivery.entry is None else accept_order(delivery.entry)
+    async def _sleep_until(self, moment: datetime | None) -> None:
+        if moment is not None:
+            await anyio.sleep(max((moment - self._tools.clock()).total_seconds(), 0))
 
 
 def _snapshot(command: Command, known: Payment, now: datetime) -> bytes:

@@ -72,17 +72,28 @@ class Decider:
         return Step(payment=replace(payment, version=payment.version + 1), operations=tuple(operations))
 
     def attempt(self, payment: Payment, operation: Operation, now: datetime, *, lost: bool) -> Step:
-        """One more attempt. `lost`: nobody here knows whether the one before was answered."""
+        """Its first attempt, if the table allows it, or one more. `lost`: nobody here knows whether the one before was
+        answered.
+        """
+        if operation.attempts == 0:
+            return self.admit(payment, operation, now)
         if lost and operation.attempts and operation.doubted_at is None:
             operation = replace(operation, doubted_at=now)
         if self._schedule.spent(operation, now):
             return self._review(payment, operation, now, "asked too often or too long ago to ask again", {})
-        operation = self._schedule.sent(operation, now)
-        return Step(
-            payment=replace(payment, version=payment.version + 1, operation_id=operation.id),
-            operations=(operation,),
-            then=operation,
-        )
+        return self._attempted(payment, operation, now)
+
+    def insist(self, payment: Payment, operation: Operation, now: datetime) -> Step:
+        """One more attempt because a person wants it, however often or long ago it was asked."""
+        if operation.attempts == 0:
+            return self.admit(payment, operation, now)
+        if operation.doubted_at is not None:
+            operation = replace(operation, status=Status.IN_DOUBT)
+        return self._attempted(payment, operation, now)
+
+    def spent(self, operation: Operation, now: datetime) -> bool:
+        """Whether it may no longer be asked of the bank with its key."""
+        return self._schedule.spent(operation, now)
 
     def review(self, payment: Payment, operation: Operation, now: datetime, reason: str) -> Step:
         """Only a person can tell: park it for one."""
@@ -98,7 +109,8 @@ class Decider:
             case Approved():
                 return self._approved(payment, operation, parent, answer, now, evidence)
             case Refused(reason=Refusal.ALREADY_DONE) if self._was_ours(operation, history):
-                return self._released_without_id(payment, operation, parent, answer, now, evidence)
+                evidence = {"bank_code": answer.code, "void_id": "unknown", **evidence}
+                return self._approved(payment, operation, parent, Approved(reference=None, at=None), now, evidence)
             case Refused(reason=Refusal.ALREADY_DONE):
                 return self._review(payment, operation, now, f"the bank says {answer.code}", evidence)
             case Refused(reason=Refusal.UNKNOWN_REFERENCE) if self._schedule.stays_in_hand(operation):
@@ -121,6 +133,14 @@ class Decider:
                 at = self._schedule.returning(now, answer.wait)
                 return self._parked(payment, operation, answer.reason, at, now, evidence)
 
+    def _attempted(self, payment: Payment, operation: Operation, now: datetime) -> Step:
+        operation = self._schedule.sent(operation, now)
+        return Step(
+            payment=replace(payment, version=payment.version + 1, operation_id=operation.id),
+            operations=(operation,),
+            then=operation,
+        )
+
     def _approved(
         self,
         payment: Payment,
@@ -132,12 +152,11 @@ class Decider:
     ) -> Step:
         event, id_field, time_field = _DONE[operation.verb]
         evidence = {"reference": answer.reference, "bank_at": answer.at, **evidence}
-        ids = {id_field: answer.reference}
-        if answer.auth_code is not None:
-            ids["auth_code"] = answer.auth_code
+        told_ids = {id_field: answer.reference, "auth_code": answer.auth_code}
+        ids = {field: told_id for field, told_id in told_ids.items() if told_id is not None}
         payment = replace(payment, version=payment.version + 1, bank=replace(payment.bank, **ids))
         if parent is not None and operation.verb is Verb.VOID:
-            return self._released(payment, operation, parent, now, evidence)
+            return self._released(payment, _ended(operation, Status.SUCCEEDED, now), parent, now, evidence)
         times: dict[str, datetime] = {time_field: now}
         if answer.expires_at is not None:
             times["expires_at"] = answer.expires_at
@@ -170,10 +189,12 @@ class Decider:
     ) -> Step:
         evidence = {"bank_code": answer.code, **evidence}
         failure, event, status = _reading(operation, answer)
-        if parent is not None and operation.verb is Verb.VOID:
+        if parent is not None and operation.verb is Verb.VOID and answer.reason is not Refusal.RESOLVED:
             return self._review(payment, operation, now, f"the hold could not be released: {answer.code}", evidence)
         payment = replace(payment, version=payment.version + 1)
         done = replace(_ended(operation, status, now), failure=failure)
+        if parent is not None and operation.verb is Verb.VOID:
+            return self._released(payment, done, parent, now, evidence)
         if parent is not None:
             payment, told = self._scribe.journaled(payment, done, Event.CAPTURE_REFUSED, now, evidence)
             return self._followed(payment, (done,), told, parent, Verb.VOID, now)
@@ -204,13 +225,13 @@ class Decider:
         return Step(payment=payment, operations=(*operations, child), events=(told,), then=child)
 
     def _released(
-        self, payment: Payment, operation: Operation, parent: Operation, now: datetime, evidence: Mapping[str, object]
+        self, payment: Payment, done: Operation, parent: Operation, now: datetime, evidence: Mapping[str, object]
     ) -> Step:
-        """A sale whose capture the bank refused, its hold released: answered as failed."""
+        """A sale whose capture the bank refused, its hold released (or not, as a person found): answered as failed."""
+        hold = "was" if done.status is Status.SUCCEEDED else "was not"
         failure = Failure(
-            code="payment_failed", message="The bank refused the capture of this sale; its hold was released."
+            code="payment_failed", message=f"The bank refused the capture of this sale; its hold {hold} released."
         )
-        done = _ended(operation, Status.SUCCEEDED, now)
         payment = replace(payment, failure=failure, at=replace(payment.at, failed_at=now))
         payment, told = self._scribe.journaled(payment, done, Event.FAILED, now, evidence)
         body = render_failure(payment, parent, failure)
@@ -221,22 +242,6 @@ class Decider:
         """Whether "already used" can only mean our own void: an unanswered void of ours, and no capture ever sent."""
         captures = [other for other in history if other.verb is Verb.CAPTURE and other.attempts]
         return operation.verb is Verb.VOID and operation.doubted_at is not None and not captures
-
-    def _released_without_id(
-        self,
-        payment: Payment,
-        operation: Operation,
-        parent: Operation | None,
-        answer: Refused,
-        now: datetime,
-        evidence: Mapping[str, object],
-    ) -> Step:
-        evidence = {"bank_code": answer.code, "void_id": "unknown", **evidence}
-        payment = replace(payment, version=payment.version + 1, at=replace(payment.at, voided_at=now))
-        done = _ended(operation, Status.SUCCEEDED, now)
-        payment, told = self._scribe.journaled(payment, done, Event.VOIDED, now, evidence)
-        done = replace(done, response_status=200, response_body=render_payment(payment, done))
-        return Step(payment=payment, operations=(done,), events=(told,))
 
     def _unanswered(
         self,
@@ -279,7 +284,7 @@ class Decider:
     ) -> Step:
         # The engine asks no more, so the card has served (I9).
         reviewed = replace(operation, status=Status.REVIEW, next_attempt_at=None, sealed=None)
-        payment = replace(payment, version=payment.version + 1)
+        payment = replace(payment, version=payment.version + 1, operation_id=operation.id)
         if (payment.state, Event.REVIEW) not in TRANSITIONS:  # the payment has ended, only this operation has not
             return Step(payment=payment, operations=(reviewed,))
         payment, told = self._scribe.journaled(payment, reviewed, Event.REVIEW, now, {"reason": reason, **evidence})
@@ -303,4 +308,6 @@ def _reading(operation: Operation, answer: Refused) -> tuple[Failure, Event, Sta
         message = "The authorization had expired at the bank before it was captured."
         return Failure(code="authorization_expired", message=message), Event.EXPIRED, Status.FAILED
     message = f"The bank refused the {operation.verb}: {answer.code}."
+    if answer.reason is Refusal.RESOLVED:
+        message = f"The bank did not carry out the {operation.verb}."
     return Failure(code="payment_failed", message=message), _REFUSED[operation.verb], Status.FAILED

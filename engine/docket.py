@@ -10,14 +10,28 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 import structlog
+from msgspec import Struct
 
 from engine.meters import Meters
 from engine.payment import Operation
 from engine.ports import Clock
 from engine.settlement import Journaled, Settled, Settlement
-from engine.wire import Command, Record, encode_record
+from engine.wire import Command, Record, accept_order, encode_record
 
 log = structlog.get_logger()
+
+
+class Delivery(Struct, frozen=True, kw_only=True):
+    """A command with its entry, or (both None) a call to look into the ledger."""
+
+    command: Command | None
+    entry: str | None
+    first: bool
+
+    @property
+    def order(self) -> int:
+        """Its place in the order of acceptance."""
+        return 0 if self.entry is None else accept_order(self.entry)
 
 
 class Docket:

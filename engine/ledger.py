@@ -18,16 +18,28 @@ import anyio
 import orjson
 import structlog
 from msgspec import Struct
+from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from engine.coalescer import Coalescer
 from engine.errors import Broken
+from engine.intervention import Intervention
 from engine.payment import Operation, Payment
 from engine.postgres import Away, Mistakes, borrowed
-from engine.rows import answered_row, entry_rows, is_known, operation_of, operation_row, payment_of, payment_row, read
+from engine.rows import (
+    answered_row,
+    entry_rows,
+    intervention_of,
+    is_known,
+    operation_of,
+    operation_row,
+    payment_of,
+    payment_row,
+    read,
+)
 from engine.statement import statement
-from engine.step import Step
+from engine.step import ActDone, Step
 
 log = structlog.get_logger()
 
@@ -53,11 +65,15 @@ class Write(Struct, frozen=True, kw_only=True):
 
 
 class Loaded(Struct, frozen=True, kw_only=True):
-    """What the ledger knows of a payment: unsettled and ever-sent operations in accept order, and one asked for."""
+    """What the ledger knows of a payment: unsettled and ever-sent operations in accept order, and one asked for.
+
+    `acts` are those that wait to be carried out; they are read when no operation is asked for.
+    """
 
     payment: Payment | None
     operations: tuple[Operation, ...]
     asked: Operation | None
+    acts: tuple[Intervention, ...] = ()
 
 
 class Ledger:
@@ -142,7 +158,8 @@ class Ledger:
             newest[partition] = max(write.epoch, newest.get(partition, 0))
         current = [write for write in writes if write.epoch == newest[write.step.payment.partition]]
         batch = _batch_json(current, newest)
-        refused = await _patiently(lambda: self._write(batch), len(writes))
+        acts = [(write.step.payment.id, act) for write in current for act in write.step.acts]
+        refused = await _patiently(lambda: self._write(batch, acts), len(writes))
         return [
             refused.get(write.step.payment.id, Verdict.COMMITTED)
             if write.epoch == newest[write.step.payment.partition]
@@ -150,10 +167,22 @@ class Ledger:
             for write in writes
         ]
 
-    async def _write(self, batch: dict[str, str]) -> dict[str, Verdict]:
+    async def _write(self, batch: dict[str, str], acts: Sequence[tuple[str, ActDone]]) -> dict[str, Verdict]:
         async with borrowed(self._pool) as connection:
-            cursor = await connection.execute(statement("commit"), batch, prepare=True)
-            return {row[0]: Verdict(row[1]) for row in await cursor.fetchall()}
+            if not acts:
+                return await _committed(connection, batch)
+            async with connection.transaction():
+                refused = await _committed(connection, batch)
+                done = [act for payment, act in acts if payment not in refused]
+                await connection.execute(
+                    statement("finish_acts"),
+                    {
+                        "ids": [act.id for act in done],
+                        "results": [act.result for act in done],
+                        "times": [act.done_at for act in done],
+                    },
+                )
+                return refused
 
     async def _load_batch(self, wanted: Sequence[tuple[str, str]]) -> list[Loaded | Exception]:
         return await _patiently(lambda: self._load_once(wanted), len(wanted))
@@ -169,19 +198,33 @@ class Ledger:
                 {"payments": ids, "ids": [operation for _, operation in wanted if operation]},
             )
             rows = await cursor.fetchall()
+            acts: dict[str, list[Intervention]] = {}
+            resumed = [payment for payment, operation in wanted if not operation]
+            if resumed:
+                await cursor.execute(statement("acts_of_payments"), {"payments": resumed})
+                for row in await cursor.fetchall():
+                    acts.setdefault(row["payment"], []).append(intervention_of(row))
         rows.sort(key=lambda row: (row["accept_order"], row["created_at"]))
         by_id = {row["id"]: read(operation_of, row) for row in rows}
         by_payment: dict[str, list[Operation | Broken]] = {}
         for row in rows:
             by_payment.setdefault(row["payment"], []).append(by_id[row["id"]])
         return [
-            _loaded(payments.get(payment), by_payment.get(payment, ()), by_id.get(operation))
+            _loaded(
+                payments.get(payment),
+                by_payment.get(payment, ()),
+                by_id.get(operation),
+                () if operation else acts.get(payment, ()),
+            )
             for payment, operation in wanted
         ]
 
 
 def _loaded(
-    payment: Payment | Broken | None, operations: Sequence[Operation | Broken], asked: Operation | Broken | None
+    payment: Payment | Broken | None,
+    operations: Sequence[Operation | Broken],
+    asked: Operation | Broken | None,
+    acts: Sequence[Intervention],
 ) -> Loaded | Broken:
     """One payment's rows; one that cannot be read spoils only this payment."""
     good: list[Operation] = []
@@ -193,7 +236,13 @@ def _loaded(
         return payment
     if isinstance(asked, Broken):
         return asked
-    return Loaded(payment=payment, operations=tuple(good), asked=asked)
+    return Loaded(payment=payment, operations=tuple(good), asked=asked, acts=tuple(acts))
+
+
+async def _committed(connection: AsyncConnection, batch: dict[str, str]) -> dict[str, Verdict]:
+    """Payment to verdict, of those that were not written."""
+    cursor = await connection.execute(statement("commit"), batch, prepare=True)
+    return {row[0]: Verdict(row[1]) for row in await cursor.fetchall()}
 
 
 async def _patiently(ask: Callable[[], Awaitable[Answer]], waiting: int) -> Answer:

@@ -22,14 +22,15 @@ class Refusal(StrEnum):
     ALREADY_DONE = "already_done"  # the bank saw this, or its opposite, before: our own lost success, or a stranger's
     UNKNOWN_REFERENCE = "unknown_reference"  # the bank does not know an id that it gave us
     MISTAKE = "mistake"  # our request was wrong; nothing about the card
+    RESOLVED = "resolved"  # no bank's answer: an operator found in the bank's statement that it was not done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approved:
-    """Done. `reference` is the bank's id of what was done, `at` its own time of it (UTC)."""
+    """Done. `reference` is the bank's id of what was done, `at` its own time of it (UTC); None where nobody knows."""
 
-    reference: str
-    at: datetime
+    reference: str | None
+    at: datetime | None
     expires_at: datetime | None = None
     auth_code: str | None = None
     evidence: Mapping[str, object] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from engine.errors import Broken
+from engine.intervention import Intervention, Kind
 from engine.money import Money
 from engine.payment import (
     BankIds,
@@ -212,6 +213,17 @@ def operation_of(row: Row) -> Operation:
         response_body=bytes.fromhex(body[2:]) if isinstance(body, str) else body,
         created_at=_moment(row["created_at"]) or datetime.min,
         settled_at=_moment(row["settled_at"]),
+    )
+
+
+def intervention_of(row: Row) -> Intervention:
+    return Intervention(
+        id=row["id"],
+        kind=Kind(row["act"]),
+        operation=row["operation"],
+        actor=row["actor"],
+        reason=row["reason"],
+        detail=row["detail"] if isinstance(row["detail"], dict) else {},
     )
 
 

@@ -14,6 +14,14 @@ from engine.payment import Operation, Payment
 from engine.receipt import render_event, render_payment
 
 
+class ActDone(Struct, frozen=True, kw_only=True):
+    """What became of an operator's act: written into its row of the audit trail by the commit of what it did."""
+
+    id: int
+    result: str
+    done_at: datetime
+
+
 class Step(Struct, frozen=True, kw_only=True):
     """What one commit writes for one payment. `then` is the operation to ask the bank for next, already in it."""
 
@@ -22,6 +30,7 @@ class Step(Struct, frozen=True, kw_only=True):
     events: tuple[tuple[Chained, str], ...] = ()  # journal rows, each with the body of its event
     opened: bool = False
     then: Operation | None = None
+    acts: tuple[ActDone, ...] = ()
 
 
 class Again(Struct, frozen=True, kw_only=True):

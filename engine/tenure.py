@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import anyio
 import structlog
 
-from engine.actor import Actor, Delivery, Tools
+from engine.actor import Actor, Tools
 from engine.dead_letter import Cause, kept_of, letter_fields
+from engine.docket import Delivery
 from engine.errors import Broken, Unavailable
 from engine.identity import is_id
 from engine.settlement import Buried

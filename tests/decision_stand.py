@@ -16,6 +16,7 @@ from msgspec.structs import replace as changed
 
 from engine.decision import Decider
 from engine.identity import operation_id, partition_of, payment_id
+from engine.intervention import Intervention, Kind, carry_out
 from engine.journal import Chained, Journal
 from engine.lifecycle import TRANSITIONS
 from engine.money import Money
@@ -160,6 +161,24 @@ class Desk:
             assert parked.next_attempt_at is None or parked.next_attempt_at >= earliest, "nor after parking (I7)"
         return desk.commit(verdict).go_on()
 
+    def holding(self, operation: Operation) -> Desk:
+        """With another version of one operation, as if it had become so by and by."""
+        operations = tuple(operation if known.id == operation.id else known for known in self.operations)
+        return replace(self, operations=operations)
+
+    def act(self, kind: Kind, operation: Operation, **detail: object) -> Desk:
+        """An operator's act, carried out when no attempt can be at the bank any more."""
+        assert self.at_bank is None, "acts wait for what is under way"
+        act = Intervention(id=1, kind=kind, operation=operation.id, actor="ada", reason="the statement", detail=detail)
+        now = max(self.now, operation.deadline or self.now)
+        step = carry_out(self.decider, self.payment, self.operations, act, now)
+        return replace(self, now=now).commit(step).go_on()
+
+    @property
+    def result(self) -> str:
+        """What became of the last act."""
+        return [done.result for step in self.steps for done in step.acts][-1]
+
     def later(self, moment: datetime | None = None) -> Desk:
         """Time passes: until the parked operation is due, or until `moment`; then the sweeper finds it."""
         head = self.head
@@ -220,7 +239,7 @@ def check(desk: Desk, step: Step) -> None:
     _check_receipt(before, after)
     known = {operation.id: operation for operation in desk.operations}
     for operation in step.operations:
-        _check_operation(known.get(operation.id), operation)
+        _check_operation(known.get(operation.id), operation, by_a_person=bool(step.acts))
     final = {**known, **{operation.id: operation for operation in step.operations}}
     successes = [operation.verb for operation in final.values() if operation.status is Status.SUCCEEDED]
     assert len(successes) == len(set(successes)), "one effect per kind and payment (I5)"
@@ -266,10 +285,11 @@ def _check_receipt(before: Payment, after: Payment) -> None:
         assert after.failure is not None and (after.at.declined_at or after.at.failed_at)
 
 
-def _check_operation(before: Operation | None, after: Operation) -> None:
+def _check_operation(before: Operation | None, after: Operation, *, by_a_person: bool) -> None:
     if before is not None:
         assert before.settled_at is None, "an answer once given is never touched (I6)"
-        assert before.status is not Status.REVIEW or after.attempts == before.attempts, "a person's, not the engine's"
+        mine = before.status is not Status.REVIEW or after.attempts == before.attempts
+        assert mine or by_a_person, "what is in review is a person's, not the engine's"
         for name in ("id", "bank_key", "verb", "key", "parent", "amount", "accept_order", "created_at"):
             assert getattr(before, name) == getattr(after, name), name
         held_back = before.attempts - 1 if after.next_attempt_at is not None else before.attempts

@@ -19,14 +19,15 @@ SQL = sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.sql
 
 # The part of the engine that is a function: no store, no network, no clock, no task of its own.
 PURE = {
-    "breaker",
     "act",
+    "breaker",
     "dead_letter",
     "decision",
     "diagram",
     "errors",
     "fingerprint",
     "identity",
+    "intervention",
     "journal",
     "lifecycle",
     "money",

@@ -44,6 +44,19 @@ def test_several_points_are_armed_at_once() -> None:
             points(name)
 
 
+def test_a_point_may_act_at_several_passings() -> None:
+    points = Failpoints("before-bank:raise@2,before-bank:raise@4")
+    reached = []
+
+    for passing in range(1, 6):
+        try:
+            points("before-bank")
+        except FailpointReached:
+            reached.append(passing)
+
+    assert reached == [2, 4]
+
+
 @pytest.mark.parametrize(
     "text",
     [
