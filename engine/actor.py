@@ -25,6 +25,7 @@ from engine.ledger import Ledger, Verdict
 from engine.meters import Meters
 from engine.opening import opening, operation_of
 from engine.payment import UNSETTLED, Operation, Payment, Status, Verb
+from engine.places import Places
 from engine.ports import Clock
 from engine.settlement import Settlement
 from engine.step import Again, Step
@@ -48,7 +49,7 @@ class Tools:
     clock: Clock
     failpoints: Failpoints
     meters: Meters
-    places: anyio.Semaphore  # attempts under way at banks, from intent to outcome
+    places: Places  # attempts under way at banks, from intent to outcome
     partition_of: Callable[[str], int]
 
 
@@ -205,7 +206,8 @@ class Actor:
             if again is not None:
                 await self._sleep_until(again.at)
             # A place first: an attempt that is committed and then waits for its turn would outlive its send_by.
-            async with places:
+            await places.take(payment.terms.merchant)
+            try:
                 now = self._tools.clock()
                 if again is not None:
                     step = decider.attempt(payment, again.operation, now, lost=False)
@@ -214,6 +216,8 @@ class Actor:
                 else:
                     step = decider.attempt(payment, head, now, lost=lost)
                 payment, again = await self._carry_through(step)
+            finally:
+                places.give_back()
             if again is None:
                 return
 

@@ -36,9 +36,11 @@ class Docket:
         self._entries: dict[str, list[str]] = {}  # operation to the entries that ask for it
         self._reply_to: dict[str, list[str]] = {}
         self._taken_at: dict[str, datetime] = {}
+        self._merchant = ""  # whose payment it is; known with the first entry
 
     def add(self, command: Command, entry: str | None) -> None:
         """A command that was taken in; an entry that is there already joins nothing."""
+        self._merchant = command.merchant
         entries = self._entries.setdefault(command.operation, [])
         if entry is not None and entry not in entries:
             entries.append(entry)
@@ -74,6 +76,7 @@ class Docket:
                 partition=self._partition,
                 payment=operation.payment,
                 operation=operation.id,
+                merchant=operation.merchant,
                 record=encode_record(record),
                 entries=entries,
                 reply_to=tuple(self._reply_to.pop(operation.id, ())),
@@ -116,16 +119,17 @@ class Docket:
         """The ledger has it."""
         entries = tuple(self._entries.get(operation, ()))
         if entries:
-            await self._settlement(Journaled(partition=self._partition, entries=entries))
+            await self._settlement(Journaled(partition=self._partition, merchant=self._merchant, entries=entries))
         self._let_go(operation, entries)
 
     async def bury(self, payment: str, operation: str, command: Command | None, more: list[str], reason: str) -> None:
         """Given up without being journaled: its entries become dead letters. No card data among their fields."""
         entries = tuple(dict.fromkeys([*self._entries.get(operation, ()), *more]))
-        about = () if command is None else ("verb", command.verb, "merchant", command.merchant, "key", command.key)
+        merchant = self._merchant if command is None else command.merchant
+        about = () if command is None else ("verb", command.verb, "merchant", merchant, "key", command.key)
         for entry in entries:
             fields = ("reason", reason, "entry", entry, "payment", payment, "operation", operation, *about)
-            await self._settlement(Buried(partition=self._partition, entry=entry, fields=fields))
+            await self._settlement(Buried(partition=self._partition, entry=entry, merchant=merchant, fields=fields))
             self._meters.dead.labels("exception").inc()
         self._let_go(operation, entries)
 

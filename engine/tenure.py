@@ -164,5 +164,5 @@ class Tenure:
         log.error("dead_letter", partition=self.partition, entry=entry.id, reason=reason)
         self._tools.meters.dead.labels("unreadable").inc()
         fields: tuple[str | bytes, ...] = ("reason", reason, "entry", entry.id)
-        await self._tools.settlement(Buried(partition=self.partition, entry=entry.id, fields=fields))
+        await self._tools.settlement(Buried(partition=self.partition, entry=entry.id, merchant="", fields=fields))
         self.release((entry.id,))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from starlette.types import Receive, Scope
 
+from edge.admission import Place
 from engine.errors import Rejected
 
 BODY_BYTES_MAX = 64 * 1024  # the largest honest body (metadata 8 KiB, webhook_url 2 KiB) is a quarter of it
@@ -29,9 +30,13 @@ class Disconnected(Exception):
 
 
 class Call:
-    """One request. `merchant` is set once the key is known; `framing_broken`: the connection cannot be used again."""
+    """One request. `merchant` is set once the key is known, `place` once it is admitted; `framing_broken`: the
+    connection cannot be used again."""
 
-    __slots__ = ("_body_read", "_receive", "framing_broken", "headers", "merchant", "repeated", "request_id", "scope")
+    __slots__ = (
+        *("_body_read", "_receive", "framing_broken", "headers", "merchant", "place", "repeated"),
+        *("request_id", "scope"),
+    )
 
     def __init__(self, scope: Scope, receive: Receive, new_request_id: Callable[[], str]) -> None:
         self.scope = scope
@@ -39,6 +44,7 @@ class Call:
         self._body_read = False
         self.framing_broken = False
         self.merchant = ""
+        self.place: Place | None = None
         self.headers: dict[bytes, bytes] = {}
         self.repeated: tuple[bytes, ...] = ()
         headers = self.headers
