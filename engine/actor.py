@@ -27,6 +27,7 @@ from engine.ledger import Ledger, Verdict
 from engine.meters import Meters
 from engine.opening import opening, operation_of
 from engine.payment import UNSETTLED, Operation, Payment, Status, Verb
+from engine.places import Places
 from engine.ports import Clock
 from engine.receipt import render_payment
 from engine.settlement import Buried, Settlement
@@ -51,7 +52,7 @@ class Tools:
     clock: Clock
     failpoints: Failpoints
     meters: Meters
-    places: anyio.Semaphore  # attempts under way at banks, from intent to outcome
+    places: Places  # attempts under way at banks, from intent to outcome
     partition_of: Callable[[str], int]
 
 
@@ -208,16 +209,20 @@ class Actor:
         while True:
             if again is not None:
                 await self._sleep_until(again.at)
+            payment = self._dossier.payment
+            if payment is None:
+                raise Broken(f"nothing to do for {self._id}, which nobody has seen")
             # A place first: an attempt that is committed and then waits for its turn would outlive its send_by.
-            async with self._tools.places:
-                payment, now = self._dossier.payment, self._tools.clock()
-                if payment is None:
-                    raise Broken(f"nothing to do for {self._id}, which nobody has seen")
+            await self._tools.places.take(payment.terms.merchant)
+            try:
+                now = self._tools.clock()
                 if again is None:
                     step = begin(payment, now)
                 else:
                     step = self._tools.decider.attempt(payment, again.operation, now, lost=False)
                 again = await self._commit_and_ask(step)
+            finally:
+                self._tools.places.give_back()
             if again is None:
                 return
 
@@ -300,6 +305,7 @@ class Actor:
         self.mailbox = deque(delivery for delivery in self.mailbox if delivery not in mine)
         entries = dict.fromkeys(self._docket.take_back(operation))
         entries.update(dict.fromkeys(delivery.entry for delivery in mine if delivery.entry is not None))
+        merchant = command.merchant if command else known.terms.merchant if known else ""
         now = self._tools.clock()
         for entry in entries:
             buried = Buried(
@@ -307,6 +313,7 @@ class Actor:
                 entry=entry,
                 payment=self._id,
                 operation=operation,
+                merchant=merchant,
                 fields=letter_fields(cause, reason, entry, self._id, operation, now, self._failures),
                 snapshot=b"" if command is None or known is None else _snapshot(command, known, now),
             )

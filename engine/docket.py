@@ -50,9 +50,11 @@ class Docket:
         self._entries: dict[str, list[str]] = {}  # operation to the entries that ask for it
         self._reply_to: dict[str, list[str]] = {}
         self._taken_at: dict[str, datetime] = {}
+        self._merchant = ""  # whose payment it is; known with the first entry
 
     def add(self, command: Command, entry: str | None) -> None:
         """A command that was taken in; an entry that is there already joins nothing."""
+        self._merchant = command.merchant
         entries = self._entries.setdefault(command.operation, [])
         if entry is not None and entry not in entries:
             entries.append(entry)
@@ -88,6 +90,7 @@ class Docket:
                 partition=self._partition,
                 payment=operation.payment,
                 operation=operation.id,
+                merchant=operation.merchant,
                 record=encode_record(record),
                 entries=entries,
                 reply_to=tuple(self._reply_to.pop(operation.id, ())),
@@ -130,7 +133,7 @@ class Docket:
         """The ledger has it."""
         entries = tuple(self._entries.get(operation, ()))
         if entries:
-            await self._settlement(Journaled(partition=self._partition, entries=entries))
+            await self._settlement(Journaled(partition=self._partition, merchant=self._merchant, entries=entries))
         self._let_go(operation, entries)
 
     def _let_go(self, operation: str, entries: tuple[str, ...]) -> None:

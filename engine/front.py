@@ -25,10 +25,13 @@ _BATCH_MAX = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptLimits:
-    """Entries per partition, for new payments and (10 % more) for what belongs to payments; operations per payment."""
+    """Entries per partition and, of these, per merchant, for new payments and (10 % more) for what belongs to payments;
+    operations per payment."""
 
     backlog: int
     backlog_headroom: int
+    merchant: int
+    merchant_headroom: int
     open_operations: int
 
 
@@ -57,18 +60,23 @@ class Front:
         snapshot: bytes,
         entry: Sequence[bytes | str],
         backlog: int,
+        merchant: str,
+        merchant_backlog: int,
         open_operations: int,
     ) -> tuple[str, Any]:
-        """What accept-3 says: ("accepted", id), ("known", record), ("full", backlog) or ("busy", open operations)."""
+        """What accept-4 says: ("accepted", id), ("known", record), or ("full", "share" or "busy", how much)."""
         arguments = (
             keys.record(partition, operation),
             keys.open_operations(partition, payment),
             keys.commands(partition),
+            keys.merchants(partition),
             operation,
             record,
             snapshot,
             backlog,
             open_operations,
+            merchant,
+            merchant_backlog,
             *entry,
         )
         word, value = await self._calls(("accept", arguments))
@@ -80,10 +88,12 @@ class Front:
             keys.commands(partition),
             keys.open_operations(partition, payment),
             keys.record(partition, operation),
+            keys.merchants(partition),
             keys.GROUP,
             operation,
             encode_record(record),
             record_ttl_ms,
+            "",  # no entry is acknowledged here, so nobody has fewer
         )
         await self._calls(("settle", arguments))
 

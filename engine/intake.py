@@ -43,6 +43,7 @@ _LOOK_AGAIN_S = 0.25  # a waiter reads the record this often, should its wake-up
 _RETRY_AFTER_S = 1
 _FULL = {
     "full": ("overloaded", "This partition's backlog is full; nothing was accepted."),
+    "share": ("rate_limited", "Too much of yours waits in this partition; nothing was accepted."),
     "busy": ("too_many_open_operations", "This payment has too many unanswered operations; nothing was accepted."),
 }
 
@@ -75,6 +76,7 @@ class _Offer:
     partition: int
     body: bytes
     backlog: int
+    merchant_backlog: int
 
 
 class Intake:
@@ -127,6 +129,7 @@ class Intake:
             partition=partition_of(payment, tools.partitions),
             body=render_pending(payment, operation, terms, now),
             backlog=tools.limits.backlog,
+            merchant_backlog=tools.limits.merchant,
         )
         return await self._accept(origin, offer)
 
@@ -161,6 +164,7 @@ class Intake:
             partition=partition_of(payment, tools.partitions),
             body=render(document),
             backlog=tools.limits.backlog_headroom,
+            merchant_backlog=tools.limits.merchant_headroom,
         )
         return await self._accept(origin, offer)
 
@@ -216,6 +220,8 @@ class Intake:
                 snapshot=encode_snapshot(snapshot),
                 entry=encode_command(command),
                 backlog=offer.backlog,
+                merchant=command.merchant,
+                merchant_backlog=offer.merchant_backlog,
                 open_operations=tools.limits.open_operations,
             )
         except Unavailable as error:

@@ -4,6 +4,7 @@ key                              type     written by          deleted by        
 penstock:{p7}:commands           stream   accept              settle (entry by entry)  none, never trimmed (I12)
 penstock:{p7}:idem:<operation>   string   accept, settle      expiry, drop             none until settled, then the TTL
 penstock:{p7}:open:<payment>     hash     accept, bury        settle, drop (by field)  none
+penstock:{p7}:merchants          hash     accept              settle, ack, bury        none: entries of each merchant
 penstock:{p7}:lease              string   hold-lease          release-lease, expiry    lease
 penstock:{p7}:dead               stream   bury                requeue, drop            none, never trimmed
 penstock:workers                 zset     heartbeat           heartbeat, leave         none
@@ -26,6 +27,10 @@ def record(partition: int, operation: str) -> str:
 
 def open_operations(partition: int, payment: str) -> str:
     return f"penstock:{{p{partition}}}:open:{payment}"
+
+
+def merchants(partition: int) -> str:
+    return f"penstock:{{p{partition}}}:merchants"
 
 
 def lease(partition: int) -> str:

@@ -1,6 +1,6 @@
 """The Lua scripts, loaded by name from lua/ and called by hash; a Redis that forgot them is taught again.
 
-The name carries the number of keys: `settle-3.lua` takes three. Nothing here knows what a script does.
+The name carries the number of keys: `settle-4.lua` takes four. Nothing here knows what a script does.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ class Settled:
     partition: int
     payment: str
     operation: str
+    merchant: str
     record: bytes
     entries: tuple[str, ...]
     reply_to: tuple[str, ...]
@@ -38,21 +39,24 @@ class Settled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journaled:
-    """Entries whose operation is safe in the ledger and not answered yet."""
+    """Entries of a merchant whose operation is safe in the ledger and not answered yet."""
 
     partition: int
+    merchant: str
     entries: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buried:
     """An entry given up, with the fields of its dead letter. `kept` stands for the entry's own fields when they must
-    not be kept as they are; `snapshot` is shown should the operation not be open."""
+    not be kept as they are; `snapshot` is shown should the operation not be open; `merchant` is "" when the entry does
+    not say whose it is."""
 
     partition: int
     entry: str
     payment: str | None
     operation: str | None
+    merchant: str
     fields: tuple[str | bytes, ...]
     kept: tuple[str | bytes, ...] | None = None
     snapshot: bytes = b""
@@ -93,31 +97,35 @@ class Settlement:
         return [reply if isinstance(reply, Exception) else None for reply in replies]
 
     def _call(self, done: Settled | Journaled | Buried) -> Call:
-        stream = keys.commands(done.partition)
+        stream, merchants = keys.commands(done.partition), keys.merchants(done.partition)
         match done:
             case Settled():
                 return "settle", (
                     stream,
                     keys.open_operations(done.partition, done.payment),
                     keys.record(done.partition, done.operation),
+                    merchants,
                     keys.GROUP,
                     done.operation,
                     done.record,
                     self._record_ttl_ms,
+                    done.merchant,
                     *done.entries,
                 )
             case Journaled():
-                return "ack", (stream, keys.GROUP, *done.entries)
+                return "ack", (stream, merchants, keys.GROUP, done.merchant, *done.entries)
             case Buried():
                 return "bury", (
                     stream,
                     keys.dead(done.partition),
                     keys.open_operations(done.partition, done.payment or ""),
+                    merchants,
                     keys.GROUP,
                     done.entry,
                     done.operation or "",
                     done.snapshot,
                     "1" if done.kept is None else "",
+                    done.merchant,
                     *done.fields,
                     *(done.kept or ()),
                 )

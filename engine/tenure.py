@@ -193,6 +193,7 @@ class Tenure:
             entry=entry.id,
             payment=payment,
             operation=operation,
+            merchant="",
             fields=letter_fields(Cause.UNREADABLE, reason, entry.id, payment, operation, self._tools.clock()),
             kept=kept_of(entry.fields),
         )

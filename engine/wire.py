@@ -241,7 +241,7 @@ def decode_record(data: bytes) -> Record:
 class Snapshot(Struct, frozen=True, kw_only=True):
     """One accepted, unsettled operation as GET may show it before the ledger knows it. `body` is the public payment.
 
-    `dead_letter` is set (by bury-3) while its command lies among the dead letters, for a person to decide.
+    `dead_letter` is set (by bury-4) while its command lies among the dead letters, for a person to decide.
     """
 
     operation: str

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
+from edge.admission import Admission, AdmissionLimits
 from edge.app import create_app
 from edge.authentication import KeyRing
 from edge.server import configuration
@@ -43,6 +44,7 @@ from engine.journal import Journal
 from engine.lease import LeaseTerms
 from engine.ledger import Ledger
 from engine.meters import Meters
+from engine.places import Places
 from engine.ports import Connector
 from engine.reader import ReadLimits
 from engine.retry import Policy
@@ -58,7 +60,7 @@ from engine.worker import Worker, WorkerLimits
 from ops.health import health_app
 from ops.logs import configure_logs
 from ops.merchant import refuse_local_keys
-from ops.serving import Server, bind, share, until_signalled
+from ops.serving import Server, allow_many_files, bind, share, until_signalled
 from ops.settings import Settings
 from ops.stores import EDGE, WORKER, open_stores
 
@@ -82,6 +84,7 @@ def run_edge(settings: Settings) -> None:
 
 def _edge_process(settings: Settings, listener: socket.socket) -> None:
     configure_logs(settings.log_level)
+    allow_many_files()
     _tame_collector()
     anyio.run(_serve_edge, settings, listener, backend_options={"use_uvloop": True})
 
@@ -111,6 +114,8 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
                 limits=AcceptLimits(
                     backlog=settings.backlog_max,
                     backlog_headroom=settings.backlog_max + settings.backlog_max // 10,
+                    merchant=settings.merchant_backlog_max,
+                    merchant_headroom=settings.merchant_backlog_max + settings.merchant_backlog_max // 10,
                     open_operations=settings.mailbox_max,
                 ),
                 record_ttl_ms=settings.record_ttl_s * 1000,
@@ -128,6 +133,13 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
             capabilities=dict.fromkeys(connector.capabilities.methods, connector.capabilities),
             probes={"redis": partial(_probe, front.ping), "postgres": partial(_probe, archive.ping)},
             registry=meters_registry,
+            admission=Admission(
+                AdmissionLimits(
+                    in_flight_max=settings.in_flight_max,
+                    waiting_max=settings.waiting_max,
+                    merchant_rate_per_s=settings.merchant_rate_per_s,
+                )
+            ),
         )
         for run in (front.run, archive.run, wakeups.run):
             tasks.start_soon(run)
@@ -140,6 +152,7 @@ def run_worker(settings: Settings) -> None:
     """Work until a signal says stop, then drain."""
     _check_production(settings)
     configure_logs(settings.log_level)
+    allow_many_files()
     _tame_collector()
     anyio.run(_serve_worker, settings, backend_options={"use_uvloop": True})
 
@@ -160,7 +173,7 @@ async def _serve_worker(settings: Settings) -> None:
             clock=now,
             failpoints=failpoints,
             meters=meters,
-            places=anyio.Semaphore(settings.bank_connections, fast_acquire=True),
+            places=Places(settings.bank_connections),
             partition_of=partial(partition_of, partitions=stores.partitions),
         )
         lease = LeaseTerms(

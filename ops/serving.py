@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.connection
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import uvicorn
 from engine.errors import Broken
 
 _BACKLOG = 2048
+_FILES_MAX = 65_536  # above the connections of an edge and its stores; some systems refuse "infinitely many"
 
 
 class Server(uvicorn.Server):
@@ -38,6 +40,13 @@ def bind(host: str, port: int, variable: str) -> socket.socket:
     listener.listen(_BACKLOG)
     listener.set_inheritable(True)
     return listener
+
+
+def allow_many_files() -> None:
+    """As many open connections as this account may have; the usual soft limit of 1024 is for programs of long ago."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES_MAX if most == resource.RLIM_INFINITY else min(_FILES_MAX, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def share(listener: socket.socket, processes: int, serve: Callable[[socket.socket], None]) -> None:

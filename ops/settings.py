@@ -61,6 +61,21 @@ class Settings(BaseModel):
     backlog_max: int = Field(
         20_000, ge=1, le=10_000_000, description="entries a partition may hold; beyond, new work is refused with 503"
     )
+    merchant_backlog_max: int = Field(
+        1500,
+        ge=1,
+        le=10_000_000,
+        description="entries of one merchant in a partition, or 429; above in_hand_max others wait unread behind it",
+    )
+    merchant_rate_per_s: int = Field(
+        5000, ge=1, le=1_000_000, description="calls of one merchant per edge process, reads apart; beyond, 429"
+    )
+    in_flight_max: int = Field(
+        2000, ge=2, le=100_000, description="calls an edge process handles at once, reads apart; half for one merchant"
+    )
+    waiting_max: int = Field(
+        2000, ge=2, le=100_000, description="clients that may wait for an outcome; beyond, they get 202 at once"
+    )
     mailbox_max: int = Field(64, ge=1, le=10_000, description="unanswered operations of one payment")
     record_ttl_s: int = Field(
         900, ge=1, le=30 * 86_400, description="answers Redis replays by itself; older ones come from Postgres"

@@ -5,6 +5,7 @@ The engine remembers what it was asked and answers what a test tells it to; ever
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import itertools
 import tempfile
@@ -22,6 +23,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from psycopg_pool import AsyncConnectionPool
 
+from edge.admission import Admission, AdmissionLimits
 from edge.app import create_app
 from edge.authentication import KeyRing
 from edge.server import configuration
@@ -36,6 +38,7 @@ MERCHANT, OTHER, OPERATOR, DISABLED = "sk_test_merchant", "sk_test_other", "ok_t
 CARDS = Capabilities(
     methods=frozenset({"card"}), currencies=frozenset({"USD"}), verbs=frozenset(Verb), partial_amounts=False
 )
+NO_LIMITS = AdmissionLimits()
 _SCHEMA = Path(__file__).parent.parent / "engine" / "sql" / "0001_ledger.sql"
 
 
@@ -43,9 +46,11 @@ class MemoryEngine:
     """Accepting and Enquiring in memory: 202 once, the same reply replayed for the same key."""
 
     def __init__(self) -> None:
+        self.gate = threading.Event()  # while it is not set, commands are heard and not answered
         self.forget()
 
     def forget(self) -> None:
+        self.gate.set()
         self.asked: list[tuple[object, ...]] = []
         self.answer: Callable[[], Reply | Exception] | None = None
         self._replies: dict[tuple[str, str, str], Reply] = {}
@@ -53,6 +58,8 @@ class MemoryEngine:
 
     async def authorize(self, origin: Origin, new: NewPayment) -> Reply:
         self.asked.append(("authorize", origin, new))
+        if not self.gate.is_set():
+            await asyncio.to_thread(self.gate.wait, 10)
         payment = payment_id("stand", origin.merchant, origin.key)
         return self._reply(origin, payment, Verb.AUTHORIZE)
 
@@ -219,7 +226,9 @@ def a_card(**changes: object) -> dict[str, object]:
 
 
 @contextmanager
-def running_edge(dsn: str, *, capabilities: Mapping[str, Capabilities] | None = None) -> Iterator[Stand]:
+def running_edge(
+    dsn: str, *, capabilities: Mapping[str, Capabilities] | None = None, limits: AdmissionLimits = NO_LIMITS
+) -> Iterator[Stand]:
     """A real uvicorn in a thread, over this Postgres."""
     engine, probes = MemoryEngine(), {}  # type: ignore[var-annotated]
     pool = AsyncConnectionPool(dsn, open=False, min_size=1, max_size=2, reconnect_timeout=1, timeout=2)
@@ -238,6 +247,7 @@ def running_edge(dsn: str, *, capabilities: Mapping[str, Capabilities] | None = 
         capabilities={"card": CARDS} if capabilities is None else capabilities,
         probes=probes,
         registry=CollectorRegistry(),
+        admission=Admission(limits),
         lifespan=lifespan,
     )
     server = uvicorn.Server(configuration(app, port=0))

@@ -18,6 +18,7 @@ PARTITION = 3
 STREAM = keys.commands(PARTITION)
 PAYMENT = "pay_" + "0" * 26
 OPEN = keys.open_operations(PARTITION, PAYMENT)
+MERCHANTS = keys.merchants(PARTITION)
 LEASE = keys.lease(PARTITION)
 MINE, THEIRS = "mine", "theirs"
 
@@ -38,16 +39,33 @@ class Scripted:
 
         return asyncio.run(once())
 
-    def accept(self, operation: str, *, backlog: int = 100, mailbox: int = 100, record: str = "pending") -> list[Any]:
-        record_key = keys.record(PARTITION, operation)
-        fields = ("operation", operation)
-        return list(
-            self.call("accept", record_key, OPEN, STREAM, operation, record, "snapshot", backlog, mailbox, *fields)
-        )
+    def accept(
+        self,
+        operation: str,
+        *,
+        backlog: int = 100,
+        mailbox: int = 100,
+        merchant: str = "m",
+        share: int = 100,
+        record: str = "pending",
+    ) -> list[Any]:
+        where = (keys.record(PARTITION, operation), OPEN, STREAM, MERCHANTS)
+        what = (operation, record, "snapshot", backlog, mailbox, merchant, share, "operation", operation)
+        return list(self.call("accept", *where, *what))
 
-    def settle(self, operation: str, *entries: str, ttl_ms: int = 60_000) -> int:
-        record_key = keys.record(PARTITION, operation)
-        return int(self.call("settle", STREAM, OPEN, record_key, keys.GROUP, operation, "settled", ttl_ms, *entries))
+    def settle(self, operation: str, *entries: str, merchant: str = "m", ttl_ms: int = 60_000) -> int:
+        where = (STREAM, OPEN, keys.record(PARTITION, operation), MERCHANTS)
+        return int(self.call("settle", *where, keys.GROUP, operation, "settled", ttl_ms, merchant, *entries))
+
+    def ack(self, *entries: str, merchant: str = "m") -> int:
+        return int(self.call("ack", STREAM, MERCHANTS, keys.GROUP, merchant, *entries))
+
+    def bury(self, entry: str, *fields: str, merchant: str = "m") -> None:
+        where = (STREAM, keys.dead(PARTITION), OPEN, MERCHANTS)
+        self.call("bury", *where, keys.GROUP, entry, "", "", "", merchant, *fields)
+
+    def entries_of(self, merchant: str) -> int:
+        return int(self.plain.hget(MERCHANTS, merchant) or 0)  # type: ignore[arg-type]
 
     def take_lease(self, token: str = MINE, ms: int = 60_000) -> str:
         return str(self.call("take-lease", LEASE, token, ms).decode())

@@ -12,6 +12,8 @@ import psutil
 import pytest
 from edge_stand import MERCHANT, Stand, a_payment, running_edge, running_postgres
 
+from edge.server import Protocol
+
 BODY = orjson.dumps(a_payment())
 HEAD = (
     f"POST /v1/payments HTTP/1.1\r\nHost: edge\r\nX-API-Key: {MERCHANT}\r\nContent-Type: application/json\r\n".encode()
@@ -184,6 +186,23 @@ def test_many_refused_large_bodies_do_not_fill_the_memory(edge: Stand) -> None:
         assert edge.post(body=body).status_code == 413
 
     assert rss() - before < 30 * 1024 * 1024
+
+
+def test_one_connection_too_many_is_told_so_and_the_others_are_served(
+    edge: Stand, wire: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    read_head(wire)  # it is one of those that are served
+
+    monkeypatch.setattr(Protocol, "connections_max", 0)
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=10) as another:
+        refused = read_all(another)
+    monkeypatch.undo()
+    wire.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+
+    assert problem(refused) == (503, "overloaded")
+    assert b"retry-after: 1\r\n" in refused
+    assert read_all(wire).startswith(b"HTTP/1.1 200 ")
 
 
 def read_head(wire: socket.socket) -> bytes:

@@ -56,6 +56,41 @@ def test_one_payment_has_a_limit_of_open_operations(scripts: Scripted) -> None:
     assert scripts.plain.xlen(STREAM) == 1
 
 
+def test_a_merchant_with_its_share_in_the_partition_is_refused_and_others_are_not(scripts: Scripted) -> None:
+    for number in range(2):
+        scripts.accept(f"op_{number}", merchant="greedy", share=2)
+
+    assert scripts.accept("op_new", merchant="greedy", share=2) == [b"share", 2]
+    assert scripts.plain.exists(keys.record(PARTITION, "op_new")) == 0
+    assert scripts.accept("op_0", merchant="greedy", share=2) == [b"known", b"pending"]
+    assert scripts.accept("op_new", merchant="greedy", share=3)[0] == b"accepted", "headroom for captures"
+    assert scripts.accept("op_other", merchant="modest", share=2)[0] == b"accepted"
+
+
+def test_a_merchants_share_shrinks_with_each_entry_that_leaves_and_with_none_twice(scripts: Scripted) -> None:
+    for number in range(4):
+        scripts.accept(f"op_{number}")
+    scripts.take_lease()
+    settled, journaled, buried, _ = (entry[0].decode() for entry in scripts.read()[1])
+
+    for _ in range(2):
+        scripts.settle("op_0", settled)
+        scripts.ack(journaled)
+        scripts.bury(buried, "reason", "poison")
+
+    assert scripts.entries_of("m") == 1 == scripts.plain.xlen(STREAM)
+
+
+def test_what_was_taken_out_by_hand_is_not_counted_for_ever(scripts: Scripted) -> None:
+    _, by_hand = scripts.accept("op_0")
+    _, entry = scripts.accept("op_1", merchant="other")
+    scripts.plain.xdel(STREAM, by_hand)
+
+    scripts.settle("op_1", entry.decode(), merchant="other")
+
+    assert scripts.entries_of("m") == 0
+
+
 def test_settling_leaves_the_record_and_nothing_else(scripts: Scripted) -> None:
     scripts.accept("op_1")
     scripts.take_lease()
@@ -92,7 +127,7 @@ def test_settling_and_acknowledging_are_allowed_at_full_memory(scripts: Scripted
     plain.config_set("maxmemory", "1")
     try:
         assert scripts.settle("op_1", first) == 1
-        assert scripts.call("ack", STREAM, keys.GROUP, second) == 1
+        assert scripts.ack(second) == 1
     finally:
         plain.config_set("maxmemory", "0")
 
@@ -102,7 +137,7 @@ def test_what_is_journaled_and_unanswered_stays_open_and_known(scripts: Scripted
     scripts.take_lease()
     entry = scripts.read()[1][0][0].decode()
 
-    assert scripts.call("ack", STREAM, keys.GROUP, entry) == 1
+    assert scripts.ack(entry) == 1
 
     plain = scripts.plain
     assert (plain.xlen(STREAM), scripts.pending()) == (0, 0)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from scripted import OPEN, PARTITION, STREAM, Scripted, scripts_on
+from scripted import MERCHANTS, OPEN, PARTITION, STREAM, Scripted, scripts_on
 
 from engine import keys
 
@@ -31,8 +31,8 @@ def accepted(scripts: Scripted, operation: str = "op_1") -> str:
 
 
 def bury(scripts: Scripted, entry: str, operation: str = "op_1", snapshot: str = "", whole: str = "1") -> str:
-    told = ("reason", "poison")
-    return str(scripts.call("bury", STREAM, DEAD, OPEN, keys.GROUP, entry, operation, snapshot, whole, *told).decode())
+    where, told = (STREAM, DEAD, OPEN, MERCHANTS), ("reason", "poison")
+    return str(scripts.call("bury", *where, keys.GROUP, entry, operation, snapshot, whole, "m", *told).decode())
 
 
 def requeue(scripts: Scripted, letter: str, operation: str = "op_1") -> list[Any]:

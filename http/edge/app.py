@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from edge import openapi, problems
+from edge.admission import Admission
 from edge.authentication import KeyRing
 from edge.endpoint import Endpoint, Endpoints, Handler
 from edge.health import Health, Probe
@@ -39,11 +40,14 @@ def create_app(
     capabilities: Mapping[str, Capabilities],
     probes: Mapping[str, Probe],
     registry: CollectorRegistry,
+    admission: Admission,
     lifespan: Lifespan | None = None,
 ) -> Starlette:
     """The merchant's door. `capabilities` by payment method type; `lifespan` opens what the others need and outlives
     the refreshing of the keys, which this application runs itself."""
-    door = Endpoints(meters=Meters(registry), merchants=keys.guard, operators=keys.guard_operator)
+    door = Endpoints(
+        meters=Meters(registry, admission), merchants=keys.guard, operators=keys.guard_operator, admission=admission
+    )
     payments = Payments(intake=intake, enquiry=enquiry, timeline=timeline, capabilities=capabilities)
     operators = Operators(desk)
     health = Health(probes=probes, registry=registry)

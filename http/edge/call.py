@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from starlette.types import Receive, Scope
 
+from edge.admission import Place
 from engine.errors import Rejected
 
 BODY_BYTES_MAX = 64 * 1024  # the largest honest body (metadata 8 KiB, webhook_url 2 KiB) is a quarter of it
@@ -29,12 +30,12 @@ class Disconnected(Exception):
 
 
 class Call:
-    """One request. `merchant`, and for operators `actor` (the id of their key), are set once the key is known;
-    `framing_broken`: the connection cannot be used again."""
+    """One request. `merchant`, and for operators `actor` (the id of their key), are set once the key is known, `place`
+    once it is admitted; `framing_broken`: the connection cannot be used again."""
 
     __slots__ = (
-        *("_body_read", "_receive", "actor", "framing_broken", "headers", "merchant", "repeated", "request_id"),
-        "scope",
+        *("_body_read", "_receive", "actor", "framing_broken", "headers", "merchant", "place", "repeated"),
+        *("request_id", "scope"),
     )
 
     def __init__(self, scope: Scope, receive: Receive, new_request_id: Callable[[], str]) -> None:
@@ -43,6 +44,7 @@ class Call:
         self._body_read = False
         self.framing_broken = False
         self.merchant = self.actor = ""
+        self.place: Place | None = None
         self.headers: dict[bytes, bytes] = {}
         self.repeated: tuple[bytes, ...] = ()
         headers = self.headers

@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from itertools import count
 from time import perf_counter
 
 import structlog
 from starlette.types import Receive, Scope, Send
 
+from edge.admission import Admission
 from edge.answer import PROBLEM, Answer, Header
 from edge.call import Call, Disconnected
 from edge.meters import Meters, Tally
@@ -42,27 +44,31 @@ class RequestIds:
 
 
 class Endpoints:
-    """Makes endpoints that share their ids, meters and guards."""
+    """Makes endpoints that share their ids, meters, guards and admission."""
 
-    def __init__(self, *, meters: Meters, merchants: Guard, operators: Guard) -> None:
+    def __init__(self, *, meters: Meters, merchants: Guard, operators: Guard, admission: Admission) -> None:
         self._meters, self._ids = meters, RequestIds()
-        self._merchants, self._operators = merchants, operators
+        self._merchants, self._operators, self._admission = merchants, operators, admission
 
     def open(self, route: str, methods: Mapping[str, Handler]) -> Endpoint:
         """Needs no API key."""
-        return Endpoint(methods, self._meters.of(route), self._ids, None)
+        return Endpoint(methods, self._meters.of(route), self._ids)
 
     def merchant(self, route: str, methods: Mapping[str, Handler]) -> Endpoint:
-        """Needs a key of merchant scope; nothing else about the call is looked at before it."""
-        return Endpoint(methods, self._meters.of(route), self._ids, self._merchants)
+        """Needs a key of merchant scope, then a place; nothing else about the call is looked at before."""
+        return Endpoint(methods, self._meters.of(route), self._ids, self._admitted)
 
     def operator(self, route: str, methods: Mapping[str, Handler]) -> Endpoint:
-        """The same with a key of operator scope."""
+        """Needs a key of operator scope; whoever mends an overload is not kept out by it."""
         return Endpoint(methods, self._meters.of(route), self._ids, self._operators)
+
+    async def _admitted(self, call: Call) -> None:
+        await self._merchants(call)
+        call.place = self._admission.admit(call.merchant, call.scope["method"])
 
     def nowhere(self) -> Endpoint:
         """Answers 404 to everything."""
-        return Endpoint({}, self._meters.of("(none)"), self._ids, None, otherwise=_nowhere)
+        return Endpoint({}, self._meters.of("(none)"), self._ids, otherwise=_nowhere)
 
 
 class Endpoint:
@@ -73,7 +79,7 @@ class Endpoint:
         methods: Mapping[str, Handler],
         tally: Tally,
         ids: RequestIds,
-        guard: Guard | None,
+        guard: Guard | None = None,
         otherwise: Handler | None = None,
     ) -> None:
         self._methods = {**methods, "HEAD": methods["GET"]} if "GET" in methods else methods
@@ -98,12 +104,13 @@ class Endpoint:
                 return await self._otherwise(call)
             if self._guard is not None:
                 await self._guard(call)
-            return await handler(call)
+            with call.place or nullcontext():
+                return await handler(call)
         except Rejected as refusal:
             return problem(call, refusal.code, refusal.detail, errors=refusal.errors, extra=refusal.extra)
         except Unavailable as fault:
             answer = problem(call, fault.code, fault.detail, retry_after_s=fault.retry_after_s)
-            if answer.status >= 500:
+            if answer.status >= 500 and fault.code != "overloaded":  # a flood must not flood the log, it is counted
                 _log.warning("unavailable", code=fault.code, detail=fault.detail, **self._about(call))
             return answer
         except Disconnected:

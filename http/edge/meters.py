@@ -5,7 +5,12 @@ Labels are bounded: the route's template, never the path, and only methods that 
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from functools import partial
+from operator import attrgetter
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from edge.admission import Admission
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, 10, 30)
@@ -14,7 +19,15 @@ _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2.5, 5,
 class Meters:
     """The edge's metrics in a registry."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, admission: Admission) -> None:
+        in_flight = Gauge(
+            "penstock_http_in_flight",
+            "Calls under way: writes, reads, and clients waiting.",
+            ["lane"],
+            registry=registry,
+        )
+        for name, lane in admission.lanes.items():
+            in_flight.labels(name).set_function(partial(attrgetter("taken"), lane))
         self._requests = Counter(
             "penstock_http_requests", "Requests answered.", ("method", "route", "status"), registry=registry
         )

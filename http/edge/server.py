@@ -1,10 +1,12 @@
-"""How uvicorn serves the edge: its fast parts, no access log, and two things that httptools lacks.
+"""How uvicorn serves the edge: its fast parts, no access log, and three things that httptools lacks.
 
-A head that never ends is cut off (httptools would buffer it for ever), and what is no HTTP at all is answered with a
-problem document like every other mistake.
+A head that never ends is cut off (httptools would buffer it for ever), what is no HTTP at all is answered with a
+problem document like every other mistake, and there are only so many connections: each may hold 64 KiB unseen.
 """
 
 from __future__ import annotations
+
+import asyncio
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -16,13 +18,23 @@ HEAD_BYTES_MAX = 64 * 1024  # of an unfinished head; honest ones have 1 to 2 KiB
 KEEP_ALIVE_S = 75  # above the usual 60 s of load balancers, so that they close first and no call meets a closed door
 DRAIN_S = 35  # a client that waits (Prefer: wait=30) gets its answer before the process goes
 BACKLOG = 2048
+CONNECTIONS_MAX = 10_000  # open ones; far above the calls that are handled at once, and 640 MiB at the very worst
 
 
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
+    connections_max = CONNECTIONS_MAX
     _unfinished_bytes = 0
     _in_head = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.connections_max:
+            detail = "Too many connections are open here. Nothing was accepted; try again, on fewer connections."
+            self._say_last(
+                "503 Service Unavailable", render("overloaded", detail, request_id=""), b"retry-after: 1\r\n"
+            )
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -41,9 +53,12 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         body = render("malformed_request", f"{msg.rstrip('.')}. Send HTTP/1.1.", request_id="")
+        self._say_last("400 Bad Request", body)
+
+    def _say_last(self, status: str, body: bytes, headers: bytes = b"") -> None:
         self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: %s\r\ncontent-length: %d\r\ncache-control: no-store\r\n"
-            b"connection: close\r\n\r\n%s" % (MEDIA_TYPE.encode(), len(body), body)
+            b"HTTP/1.1 %s\r\ncontent-type: %s\r\ncontent-length: %d\r\ncache-control: no-store\r\n%s"
+            b"connection: close\r\n\r\n%s" % (status.encode(), MEDIA_TYPE.encode(), len(body), headers, body)
         )
         self.transport.close()
 

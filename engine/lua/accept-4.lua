@@ -1,0 +1,29 @@
+-- accept-4: make a request accepted work, once. Keeps I6 (same key, same operation), I10 (refused before acceptance)
+-- and I12 (nothing is trimmed to make room).
+-- KEYS  1 idempotency record  2 open operations of the payment (hash)  3 command stream  4 entries per merchant (hash)
+-- ARGV  1 operation id  2 record  3 snapshot  4 backlog limit  5 open operations limit  6 merchant  7 its backlog limit
+--       8.. fields of the entry
+-- Returns {"accepted", entry id} | {"known", record} | {"full", backlog} | {"share", the merchant's backlog}
+--         | {"busy", open operations}
+-- Atomic, because a record without its entry would be a promise nobody keeps, and an entry without its record twice the
+-- work. The record is looked up first: a replay is answered at full backlog too.
+local known = redis.call('GET', KEYS[1])
+if known then
+    return {'known', known}
+end
+local backlog = redis.call('XLEN', KEYS[3])
+if backlog >= tonumber(ARGV[4]) then
+    return {'full', backlog}
+end
+local share = tonumber(redis.call('HGET', KEYS[4], ARGV[6]) or 0)
+if share >= tonumber(ARGV[7]) then
+    return {'share', share}
+end
+local open = redis.call('HLEN', KEYS[2])
+if open >= tonumber(ARGV[5]) then
+    return {'busy', open}
+end
+redis.call('SET', KEYS[1], ARGV[2])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+redis.call('HINCRBY', KEYS[4], ARGV[6], 1)
+return {'accepted', redis.call('XADD', KEYS[3], '*', unpack(ARGV, 8))}
