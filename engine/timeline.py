@@ -64,7 +64,7 @@ class Timeline:
                 opened = await self._front.open_operations(partition_of(payment, self._partitions), payment)
         receipt = await self._archive.receipt(payment)
         owner = receipt.payment.terms.merchant if receipt else opened[-1].merchant if opened else None
-        if owner is None or owner != (merchant or owner):
+        if owner is None or merchant not in (None, owner):
             raise Rejected("not_found", "There is no such payment.")
         moments: list[Moment] = []
         has_more = False

@@ -22,7 +22,8 @@ _PATIENCE_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionBacklog:
-    """One partition's stream. `owner` is the worker that holds the lease, None when nobody does."""
+    """One partition's streams. `owner` is the worker that holds the lease, None when nobody does; `lease_ms` is what is
+    left of it."""
 
     partition: int
     stream: str
@@ -30,6 +31,8 @@ class PartitionBacklog:
     pending: int
     lag: int
     owner: str | None
+    lease_ms: int | None
+    dead_letters: int
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -46,14 +49,16 @@ def read_backlog(redis_url: str, partitions: int) -> list[PartitionBacklog]:
                 pipeline.xlen(keys.commands(partition))
                 pipeline.xpending(keys.commands(partition), keys.GROUP)
                 pipeline.get(keys.lease(partition))
+                pipeline.pttl(keys.lease(partition))
+                pipeline.xlen(keys.dead(partition))
             replies = pipeline.execute(raise_on_error=False)
     except (OSError, RedisError, ValueError) as error:
         raise Broken(f"Redis cannot be read ({error}): is PENSTOCK_REDIS_URL right?") from error
-    return [_row(partition, *replies[3 * partition : 3 * partition + 3]) for partition in range(partitions)]
+    return [_row(partition, *replies[5 * partition : 5 * partition + 5]) for partition in range(partitions)]
 
 
-def _row(partition: int, length: Any, pending: Any, lease: Any) -> PartitionBacklog:
-    for reply in (length, lease):
+def _row(partition: int, length: Any, pending: Any, lease: Any, left_ms: Any, dead: Any) -> PartitionBacklog:
+    for reply in (length, lease, left_ms, dead):
         if isinstance(reply, Exception):
             raise Broken(f"Redis refuses to show partition {partition}: {reply}")
     # Before the first command there is neither a stream nor a group.
@@ -64,7 +69,9 @@ def _row(partition: int, length: Any, pending: Any, lease: Any) -> PartitionBack
         backlog=length,
         pending=waiting,
         lag=length - waiting,
-        owner=lease.decode().rpartition(":")[0] if lease else None,
+        owner=lease.decode(errors="replace").rpartition(":")[0] if lease else None,
+        lease_ms=left_ms if lease and left_ms >= 0 else None,
+        dead_letters=dead,
     )
 
 

@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from ops.dead_letter_cli import dead_letter_app
 from ops.merchant_cli import key_app, merchant_app
+from ops.partition_cli import partitions
+from ops.payment_cli import payment_app
 from ops.stack_cli import DataDirOption, status, up
 
 if TYPE_CHECKING:
@@ -32,10 +35,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.add_typer(merchant_app, name="merchant")
-app.add_typer(key_app, name="key")
+app.add_typer(merchant_app, name="merchant", rich_help_panel="Administration")
+app.add_typer(key_app, name="key", rich_help_panel="Administration")
+app.add_typer(payment_app, name="payment", rich_help_panel="Operators")
+app.add_typer(dead_letter_app, name="dead-letters", rich_help_panel="Operators")
 app.command(rich_help_panel="On this machine")(up)
 app.command(rich_help_panel="On this machine")(status)
+app.command(rich_help_panel="Operators")(partitions)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

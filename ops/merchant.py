@@ -65,7 +65,7 @@ class Register:
 
     def __init__(self, dsn: str, *, actor: str | None = None) -> None:
         self._dsn = dsn
-        self._actor = actor or _os_user()
+        self._actor = actor or os_user()
 
     def create_merchant(self, name: str, reason: str, merchant: str | None = None) -> str:
         """The id of the new merchant; made up unless given."""
@@ -134,7 +134,7 @@ def refuse_local_keys(dsn: str) -> None:
         )
 
 
-def _os_user() -> str:
+def os_user() -> str:
     """Who acts, for the audit. A container's user may have no name."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name

@@ -1,0 +1,92 @@
+"""The back office: the engine's side for operators, opened on the stores themselves for the length of one command.
+
+Works without an edge, and while Redis is away as far as the ledger alone can answer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import psycopg
+from psycopg_pool import AsyncConnectionPool
+from redis.asyncio import Redis
+
+from engine.archive import Archive
+from engine.audit_log import AuditLog
+from engine.desk import Desk
+from engine.enquiry import Enquiry
+from engine.errors import Broken
+from engine.front import Front
+from engine.graveyard import Graveyard
+from engine.scripts import Scripts
+from engine.statement import statement
+from engine.timeline import Timeline
+from ops.data_dir import DataDir
+
+_PATIENCE_S = 5.0
+_CONNECTION = {"autocommit": True, "connect_timeout": 5, "options": "-c TimeZone=UTC -c statement_timeout=5000"}
+_RECORD_TTL_MS = 900_000  # of records that are repaired by looking; the edges' default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackOffice:
+    """What commands work with."""
+
+    desk: Desk
+    timeline: Timeline
+    enquiry: Enquiry
+    archive: Archive
+    front: Front
+    partitions: int
+
+
+def addresses(data_dir: Path) -> tuple[str, str]:
+    """The URLs of Postgres and Redis: the variables', else those of the stack that runs in the folder."""
+    database, redis = os.environ.get("PENSTOCK_DATABASE_URL"), os.environ.get("PENSTOCK_REDIS_URL")
+    if not (database and redis):
+        running = DataDir(data_dir).state()
+        database, redis = database or running["database"], redis or running["redis"]
+    return database, redis
+
+
+@asynccontextmanager
+async def back_office(data_dir: Path) -> AsyncIterator[BackOffice]:
+    """Raises Broken with what to do when there is nothing to open."""
+    database, redis_url = addresses(data_dir)
+    partitions = await _partitions(database)
+    async with AsyncExitStack() as stack:
+        pool = AsyncConnectionPool(database, min_size=1, max_size=2, timeout=2, kwargs=_CONNECTION, open=False)
+        await stack.enter_async_context(pool)
+        redis = Redis.from_url(redis_url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, protocol=2)
+        stack.push_async_callback(redis.aclose)
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        scripts = Scripts(redis)
+        front, archive = Front(redis, scripts), Archive(pool)
+        for run in (front.run, archive.run):
+            tasks.start_soon(run)
+        yield BackOffice(
+            desk=Desk(Graveyard(scripts, partitions), archive, AuditLog(pool), partitions),
+            timeline=Timeline(front, archive, partitions),
+            enquiry=Enquiry(front, archive, partitions, lambda: datetime.now(UTC), _RECORD_TTL_MS),
+            archive=archive,
+            front=front,
+            partitions=partitions,
+        )
+        tasks.cancel_scope.cancel()
+
+
+async def _partitions(database: str) -> int:
+    try:
+        async with await psycopg.AsyncConnection.connect(database, connect_timeout=5) as connection:
+            row = await (await connection.execute(statement("installation"))).fetchone()
+    except psycopg.errors.UndefinedTable:
+        row = None
+    if row is None:
+        raise Broken("the database has no Penstock tables yet: run `penstock migrate` first")
+    return int(row[1])
