@@ -234,7 +234,7 @@ class Actor:
         failpoints("after-intent")
         while step.then is not None:
             operation = step.then
-            answer = await self._tools.teller.ask(payment, operation)
+            answer = await self._tools.teller.ask(payment, operation, inherited=step.inherited)
             history = self._dossier.others(operation)
             verdict = self._tools.decider.conclude(payment, operation, history, answer, self._tools.clock())
             if isinstance(verdict, Again):

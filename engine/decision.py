@@ -81,7 +81,7 @@ class Decider:
             operation = replace(operation, doubted_at=now)
         if self._schedule.spent(operation, now):
             return self._review(payment, operation, now, "asked too often or too long ago to ask again", {})
-        return self._attempted(payment, operation, now)
+        return replace(self._attempted(payment, operation, now), inherited=lost)
 
     def insist(self, payment: Payment, operation: Operation, now: datetime) -> Step:
         """One more attempt because a person wants it, however often or long ago it was asked."""

@@ -34,8 +34,8 @@ class Ask:
     """One committed attempt at the bank.
 
     `reference` is the bank's id of what is captured, voided (authorization) or refunded (capture); None to authorize.
-    Nothing may be written to the socket after `send_by`, and the call is given up at `deadline`. `repeated`: an earlier
-    attempt may have reached the bank.
+    Nothing may be written to the socket after `send_by`, and the call is given up at `deadline`. `repeated`: the bank
+    left an earlier attempt of it unanswered.
     """
 
     bank_key: str

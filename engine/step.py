@@ -23,7 +23,10 @@ class ActDone(Struct, frozen=True, kw_only=True):
 
 
 class Step(Struct, frozen=True, kw_only=True):
-    """What one commit writes for one payment. `then` is the operation to ask the bank for next, already in it."""
+    """What one commit writes for one payment. `then` is the operation to ask the bank for next, already in it.
+
+    `inherited`: that repeats an attempt whose owner is gone. Nobody knows of a bank that left it unanswered.
+    """
 
     payment: Payment
     operations: tuple[Operation, ...]
@@ -31,6 +34,7 @@ class Step(Struct, frozen=True, kw_only=True):
     opened: bool = False
     then: Operation | None = None
     acts: tuple[ActDone, ...] = ()
+    inherited: bool = False
 
 
 class Again(Struct, frozen=True, kw_only=True):

@@ -30,9 +30,9 @@ class Teller:
         self._connectors, self._vault, self._clock = connectors, vault, clock
         self._failpoints, self._meters = failpoints, meters
 
-    async def ask(self, payment: Payment, operation: Operation) -> Answer:
-        """One committed attempt at the bank."""
-        ask = self._ask(payment, operation)
+    async def ask(self, payment: Payment, operation: Operation, *, inherited: bool) -> Answer:
+        """One committed attempt at the bank. `inherited` from an owner that is gone: not the bank's silence."""
+        ask = self._ask(payment, operation, repeated=operation.doubted_at is not None and not inherited)
         self._failpoints("before-bank")
         began = self._clock()
         asked = self._connectors[payment.terms.connector].ask(ask)
@@ -47,7 +47,7 @@ class Teller:
         self._meters.bank_seconds.labels(operation.verb, type(answer).__name__).observe(taken_s)
         return answer
 
-    def _ask(self, payment: Payment, operation: Operation) -> Ask:
+    def _ask(self, payment: Payment, operation: Operation, *, repeated: bool) -> Ask:
         reference = payment.bank.capture_id if operation.verb is Verb.REFUND else payment.bank.authorization_id
         sealed = operation.sealed
         if operation.send_by is None or operation.deadline is None:
@@ -61,7 +61,7 @@ class Teller:
             send_by=operation.send_by,
             deadline=operation.deadline,
             traceparent=operation.traceparent,
-            repeated=operation.doubted_at is not None,
+            repeated=repeated,
         )
 
     async def _interrupt(self) -> None:

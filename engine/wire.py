@@ -203,6 +203,11 @@ def accepted_at(order: int) -> datetime | None:
     return datetime.fromtimestamp(milliseconds / 1000, UTC) if 0 < milliseconds < _LAST_MS else None
 
 
+def accepted_ms(order: int) -> int:
+    """When a command with this accept order was accepted, by Redis' clock, in ms of Unix time."""
+    return order // _SEQUENCE_SPAN
+
+
 class Record(Struct, frozen=True, kw_only=True):
     """The idempotency record of one operation. Settled once it holds a response; then never changed (I6)."""
 

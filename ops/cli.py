@@ -159,6 +159,12 @@ def demo(context: typer.Context) -> None:
     _run_elsewhere("demo", context.args)
 
 
+@app.command(rich_help_panel="On this machine", context_settings=_PASS_ON)
+def chaos(context: typer.Context) -> None:
+    """Every fault against a stack of its own, by a seed, and the count afterwards.  [dim]penstock chaos --help[/dim]"""
+    _run_elsewhere("chaos", context.args)
+
+
 def _schema_settings() -> Settings:
     """The settings for work that needs neither secrets nor a bank: stand-ins satisfy the rules about those."""
     from ops.settings import load_settings

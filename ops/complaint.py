@@ -12,9 +12,20 @@ from bank.simulator.settings import BankSettingsError
 from engine.errors import PenstockError, Unavailable
 from ops.embedded import EmbeddedError
 from ops.migrate import MigrationError
+from ops.own_stack import StackFailed
 from ops.settings import SettingsError
+from ops.trial import TrialFailed
 
-_SPOKEN = (PenstockError, SettingsError, MigrationError, EmbeddedError, BankSettingsError, BankDatabaseError)
+_SPOKEN = (
+    PenstockError,
+    SettingsError,
+    MigrationError,
+    EmbeddedError,
+    StackFailed,
+    TrialFailed,
+    BankSettingsError,
+    BankDatabaseError,
+)
 
 
 def in_words(error: BaseException) -> str | None:

@@ -130,20 +130,35 @@ class _Match:
 def compare(ledger_dsn: str, bank_dsn: str, openings: Mapping[str, int] | None = None) -> Comparison:
     """Reads both sides. `openings`: what accounts held before (`opening_balances`); else it is worked out backwards."""
     with psycopg.connect(ledger_dsn) as ledger:
-        with ledger.cursor(row_factory=class_row(Effect)) as cursor:
-            effects = cursor.execute(statement("ledger_effects")).fetchall()
+        effects = effects_of(ledger)
         row = ledger.execute(statement("unsettled")).fetchone()
     with psycopg.connect(bank_dsn) as bank:
-        with bank.cursor(row_factory=class_row(Transaction)) as cursor:
-            transactions = cursor.execute(statement("bank_transactions")).fetchall()
-        accounts = _accounts(bank)
+        transactions, accounts = transactions_of(bank), accounts_of(bank)
     return reconcile(effects, transactions, accounts, openings or {}, unsettled=int(row[0]) if row else 0)
+
+
+def effects_of(ledger: psycopg.Connection) -> list[Effect]:
+    """What the ledger says was done."""
+    with ledger.cursor(row_factory=class_row(Effect)) as cursor:
+        return cursor.execute(statement("ledger_effects")).fetchall()
+
+
+def transactions_of(bank: psycopg.Connection) -> list[Transaction]:
+    """What the bank did, oldest first."""
+    with bank.cursor(row_factory=class_row(Transaction)) as cursor:
+        return cursor.execute(statement("bank_transactions")).fetchall()
+
+
+def accounts_of(bank: psycopg.Connection) -> list[Account]:
+    """All accounts as the bank shows them."""
+    with bank.cursor(row_factory=class_row(Account)) as cursor:
+        return cursor.execute(statement("bank_accounts")).fetchall()
 
 
 def opening_balances(bank_dsn: str) -> dict[str, int]:
     """What each card holds now; taken before the first payment."""
     with psycopg.connect(bank_dsn) as bank:
-        return {account.card: account.balance for account in _accounts(bank)}
+        return {account.card: account.balance for account in accounts_of(bank)}
 
 
 def reconcile(
@@ -224,15 +239,16 @@ def _card(
         ours = (
             (transaction.kind, transaction.amount) for transaction in transactions if transaction.card == account.card
         )
-        opening = account.balance - _moved(ours)[0]
-    balance, available = _moved(
+        opening = account.balance - moved(ours)[0]
+    balance, available = moved(
         (effect.kind, effect.amount) for effect, transaction in pairs if transaction.card == account.card
     )
     expected = Account(card=account.card, balance=opening + balance, available=opening + available)
     return Card(card=account.card, opening=opening, expected=expected, shown=account)
 
 
-def _moved(effects: Iterable[tuple[str, int]]) -> tuple[int, int]:
+def moved(effects: Iterable[tuple[str, int]]) -> tuple[int, int]:
+    """What effects, each a kind and an amount, do to an account's balance and available balance."""
     balance = available = 0
     for kind, amount in effects:
         balance, available = balance + MOVES[kind][0] * amount, available + MOVES[kind][1] * amount
@@ -253,8 +269,3 @@ def _counts(effects: Iterable[tuple[str, int]]) -> dict[str, Count]:
         numbers[kind] += 1
         totals[kind] += amount
     return {kind: Count(number=numbers[kind], total=totals[kind]) for kind, _ in KINDS.values()}
-
-
-def _accounts(bank: psycopg.Connection) -> list[Account]:
-    with bank.cursor(row_factory=class_row(Account)) as cursor:
-        return cursor.execute(statement("bank_accounts")).fetchall()

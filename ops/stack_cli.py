@@ -35,7 +35,7 @@ class ConnectorName(StrEnum):
     INSTANT = "instant"
 
 
-def _latency(text: str) -> str:
+def latency_range(text: str) -> str:
     found = _LATENCY.fullmatch(text)
     if found is None or int(found[1]) > int(found[2]):
         raise typer.BadParameter(f"{text!r} is no MIN-MAX in milliseconds, as in 100-2000")
@@ -57,7 +57,7 @@ def up(
     ] = 16,
     bank_failure_rate: Annotated[float, typer.Option(min=0, max=1, help="Share of calls that the bank fails.")] = 0.05,
     bank_latency_ms: Annotated[
-        str, typer.Option(callback=_latency, metavar="MIN-MAX", help="How long the bank takes, in milliseconds.")
+        str, typer.Option(callback=latency_range, metavar="MIN-MAX", help="How long the bank takes, in milliseconds.")
     ] = "100-2000",
     bank_control: Annotated[
         bool, typer.Option("--bank-control", help="Switch the bank's control API for faults on.")

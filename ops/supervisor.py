@@ -66,6 +66,11 @@ class Child:
     def restart(self) -> None:
         self.process = self._start()
 
+    def kill(self, rest_s: float) -> None:
+        """SIGKILL; it is started again when it has rested that long."""
+        self.due = time.monotonic() + rest_s
+        self.process.kill()
+
     def probe(self) -> bool:
         """Ask whether it is ready, unless it is known to be."""
         self.ready = self.ready or answers(self.program.ready_url)

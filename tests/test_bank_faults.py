@@ -76,6 +76,32 @@ def test_internal_error_after_is_400_with_the_effect_done_and_the_key_lost(bank:
     assert "x-idempotent-replayed" not in bank.post("authorizations", request, key).headers
 
 
+def test_an_unreadable_answer_is_half_of_one_and_the_key_keeps_the_whole(bank: Bank) -> None:
+    request, key = a_card_request(), uuid4().hex
+    bank.fault("unreadable_answer", times=1)
+
+    first, again = bank.post("authorizations", request, key), bank.post("authorizations", request, key)
+
+    assert (first.status_code, again.status_code) == (200, 200)
+    with pytest.raises(json.JSONDecodeError):
+        first.json()
+    assert again.content.startswith(first.content)
+    assert again.json()["amount"] == request["amount"]
+
+
+def test_a_mismatched_answer_tells_of_another_amount_or_another_hold_and_goes_on_telling_it(bank: Bank) -> None:
+    request, key = a_card_request(), uuid4().hex
+    auth = bank.authorized()
+    bank.fault("mismatched_answer", times=2)
+
+    held, again = bank.post("authorizations", request, key), bank.post("authorizations", request, key)
+    voided = bank.post("voids", {"authorization_id": auth}).json()
+
+    assert held.json()["amount"] == request["amount"] + 1
+    assert again.content == held.content
+    assert voided["status"] == "voided" and voided["authorization_id"] != auth
+
+
 def test_latency_delays_and_a_clock_offset_moves_the_clock(bank: Bank) -> None:
     auth = bank.authorized()
     bank.fault("latency", latency_ms=60, times=1)

@@ -57,6 +57,29 @@ def test_a_worker_killed_at_any_step_leaves_one_effect_and_an_ended_payment(
     assert effects(bank, card) == ["AUTH_HOLD"]
 
 
+def test_what_a_killed_worker_had_at_the_bank_is_asked_again_at_once_whatever_the_retry_budget(
+    database: str, redis_url: str, bank: Bank, tmp_path: Path
+) -> None:
+    # Its silence is not the bank's: the budget, which here gives one repeat a second, is for banks that leave us alone.
+    cards, budget = [next(fresh_cards) for _ in range(12)], {"RETRY_FLOOR_PER_S": "1", "RETRY_SHARE_PERCENT": "0"}
+    for card in cards:
+        bank.fault("latency", card_number=card, latency_ms=700, times=1)
+    environ = {f"PENSTOCK_{name}": value for name, value in budget.items()}
+    with a_gateway(database, redis_url, bank_url(bank), tmp_path, workers=0, **environ) as gateway:
+        doomed = gateway.start("worker")
+        payments = [gateway.pay(card).json()["id"] for card in cards]
+        sent = "SELECT count(*) FROM operations WHERE status = 'sent'"
+        eventually(lambda: gateway.sql(sent) == [(len(cards),)], "all are at the bank")
+        doomed.kill()
+        gateway.start("worker")
+
+        eventually(lambda: gateway.unsettled() == 0, "all are answered", 6)  # of these, two until the attempts' end
+
+        assert {gateway.get(payment)["operation"]["attempts"] for payment in payments} == {2}
+        gateway.settled()
+    assert [effects(bank, card) for card in cards] == [["AUTH_HOLD"]] * len(cards)
+
+
 @pytest.mark.parametrize("point", ["before-accept", "after-accept"])
 def test_an_edge_killed_around_acceptance_is_made_good_by_repeating_the_key(
     point: str, database: str, redis_url: str, bank: Bank, tmp_path: Path

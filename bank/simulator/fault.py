@@ -33,6 +33,8 @@ class Kind(StrEnum):
     DROP_KEY = "drop_key"  # The effect and its answer, but the key is forgotten.
     DROP_KEY_AND_RESPONSE = "drop_key_and_response"
     INTERNAL_ERROR_AFTER = "internal_error_after"  # The effect, answered 400 internal_error, the key not kept.
+    UNREADABLE_ANSWER = "unreadable_answer"  # The effect, the key kept, and half of the 200's body on the wire.
+    MISMATCHED_ANSWER = "mismatched_answer"  # The effect, and a 200, also under its key, that tells of something else.
 
 
 BEFORE = frozenset({Kind.FAIL_BEFORE, Kind.LATENCY, Kind.CLOCK_OFFSET})

@@ -92,6 +92,9 @@ class IdempotencyCache:
         if faults & {Kind.DROP_RESPONSE, Kind.DROP_KEY_AND_RESPONSE}:
             await hang_up(scope, receive)
             return
+        if Kind.UNREADABLE_ANSWER in faults:
+            await Response(body[: len(body) // 2], status, media_type="application/json")(scope, receive, send)
+            return
         for message in answer:
             await send(message)
 

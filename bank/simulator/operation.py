@@ -27,6 +27,7 @@ from bank.simulator.instant import NS_PER_S, rfc3339, to_column
 from bank.simulator.lanes import Lanes
 
 CURRENCY = "USD"
+NO_HOLD = "auth_00000000-0000-4000-8000-000000000000"  # An identifier of the right shape that nobody ever got.
 BATCHES_UNDER_WAY_MAX = 2  # More make smaller batches; with one, a row locked elsewhere would stop everything.
 Body = Mapping[str, Any]
 
@@ -195,7 +196,7 @@ class Teller:
         kinds = mark_after(request.scope, self._faults.take(AFTER, operation, card_number))
         if Kind.INTERNAL_ERROR_AFTER in kinds:
             return failure(400, "failed to commit transaction: injected after the effect")
-        return reply(answer)
+        return reply(_mismatched(answer) if Kind.MISMATCHED_ANSWER in kinds else answer)
 
     async def _card_of(self, reference: str) -> str | None:
         """The card behind a transaction, looked up only when a fault is about one."""
@@ -203,6 +204,12 @@ class Teller:
             return None
         rows = await self._lanes.ask("card_of", reference)
         return str(rows[0][0]) if rows else ""  # No card at all, which no rule about a card matches.
+
+
+def _mismatched(answer: Mapping[str, object]) -> Mapping[str, object]:
+    """The success of another amount, or, where none is told (a void), of another hold."""
+    amount = answer.get("amount")
+    return {**answer, "amount": amount + 1} if isinstance(amount, int) else {**answer, "authorization_id": NO_HOLD}
 
 
 async def _body(request: Request, name: str, fields: Mapping[str, type[int] | type[str]]) -> Body:

@@ -1,0 +1,171 @@
+"""The schedule of a campaign: which fault strikes whom, when and for how long. The same seed gives the same schedule.
+
+Every fault is a card of a deck that is shuffled and dealt until the time is up, so that a campaign of three minutes has
+each of them, each crash point included. Of one part of the stack only one fault strikes at a time: two would hide each
+other. Faults of different parts overlap. Pure; strike.py inflicts it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from engine.failpoint import POINTS
+
+FIRST_AT_S = 2.0  # the load has begun to flow
+GAP_S = 3.5  # between two strikes, on average: some fifty in three minutes
+STRIKES_MIN = 10  # in a short campaign they follow each other faster
+PASSINGS_MAX = 40  # a crash point acts at one of its first passings
+EDGE_POINTS = POINTS[:2]
+WORKER_POINTS = POINTS[2:]
+
+
+class Part(StrEnum):
+    """What can be struck."""
+
+    WORKER = "worker"
+    EDGE = "edge"
+    BANK = "bank"
+    REDIS = "redis"
+    POSTGRES = "postgres"
+
+
+class Fault(StrEnum):
+    """What can go wrong; FAULTS says it in words."""
+
+    WORKER_KILLED = "worker_killed"
+    WORKER_ASLEEP = "worker_asleep"
+    WORKER_DIES = "worker_dies"
+    WORKER_SLEEPS = "worker_sleeps"
+    WORKER_FAILS = "worker_fails"
+    EDGE_KILLED = "edge_killed"
+    EDGE_ASLEEP = "edge_asleep"
+    EDGE_DIES = "edge_dies"
+    BANK_FAILS = "bank_fails"
+    BANK_SLOW = "bank_slow"
+    BANK_SILENT = "bank_silent"
+    BANK_FORGETFUL = "bank_forgetful"
+    BANK_SILENT_AND_FORGETFUL = "bank_silent_and_forgetful"
+    BANK_CONFUSED = "bank_confused"
+    BANK_UNREADABLE = "bank_unreadable"
+    BANK_MISMATCHED = "bank_mismatched"
+    BANK_DOWN = "bank_down"
+    REDIS_FLUSHED = "redis_flushed"
+    REDIS_KILLED = "redis_killed"
+    REDIS_EMPTIED = "redis_emptied"
+    REDIS_REWOUND = "redis_rewound"
+    REDIS_FULL = "redis_full"
+    REDIS_STOPPED = "redis_stopped"
+    REDIS_CUT = "redis_cut"
+    POSTGRES_STOPPED = "postgres_stopped"
+    POSTGRES_KILLED = "postgres_killed"
+    POSTGRES_CUT = "postgres_cut"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strike:
+    """One fault. `failpoints` is what the process that is started next carries, in the words of PENSTOCK_FAILPOINTS."""
+
+    at_s: float
+    lasting_s: float
+    fault: Fault
+    target: str
+    failpoints: str = ""
+
+    def __str__(self) -> str:
+        what = f"{FAULTS[self.fault][3]} {self.failpoints}".strip()
+        return f"{self.at_s:6.1f} s  {self.target:<9} {what} ({self.lasting_s:.1f} s)"
+
+
+P, F = Part, Fault
+
+# fmt: off
+FAULTS: Mapping[Fault, tuple[Part, float, float, str]] = {
+    # fault                      part       lasts from, to (s), and what happens; a restart takes two seconds
+    F.WORKER_KILLED:             (P.WORKER,   2.5, 2.5, "SIGKILL"),
+    F.WORKER_ASLEEP:             (P.WORKER,   5.0, 5.0, "SIGSTOP past its lease, then SIGCONT"),
+    F.WORKER_DIES:               (P.WORKER,   5.0, 5.0, "SIGKILL; the next one dies at"),
+    F.WORKER_SLEEPS:             (P.WORKER,   8.0, 8.0, "SIGKILL; the next one stops past its lease at"),
+    F.WORKER_FAILS:              (P.WORKER,   5.0, 5.0, "SIGKILL; the next one meets exceptions at"),
+    F.EDGE_KILLED:               (P.EDGE,     2.5, 2.5, "SIGKILL"),
+    F.EDGE_ASLEEP:               (P.EDGE,     5.0, 5.0, "SIGSTOP, then SIGCONT"),
+    F.EDGE_DIES:                 (P.EDGE,     5.0, 5.0, "SIGKILL; the next one dies at"),
+    F.BANK_FAILS:                (P.BANK,     1.5, 4.0, "answers 500"),
+    F.BANK_SLOW:                 (P.BANK,     3.0, 5.0, "answers some cards after the attempt's deadline"),
+    F.BANK_SILENT:               (P.BANK,     1.0, 2.0, "drops connections after the effect"),
+    F.BANK_FORGETFUL:            (P.BANK,     2.0, 4.0, "forgets keys at once"),
+    F.BANK_SILENT_AND_FORGETFUL: (P.BANK,     1.0, 2.0, "drops connections after the effect, and forgets the keys"),
+    F.BANK_CONFUSED:             (P.BANK,     1.0, 2.0, "answers 400 internal_error after the effect"),
+    F.BANK_UNREADABLE:           (P.BANK,     1.0, 2.0, "answers 200 with half a body"),
+    F.BANK_MISMATCHED:           (P.BANK,     1.0, 2.0, "answers 200 about something else"),
+    F.BANK_DOWN:                 (P.BANK,     3.0, 8.0, "SIGKILL, and down for a while"),
+    F.REDIS_FLUSHED:             (P.REDIS,    1.0, 1.0, "FLUSHALL"),
+    F.REDIS_KILLED:              (P.REDIS,    0.5, 3.0, "SIGKILL, back with its append-only file"),
+    F.REDIS_EMPTIED:             (P.REDIS,    0.5, 3.0, "SIGKILL, back empty"),
+    F.REDIS_REWOUND:             (P.REDIS,    2.0, 3.0, "SIGKILL, back without its last second"),
+    F.REDIS_FULL:                (P.REDIS,    1.0, 4.0, "out of memory"),
+    F.REDIS_STOPPED:             (P.REDIS,    2.0, 6.0, "SIGSTOP, then SIGCONT"),
+    F.REDIS_CUT:                 (P.REDIS,    1.0, 1.0, "all connections cut"),
+    F.POSTGRES_STOPPED:          (P.POSTGRES, 2.0, 8.0, "SIGSTOP, then SIGCONT"),
+    F.POSTGRES_KILLED:           (P.POSTGRES, 1.0, 3.0, "SIGKILL, back after its recovery"),
+    F.POSTGRES_CUT:              (P.POSTGRES, 1.0, 1.0, "all connections cut"),
+}
+# fmt: on
+
+_ACTIONS = {F.WORKER_DIES: "kill", F.WORKER_SLEEPS: "stop", F.EDGE_DIES: "kill"}
+
+
+def schedule(seed: int, seconds: float, *, workers: int, edges: int) -> tuple[Strike, ...]:
+    """All strikes of a campaign that long, in the order of their moments. All are over when the time is."""
+    draw = random.Random(seed)
+    members = {part: [part.value] for part in Part}
+    members[Part.WORKER] = [f"worker-{number + 1}" for number in range(workers)]
+    members[Part.EDGE] = [f"edge-{number + 1}" for number in range(edges)]
+    free_at = dict.fromkeys((name for names in members.values() for name in names), 0.0)
+    gap_s = min(GAP_S, seconds / STRIKES_MIN)
+    strikes: list[Strike] = []
+    deck: list[tuple[Fault, str]] = []
+    at_s = FIRST_AT_S
+    while at_s < seconds - 1:
+        deck = deck or _shuffled(draw)
+        for card in deck:
+            fault, failpoints = card
+            part, least_s, most_s, _ = FAULTS[fault]
+            free = [name for name in members[part] if free_at[name] <= at_s]
+            if not free:
+                continue
+            deck.remove(card)
+            target, lasting_s = draw.choice(free), min(draw.uniform(least_s, most_s), seconds - at_s)
+            free_at[target] = at_s + lasting_s + 0.5
+            strikes.append(
+                Strike(
+                    at_s=round(at_s, 2),
+                    lasting_s=round(lasting_s, 2),
+                    fault=fault,
+                    target=target,
+                    failpoints=failpoints,
+                )
+            )
+            break
+        at_s += draw.uniform(0.5, 1.5) * gap_s
+    return tuple(strikes)
+
+
+def _shuffled(draw: random.Random) -> list[tuple[Fault, str]]:
+    deck = list(_deck(draw))
+    draw.shuffle(deck)
+    return deck
+
+
+def _deck(draw: random.Random) -> Iterator[tuple[Fault, str]]:
+    """Every fault with what it arms; those at a crash point once for each point, exceptions at all points together."""
+    for fault, (part, *_) in FAULTS.items():
+        if fault is Fault.WORKER_FAILS:
+            yield fault, ",".join(f"{point}:raise@{draw.randint(1, PASSINGS_MAX)}" for point in WORKER_POINTS)
+        elif fault in _ACTIONS:
+            for point in WORKER_POINTS if part is Part.WORKER else EDGE_POINTS:
+                yield fault, f"{point}:{_ACTIONS[fault]}@{draw.randint(1, PASSINGS_MAX)}"
+        else:
+            yield fault, ""

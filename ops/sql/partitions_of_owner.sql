@@ -1,0 +1,1 @@
+SELECT id FROM partitions WHERE owner LIKE %(owner)s || '-%%' ORDER BY id

@@ -1,0 +1,1 @@
+SELECT id FROM operations WHERE settled_at IS NULL
