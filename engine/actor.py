@@ -20,6 +20,7 @@ from engine.dead_letter import Cause, Failure, letter_fields
 from engine.decision import Decider
 from engine.docket import Delivery, Docket
 from engine.dossier import Dossier
+from engine.errand import errand_of
 from engine.errors import Broken, Unavailable
 from engine.failpoint import Failpoints
 from engine.intervention import Intervention, carry_out, declined
@@ -129,7 +130,10 @@ class Actor:
             await self._carry_out(self._dossier.acts[0])
             return True
         if head is None:
-            return False
+            if not self._tools.decider.overdue(payment, self._tools.clock()):
+                return False
+            await self._expire()
+            return True
         self._working_on = head.id
         due = head.next_attempt_at is None or head.next_attempt_at <= self._tools.clock()
         if head.status is Status.REVIEW or not due:
@@ -187,6 +191,11 @@ class Actor:
         if lost:
             await self._sleep_until(head.deadline)
         await self._see_through(lambda payment, now: decider.attempt(payment, head, now, lost=lost))
+
+    async def _expire(self) -> None:
+        """Nothing is left to do, and the authorization is too old: behind whatever was accepted, its hold goes back."""
+        decider, last = self._tools.decider, self._dossier.operations[-1]
+        await self._see_through(lambda payment, now: decider.expire(payment, last, now))
 
     async def _carry_out(self, act: Intervention) -> None:
         """What an operator asked for, when no attempt of this payment can be at the bank."""
@@ -257,7 +266,7 @@ class Actor:
             log.info("act_done", payment=self._id, act=act.id, result=act.result)
         for operation in step.operations:
             if operation.settled_at is not None:
-                if operation.parent is None:
+                if errand_of(operation) is None:
                     await self._docket.settle(operation)
             elif operation is not step.then and operation.status is not Status.SUCCEEDED:
                 await self._docket.park(operation)

@@ -8,55 +8,45 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from engine.journal import Chained, Journal
-from engine.lifecycle import TRANSITIONS, Event, allowed, step
+from engine.ending import Case, Endings
+from engine.errand import HOLDS, Errand, begun, errand_of
+from engine.journal import Journal
+from engine.lifecycle import TRANSITIONS, Event, allowed
 from engine.outcome import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
 from engine.payment import Failure, Operation, Payment, State, Status, Verb
-from engine.receipt import render_failure, render_payment, render_refusal
+from engine.receipt import render_refusal
 from engine.retry import Policy, Schedule
-from engine.sale import child_of
 from engine.step import Again, Scribe, Step
 
-# fmt: off
-_DONE: Mapping[Verb, tuple[Event, str, str]] = {
-    # verb           event             the bank's id       our timestamp
-    Verb.AUTHORIZE: (Event.AUTHORIZED, "authorization_id", "authorized_at"),
-    Verb.CAPTURE:   (Event.CAPTURED,   "capture_id",       "captured_at"),
-    Verb.VOID:      (Event.VOIDED,     "void_id",          "voided_at"),
-    Verb.REFUND:    (Event.REFUNDED,   "refund_id",        "refunded_at"),
-}
-
-_REFUSED: Mapping[Verb, Event] = {
-    Verb.AUTHORIZE: Event.FAILED,
-    Verb.CAPTURE:   Event.CAPTURE_REFUSED,
-    Verb.VOID:      Event.VOID_REFUSED,
-    Verb.REFUND:    Event.REFUND_REFUSED,
-}
-# fmt: on
+# What the table refuses is `transition_not_allowed`, with an exception.
+_REFUSALS: Mapping[tuple[State, Verb], str] = {(State.EXPIRED, Verb.CAPTURE): "authorization_expired"}
 
 
 class Decider:
     """The engine's rules under one retry policy and one journal key."""
 
     def __init__(self, policy: Policy, journal: Journal, draw: random.Random) -> None:
+        self._policy = policy
         self._schedule, self._scribe = Schedule(policy, draw), Scribe(journal)
+        self._endings = Endings(self._scribe, self._schedule)
 
     def admit(self, payment: Payment, operation: Operation, now: datetime) -> Step:
         """The table's word on an operation: its first attempt, or the refusal as an outcome like any other."""
         opened = payment.version == 0
-        if not allowed(payment.state, operation.verb):
+        if errand_of(operation) is None and not allowed(payment.state, operation.verb):
+            code = _REFUSALS.get((payment.state, operation.verb), "transition_not_allowed")
             payment = replace(payment, version=payment.version + 1)
             rejected = replace(
                 operation,
                 status=Status.REJECTED,
                 sealed=None,
-                failure=Failure(code="transition_not_allowed", message=f"the payment was {payment.state}"),
+                failure=Failure(code=code, message=f"the payment was {payment.state}"),
                 response_status=409,
-                response_body=render_refusal(payment, operation),
+                response_body=render_refusal(payment, operation, code),
                 settled_at=now,
             )
             return Step(payment=payment, operations=(rejected,))
@@ -70,6 +60,19 @@ class Decider:
     def queue(self, payment: Payment, operations: Sequence[Operation]) -> Step:
         """Journal operations that must wait for an earlier one in doubt (I3)."""
         return Step(payment=replace(payment, version=payment.version + 1), operations=tuple(operations))
+
+    def overdue(self, payment: Payment, now: datetime) -> bool:
+        """Whether its authorization expired so long ago that the bank must have noticed."""
+        expires_at = payment.at.expires_at
+        return payment.state is State.AUTHORIZED and expires_at is not None and now - expires_at >= self.expiry_grace
+
+    @property
+    def expiry_grace(self) -> timedelta:
+        return self._policy.expiry_grace
+
+    def expire(self, payment: Payment, last: Operation, now: datetime) -> Step:
+        """Ask the bank to release a hold that is too old, behind the last operation. Its success is the expiry."""
+        return self._attempted(payment, begun(Errand.EXPIRE, last, now), now)
 
     def attempt(self, payment: Payment, operation: Operation, now: datetime, *, lost: bool) -> Step:
         """Its first attempt, if the table allows it, or one more. `lost`: nobody here knows whether the one before was
@@ -105,20 +108,23 @@ class Decider:
         """What the bank's answer means. `history`: the payment's operations that were ever sent or are unsettled."""
         parent = next((other for other in history if other.id == operation.parent), None)
         evidence = {"attempt": operation.attempts, **answer.evidence}
+        case = Case(payment=payment, operation=operation, parent=parent, now=now, evidence=evidence)
         match answer:
             case Approved():
-                return self._approved(payment, operation, parent, answer, now, evidence)
-            case Refused(reason=Refusal.ALREADY_DONE) if self._was_ours(operation, history):
-                evidence = {"bank_code": answer.code, "void_id": "unknown", **evidence}
-                return self._approved(payment, operation, parent, Approved(reference=None, at=None), now, evidence)
-            case Refused(reason=Refusal.ALREADY_DONE):
-                return self._review(payment, operation, now, f"the bank says {answer.code}", evidence)
+                return self._endings.approved(case, answer)
+            case Refused() if self._is_gone(case, answer, history):
+                case = replace(case, evidence={"bank_code": answer.code, "void_id": "unknown", **evidence})
+                return self._endings.approved(case, Approved(reference=None, at=None))
             case Refused(reason=Refusal.UNKNOWN_REFERENCE) if self._schedule.stays_in_hand(operation):
                 return self._schedule.again(operation, now, over=True)
-            case Refused(reason=Refusal.UNKNOWN_REFERENCE):
+            case Refused(reason=Refusal.UNKNOWN_REFERENCE | Refusal.ALREADY_DONE):
                 return self._review(payment, operation, now, f"the bank says {answer.code}", evidence)
+            case Refused(reason=Refusal.RESOLVED) if case.purpose in HOLDS:
+                return self._endings.kept(case)
+            case Refused() if case.purpose in HOLDS:
+                return self._review(payment, operation, now, f"the hold could not be released: {answer.code}", evidence)
             case Refused():
-                return self._refused(payment, operation, parent, answer, now, evidence)
+                return self._endings.refused(case, answer)
             case NoAnswer(ask_again=False):
                 return self._review(payment, _doubted(operation, now), now, answer.reason, evidence)
             case NoAnswer():
@@ -141,107 +147,17 @@ class Decider:
             then=operation,
         )
 
-    def _approved(
-        self,
-        payment: Payment,
-        operation: Operation,
-        parent: Operation | None,
-        answer: Approved,
-        now: datetime,
-        evidence: Mapping[str, object],
-    ) -> Step:
-        event, id_field, time_field = _DONE[operation.verb]
-        evidence = {"reference": answer.reference, "bank_at": answer.at, **evidence}
-        told_ids = {id_field: answer.reference, "auth_code": answer.auth_code}
-        ids = {field: told_id for field, told_id in told_ids.items() if told_id is not None}
-        payment = replace(payment, version=payment.version + 1, bank=replace(payment.bank, **ids))
-        if parent is not None and operation.verb is Verb.VOID:
-            return self._released(payment, _ended(operation, Status.SUCCEEDED, now), parent, now, evidence)
-        times: dict[str, datetime] = {time_field: now}
-        if answer.expires_at is not None:
-            times["expires_at"] = answer.expires_at
-        payment = replace(
-            payment,
-            at=replace(payment.at, **times),
-            amount_captured=operation.amount if operation.verb is Verb.CAPTURE else payment.amount_captured,
-            amount_refunded=operation.amount if operation.verb is Verb.REFUND else payment.amount_refunded,
-        )
-        done = _ended(operation, Status.SUCCEEDED, now)
-        payment, told = self._scribe.journaled(payment, done, event, now, evidence)
-        if operation.sale:
-            return self._followed(payment, (replace(done, settled_at=None),), told, operation, Verb.CAPTURE, now)
-        body = render_payment(payment, done)
-        if parent is not None:
-            answered = replace(parent, response_status=201, response_body=body, settled_at=now)
-            return Step(payment=payment, operations=(done, answered), events=(told,))
-        status = 201 if operation.verb is Verb.AUTHORIZE else 200
-        done = replace(done, response_status=status, response_body=body)
-        return Step(payment=payment, operations=(done,), events=(told,))
-
-    def _refused(
-        self,
-        payment: Payment,
-        operation: Operation,
-        parent: Operation | None,
-        answer: Refused,
-        now: datetime,
-        evidence: Mapping[str, object],
-    ) -> Step:
-        evidence = {"bank_code": answer.code, **evidence}
-        failure, event, status = _reading(operation, answer)
-        if parent is not None and operation.verb is Verb.VOID and answer.reason is not Refusal.RESOLVED:
-            return self._review(payment, operation, now, f"the hold could not be released: {answer.code}", evidence)
-        payment = replace(payment, version=payment.version + 1)
-        done = replace(_ended(operation, status, now), failure=failure)
-        if parent is not None and operation.verb is Verb.VOID:
-            return self._released(payment, done, parent, now, evidence)
-        if parent is not None:
-            payment, told = self._scribe.journaled(payment, done, Event.CAPTURE_REFUSED, now, evidence)
-            return self._followed(payment, (done,), told, parent, Verb.VOID, now)
-        to, _ = step(payment.state, event)
-        if to is not payment.state:  # a refusal that ends the payment is the payment's failure; else the operation's
-            field = {State.DECLINED: "declined_at", State.FAILED: "failed_at", State.EXPIRED: "expired_at"}[to]
-            payment = replace(payment, failure=failure, at=replace(payment.at, **{field: now}))
-        payment, told = self._scribe.journaled(payment, done, event, now, evidence)
-        done = replace(
-            done,
-            response_status=409 if failure.code == "authorization_expired" else 402,
-            response_body=render_failure(payment, done, failure),
-        )
-        return Step(payment=payment, operations=(done,), events=(told,))
-
-    def _followed(
-        self,
-        payment: Payment,
-        operations: tuple[Operation, ...],
-        told: tuple[Chained, str],
-        parent: Operation,
-        verb: Verb,
-        now: datetime,
-    ) -> Step:
-        """Let the sale's own operation follow in the same commit, its first attempt included."""
-        child = self._schedule.sent(child_of(parent, verb, now), now)
-        payment = replace(payment, operation_id=child.id)
-        return Step(payment=payment, operations=(*operations, child), events=(told,), then=child)
-
-    def _released(
-        self, payment: Payment, done: Operation, parent: Operation, now: datetime, evidence: Mapping[str, object]
-    ) -> Step:
-        """A sale whose capture the bank refused, its hold released (or not, as a person found): answered as failed."""
-        hold = "was" if done.status is Status.SUCCEEDED else "was not"
-        failure = Failure(
-            code="payment_failed", message=f"The bank refused the capture of this sale; its hold {hold} released."
-        )
-        payment = replace(payment, failure=failure, at=replace(payment.at, failed_at=now))
-        payment, told = self._scribe.journaled(payment, done, Event.FAILED, now, evidence)
-        body = render_failure(payment, parent, failure)
-        answered = replace(parent, response_status=402, response_body=body, settled_at=now)
-        return Step(payment=payment, operations=(done, answered), events=(told,))
-
-    def _was_ours(self, operation: Operation, history: Sequence[Operation]) -> bool:
-        """Whether "already used" can only mean our own void: an unanswered void of ours, and no capture ever sent."""
+    def _is_gone(self, case: Case, answer: Refused, history: Sequence[Operation]) -> bool:
+        """Whether this refusal to release a hold can only mean that it is released: by us, or since it expired."""
+        if answer.reason is Refusal.EXPIRED:
+            return case.purpose in HOLDS
         captures = [other for other in history if other.verb is Verb.CAPTURE and other.attempts]
-        return operation.verb is Verb.VOID and operation.doubted_at is not None and not captures
+        unanswered = case.operation.doubted_at is not None
+        return answer.reason is Refusal.ALREADY_DONE and (
+            case.purpose is Errand.RELEASE  # the bank called it expired when it was to be captured
+            or (case.purpose is Errand.EXPIRE and not captures)
+            or (case.purpose is Verb.VOID and not captures and unanswered)
+        )
 
     def _unanswered(
         self,
@@ -293,21 +209,3 @@ class Decider:
 
 def _doubted(operation: Operation, now: datetime) -> Operation:
     return operation if operation.doubted_at is not None else replace(operation, doubted_at=now)
-
-
-def _ended(operation: Operation, status: Status, now: datetime) -> Operation:
-    return replace(operation, status=status, sealed=None, next_attempt_at=None, settled_at=now)
-
-
-def _reading(operation: Operation, answer: Refused) -> tuple[Failure, Event, Status]:
-    """What a final refusal is called, which event it is, and where it leaves the operation."""
-    if answer.reason is Refusal.DECLINED and operation.verb is Verb.AUTHORIZE:
-        failure = Failure(code="card_declined", message=answer.message, decline_code=answer.decline_code)
-        return failure, Event.DECLINED, Status.DECLINED
-    if answer.reason is Refusal.EXPIRED and operation.verb is Verb.CAPTURE:
-        message = "The authorization had expired at the bank before it was captured."
-        return Failure(code="authorization_expired", message=message), Event.EXPIRED, Status.FAILED
-    message = f"The bank refused the {operation.verb}: {answer.code}."
-    if answer.reason is Refusal.RESOLVED:
-        message = f"The bank did not carry out the {operation.verb}."
-    return Failure(code="payment_failed", message=message), _REFUSED[operation.verb], Status.FAILED

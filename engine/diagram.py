@@ -20,7 +20,7 @@ def lifecycle_document() -> str:
     """The whole of docs/lifecycle.md."""
     commands = set(ASKED.values())
     moves = [f"    {was} --> {to}: {event}" for (was, event), (to, _) in TRANSITIONS.items() if to is not was]
-    sources = {was for was, _ in TRANSITIONS}
+    sources = {was for (was, _), (to, _) in TRANSITIONS.items() if to is not was}
     ends = [f"    {to} --> [*]" for to in State if to not in sources and to in {to for to, _ in TRANSITIONS.values()}]
     rows = [
         f"| {was} | {event} | {'asked' if event in commands else 'happened'} | {to} | {', '.join(effects)} |"

@@ -121,20 +121,21 @@ class Ledger:
 
     async def unfinished(self, partition: int, now: datetime, limit: int) -> list[str]:
         """Payments of a partition with unsettled operations; asked until Postgres answers."""
-        return [payment for _, payment in await _patiently(lambda: self._due([partition], now, True, limit), 1)]
+        rows = await _patiently(lambda: self._due([partition], now, None, True, limit), 1)
+        return [payment for _, payment in rows]
 
-    async def due(self, partitions: Sequence[int], now: datetime, limit: int) -> list[tuple[int, str]]:
-        """Partition and payment of operations whose time has come. Raises Away."""
-        return await self._due(partitions, now, False, limit)
+    async def due(
+        self, partitions: Sequence[int], now: datetime, expired_by: datetime, limit: int
+    ) -> list[tuple[int, str]]:
+        """Partition and payment: operations whose time has come, acts, authorizations expired by then. Raises Away."""
+        return await self._due(partitions, now, expired_by, False, limit)
 
     async def _due(
-        self, partitions: Sequence[int], now: datetime, everything: bool, limit: int
+        self, partitions: Sequence[int], now: datetime, expired_by: datetime | None, everything: bool, limit: int
     ) -> list[tuple[int, str]]:
+        arguments = {"partitions": list(partitions), "now": now, "expired_by": expired_by, "everything": everything}
         async with borrowed(self._pool) as connection:
-            cursor = await connection.execute(
-                statement("unsettled"),
-                {"partitions": list(partitions), "now": now, "everything": everything, "limit": limit},
-            )
+            cursor = await connection.execute(statement("unsettled"), {**arguments, "limit": limit})
             return [(row[0], row[1]) for row in await cursor.fetchall()]
 
     async def _commit_batch(self, writes: Sequence[Write]) -> list[Verdict | Exception]:

@@ -31,6 +31,7 @@ class Event(StrEnum):
     REFUNDED = "refunded"
     REFUND_REFUSED = "refund_refused"
     EXPIRED = "expired"
+    RELEASED = "released"  # the hold of a payment that had expired by the bank's word
     IN_DOUBT = "in_doubt"
     REVIEW = "review"
 
@@ -72,6 +73,10 @@ TRANSITIONS: Mapping[tuple[State, Event], tuple[State, tuple[Effect, ...]]] = {
     (S.CAPTURED,   E.REFUND_REFUSED):  (S.CAPTURED,   (F.JOURNAL, F.ANSWER)),
     (S.CAPTURED,   E.IN_DOUBT):        (S.CAPTURED,   (F.JOURNAL, F.ASK_AGAIN)),
     (S.CAPTURED,   E.REVIEW):          (S.CAPTURED,   (F.JOURNAL, F.CALL_OPERATOR)),
+
+    (S.EXPIRED,    E.RELEASED):        (S.EXPIRED,    (F.JOURNAL,)),
+    (S.EXPIRED,    E.IN_DOUBT):        (S.EXPIRED,    (F.JOURNAL, F.ASK_AGAIN)),
+    (S.EXPIRED,    E.REVIEW):          (S.EXPIRED,    (F.JOURNAL, F.CALL_OPERATOR)),
 }
 
 ASKED: Mapping[Verb, Event] = {

@@ -10,6 +10,7 @@ from datetime import datetime
 
 import orjson
 
+from engine.errand import errand_of
 from engine.journal import Entry
 from engine.payment import Failure, Operation, Payment, Status, Terms, Verb
 from engine.problem import render as render_problem
@@ -82,7 +83,7 @@ def operation_document(operation: Operation) -> dict[str, object]:
         "status": operation.status,
         "in_doubt": operation.status in _DOUBTFUL,
         "amount": operation.amount,
-        "idempotency_key": operation.key if operation.parent is None else None,
+        "idempotency_key": operation.key if errand_of(operation) is None else None,
         "attempts": operation.attempts,
         "first_sent_at": operation.first_sent_at,
         "next_attempt_at": operation.next_attempt_at,
@@ -122,10 +123,10 @@ def render_failure(payment: Payment, operation: Operation, failure: Failure) -> 
     )
 
 
-def render_refusal(payment: Payment, operation: Operation) -> bytes:
+def render_refusal(payment: Payment, operation: Operation, code: str) -> bytes:
     """The stored 409 of the transition table: names the state and the operation that led there."""
     return render_problem(
-        "transition_not_allowed",
+        code,
         f"A payment that is {payment.state} cannot be the subject of {operation.verb}.",
         request_id=operation.request_id,
         instance=f"/v1/payments/{payment.id}",

@@ -13,6 +13,9 @@ from engine.lifecycle import Event, step
 from engine.payment import Operation, Payment
 from engine.receipt import render_event, render_payment
 
+Told = tuple[Chained, str]
+"""A journal row with the body of the event that tells of it."""
+
 
 class ActDone(Struct, frozen=True, kw_only=True):
     """What became of an operator's act: written into its row of the audit trail by the commit of what it did."""
@@ -30,7 +33,7 @@ class Step(Struct, frozen=True, kw_only=True):
 
     payment: Payment
     operations: tuple[Operation, ...]
-    events: tuple[tuple[Chained, str], ...] = ()  # journal rows, each with the body of its event
+    events: tuple[Told, ...] = ()
     opened: bool = False
     then: Operation | None = None
     acts: tuple[ActDone, ...] = ()
@@ -52,7 +55,7 @@ class Scribe:
 
     def journaled(
         self, payment: Payment, shown: Operation, event: Event, now: datetime, evidence: Mapping[str, object]
-    ) -> tuple[Payment, tuple[Chained, str]]:
+    ) -> tuple[Payment, Told]:
         """The payment after the event, and its journal row with the body of its message; `shown` is in that body."""
         to, _ = step(payment.state, event)
         entry = Entry(

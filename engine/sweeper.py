@@ -1,11 +1,13 @@
 """The sweeper: what the schedule makes due in the ledger goes straight into its actor's mailbox. No stream entry.
 
-Runs in the owner, for its own partitions: parked retries and operations in doubt whose `next_attempt_at` has come.
+Runs in the owner, for its own partitions: parked retries and operations in doubt whose `next_attempt_at` has come,
+operators' acts, authorizations that are too old.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 
 import anyio
 import structlog
@@ -23,8 +25,11 @@ _DUE_MAX = 1000  # payments a sweep revives; the rest at the next one
 class Sweeper:
     """Looks every `sweep_ms`."""
 
-    def __init__(self, ledger: Ledger, tenures: Mapping[int, Tenure], clock: Clock, sweep_ms: int) -> None:
+    def __init__(
+        self, ledger: Ledger, tenures: Mapping[int, Tenure], clock: Clock, sweep_ms: int, expiry_grace: timedelta
+    ) -> None:
         self._ledger, self._tenures, self._clock, self._sweep_s = ledger, tenures, clock, sweep_ms / 1000
+        self._expiry_grace = expiry_grace
 
     async def run(self) -> None:
         while True:
@@ -37,7 +42,8 @@ class Sweeper:
         if not reading:
             return
         try:
-            due = await self._ledger.due(reading, self._clock(), _DUE_MAX)
+            now = self._clock()
+            due = await self._ledger.due(reading, now, now - self._expiry_grace, _DUE_MAX)
         except Away as error:
             log.warning("postgres_away", error=type(error).__name__)
             return

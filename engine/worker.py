@@ -48,7 +48,9 @@ class Worker:
         self.keeper = LeaseKeeper(limits.lease, scripts, tools.ledger, make_tenure)
         self._reclaimer = Reclaimer(streams, self.keeper.tenures)
         self._reader = Reader(streams, self._reclaimer, self.keeper.tenures, limits.read)
-        self._sweeper = Sweeper(tools.ledger, self.keeper.tenures, tools.clock, limits.sweep_ms)
+        self._sweeper = Sweeper(
+            tools.ledger, self.keeper.tenures, tools.clock, limits.sweep_ms, tools.decider.expiry_grace
+        )
         self._stop = anyio.Event()
 
     def stop(self) -> None:

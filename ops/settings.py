@@ -124,6 +124,9 @@ class Settings(BaseModel):
     bank_key_hours: int = Field(
         23, ge=1, le=23, description="the bank forgets keys at 24 h; asking later charges twice"
     )
+    expiry_grace_s: int = Field(
+        300, ge=0, le=86_400, description="from an authorization's expiry until its hold is given back: clocks differ"
+    )
 
     failpoints: str = Field("", description="name:kill|stop|raise[@n], for tests; refused in production")
     allow_unsafe_redis: bool = Field(False, description="start on a Redis that may lose or evict accepted work")

@@ -1,0 +1,177 @@
+"""How an operation ends: the bank's final word, approved or refused, becomes the step that writes it.
+
+Which event it is and what it leaves on the receipt are tables by purpose: what a client asked for, or an errand of the
+engine. The client's response is rendered here, once (I6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine.errand import Errand, begun, errand_of
+from engine.lifecycle import Event, step
+from engine.outcome import Approved, Refusal, Refused
+from engine.payment import Failure, Operation, Payment, State, Status, Verb
+from engine.receipt import render_failure, render_payment
+from engine.retry import Schedule
+from engine.step import Scribe, Step, Told
+
+# fmt: off
+_DONE: Mapping[Verb | Errand, tuple[Event, str, str | None]] = {
+    # purpose             event             the bank's id       our timestamp
+    Verb.AUTHORIZE:      (Event.AUTHORIZED, "authorization_id", "authorized_at"),
+    Verb.CAPTURE:        (Event.CAPTURED,   "capture_id",       "captured_at"),
+    Verb.VOID:           (Event.VOIDED,     "void_id",          "voided_at"),
+    Verb.REFUND:         (Event.REFUNDED,   "refund_id",        "refunded_at"),
+    Errand.SALE_CAPTURE: (Event.CAPTURED,   "capture_id",       "captured_at"),
+    Errand.SALE_RELEASE: (Event.FAILED,     "void_id",          "failed_at"),
+    Errand.EXPIRE:       (Event.EXPIRED,    "void_id",          "expired_at"),
+    Errand.RELEASE:      (Event.RELEASED,   "void_id",          None),
+}
+
+_REFUSED: Mapping[Verb, Event] = {
+    Verb.AUTHORIZE:      Event.FAILED,
+    Verb.CAPTURE:        Event.CAPTURE_REFUSED,
+    Verb.VOID:           Event.VOID_REFUSED,
+    Verb.REFUND:         Event.REFUND_REFUSED,
+}
+
+# A hold that nobody captures ends its payment with this failure; released or, as a person found, not.
+_UNCAPTURED: Mapping[Verb | Errand, tuple[str, str]] = {
+    Errand.SALE_RELEASE: ("payment_failed",        "The bank refused the capture of this sale"),
+    Errand.EXPIRE:       ("authorization_expired", "The authorization expired before it was captured"),
+}
+
+_ENDED_AT: Mapping[State, str] = {
+    State.DECLINED:      "declined_at",
+    State.FAILED:        "failed_at",
+    State.EXPIRED:       "expired_at",
+}
+# fmt: on
+
+
+class Case(Struct, frozen=True, kw_only=True):
+    """An operation of which the bank has said something. `parent` is the authorize of the sale it belongs to."""
+
+    payment: Payment
+    operation: Operation
+    parent: Operation | None
+    now: datetime
+    evidence: Mapping[str, object]
+
+    @property
+    def purpose(self) -> Verb | Errand:
+        return errand_of(self.operation) or self.operation.verb
+
+
+class Endings:
+    """The engine's rules for what is final."""
+
+    def __init__(self, scribe: Scribe, schedule: Schedule) -> None:
+        self._scribe, self._schedule = scribe, schedule
+
+    def approved(self, case: Case, answer: Approved) -> Step:
+        """Done."""
+        operation, payment, purpose = case.operation, case.payment, case.purpose
+        event, id_field, time_field = _DONE[purpose]
+        ids = {id_field: answer.reference, "auth_code": answer.auth_code}
+        times = {time_field: case.now, "expires_at": answer.expires_at}
+        failure = _uncaptured(purpose, "was")
+        payment = replace(
+            payment,
+            bank=replace(payment.bank, **{field: told for field, told in ids.items() if told is not None}),
+            at=replace(payment.at, **{field: at for field, at in times.items() if field and at}),
+            amount_captured=operation.amount if operation.verb is Verb.CAPTURE else payment.amount_captured,
+            amount_refunded=operation.amount if operation.verb is Verb.REFUND else payment.amount_refunded,
+            failure=failure or payment.failure,
+        )
+        done = _ended(operation, Status.SUCCEEDED, case.now)
+        evidence = {"reference": answer.reference, "bank_at": answer.at, **case.evidence}
+        payment, told = self._journaled(payment, done, event, case.now, evidence)
+        if operation.sale:
+            return self._followed(Errand.SALE_CAPTURE, payment, replace(done, settled_at=None), told, operation)
+        return Step(payment=payment, operations=_answered(payment, done, case, failure), events=(told,))
+
+    def refused(self, case: Case, answer: Refused) -> Step:
+        """Not done, and the bank (or a person who read its statement) said so."""
+        operation, payment = case.operation, case.payment
+        failure, event, status = _reading(operation, answer)
+        done = replace(_ended(operation, status, case.now), failure=failure)
+        to, _ = step(payment.state, event)
+        if to is not payment.state:  # a refusal that ends the payment is the payment's failure; else the operation's
+            payment = replace(payment, failure=failure, at=replace(payment.at, **{_ENDED_AT[to]: case.now}))
+        payment, told = self._journaled(payment, done, event, case.now, {"bank_code": answer.code, **case.evidence})
+        if case.parent is not None:
+            return self._followed(Errand.SALE_RELEASE, payment, done, told, case.parent)
+        (done,) = _answered(payment, done, case, failure)
+        if event is Event.EXPIRED and operation.verb is Verb.CAPTURE:
+            return self._followed(Errand.RELEASE, payment, done, told, operation)
+        return Step(payment=payment, operations=(done,), events=(told,))
+
+    def kept(self, case: Case) -> Step:
+        """A hold that nobody captured stays at the bank, as a person found: what it was to end, ends without it."""
+        payment, purpose = case.payment, case.purpose
+        event, _, time_field = _DONE[purpose]
+        failure = _uncaptured(purpose, "was not")
+        done = replace(_ended(case.operation, Status.FAILED, case.now), failure=failure)
+        if failure is None or time_field is None:  # the payment has ended before
+            return Step(payment=replace(payment, version=payment.version + 1), operations=(done,))
+        payment = replace(payment, failure=failure, at=replace(payment.at, **{time_field: case.now}))
+        payment, told = self._journaled(payment, done, event, case.now, case.evidence)
+        return Step(payment=payment, operations=_answered(payment, done, case, failure), events=(told,))
+
+    def _journaled(
+        self, payment: Payment, done: Operation, event: Event, now: datetime, evidence: Mapping[str, object]
+    ) -> tuple[Payment, Told]:
+        return self._scribe.journaled(replace(payment, version=payment.version + 1), done, event, now, evidence)
+
+    def _followed(self, errand: Errand, payment: Payment, done: Operation, told: Told, behind: Operation) -> Step:
+        """An errand follows in the same commit, its first attempt included."""
+        now = told[0].entry.at
+        child = self._schedule.sent(begun(errand, behind, now), now)
+        payment = replace(payment, operation_id=child.id)
+        return Step(payment=payment, operations=(done, child), events=(told,), then=child)
+
+
+def _answered(payment: Payment, done: Operation, case: Case, failure: Failure | None) -> tuple[Operation, ...]:
+    """What is over, with the answer for whom it has; an errand's is that of its sale."""
+    asked = done if case.parent is None else case.parent
+    if errand_of(asked) is not None:
+        return (done,)
+    if failure is None:
+        status, body = 201 if asked.verb is Verb.AUTHORIZE else 200, render_payment(payment, done)
+    else:
+        status = 409 if failure.code == "authorization_expired" else 402
+        body = render_failure(payment, asked, failure)
+    asked = replace(asked, response_status=status, response_body=body, settled_at=case.now)
+    return (asked,) if case.parent is None else (done, asked)
+
+
+def _ended(operation: Operation, status: Status, now: datetime) -> Operation:
+    return replace(operation, status=status, sealed=None, next_attempt_at=None, settled_at=now)
+
+
+def _uncaptured(purpose: Verb | Errand, hold: str) -> Failure | None:
+    if purpose not in _UNCAPTURED:
+        return None
+    code, message = _UNCAPTURED[purpose]
+    return Failure(code=code, message=f"{message}; its hold {hold} released.")
+
+
+def _reading(operation: Operation, answer: Refused) -> tuple[Failure, Event, Status]:
+    """What a final refusal is called, which event it is, and where it leaves the operation."""
+    verb = operation.verb
+    if answer.reason is Refusal.DECLINED and verb is Verb.AUTHORIZE:
+        failure = Failure(code="card_declined", message=answer.message, decline_code=answer.decline_code)
+        return failure, Event.DECLINED, Status.DECLINED
+    if answer.reason is Refusal.EXPIRED and verb is Verb.CAPTURE and operation.parent is None:
+        message = "The authorization had expired at the bank before it was captured."
+        return Failure(code="authorization_expired", message=message), Event.EXPIRED, Status.FAILED
+    message = f"The bank refused the {verb}: {answer.code}."
+    if answer.reason is Refusal.RESOLVED:
+        message = f"The bank did not carry out the {verb}."
+    return Failure(code="payment_failed", message=message), _REFUSED[verb], Status.FAILED

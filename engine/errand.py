@@ -1,0 +1,62 @@
+"""Errands: operations that the engine gives itself, each with a bank key of its own that a new owner lands on too (I1).
+
+The capture of a sale, and the holds that nobody will capture: of a sale whose capture was refused, of an authorization
+that is too old by our clock, of one that is too old by the bank's.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from msgspec.structs import replace
+
+from engine.identity import operation_id
+from engine.payment import Operation, Status, Verb
+
+
+class Errand(StrEnum):
+    """The prefixes of their keys. A client's key is printable ASCII, so it can never collide with one."""
+
+    SALE_CAPTURE = "§sale:"
+    SALE_RELEASE = "§release:"
+    EXPIRE = "§expire:"  # its success is what makes the payment expired
+    RELEASE = "§lapsed:"  # the bank's word has made it expired before
+
+
+HOLDS = frozenset({Errand.SALE_RELEASE, Errand.EXPIRE, Errand.RELEASE})
+_OF_SALES = frozenset({Errand.SALE_CAPTURE, Errand.SALE_RELEASE})
+
+
+def errand_of(operation: Operation) -> Errand | None:
+    """Which errand it is; None for what a client asked for."""
+    if not operation.key.startswith("§"):
+        return None
+    return next((errand for errand in Errand if operation.key.startswith(errand)), None)
+
+
+def begun(errand: Errand, behind: Operation, now: datetime) -> Operation:
+    """The errand, right behind an operation in the order of acceptance (I3); a sale's, behind its authorize."""
+    of_sale = errand in _OF_SALES
+    verb = Verb.CAPTURE if errand is Errand.SALE_CAPTURE else Verb.VOID
+    key = errand + (behind.id if of_sale else behind.payment)
+    return replace(
+        behind,
+        id=operation_id(behind.payment, verb, key),
+        verb=verb,
+        key=key,
+        parent=behind.id if of_sale else None,
+        sale=False,
+        fingerprint={},
+        status=Status.ACCEPTED,
+        attempts=0,
+        first_sent_at=None,
+        next_attempt_at=None,
+        doubted_at=None,
+        sealed=None,
+        failure=None,
+        response_status=None,
+        response_body=None,
+        created_at=now,
+        settled_at=None,
+    )

@@ -1,0 +1,153 @@
+"""An authorization that is too old expires by itself and gives its hold back; the bank's word wins over our clock."""
+
+import orjson
+import pytest
+from decision_stand import (
+    ALREADY,
+    EXPIRED,
+    HELD_BACK,
+    LOST,
+    MISTAKEN,
+    UNKNOWN,
+    Desk,
+    a_captured_payment,
+    a_payment_begun,
+    an_authorized_payment,
+    approved,
+)
+
+from engine.identity import operation_id
+from engine.intervention import Kind
+from engine.payment import State, Status, Verb
+from engine.receipt import operation_document
+
+
+def expiring() -> Desk:
+    """Its hold is being given back."""
+    return an_authorized_payment().expires()
+
+
+def answer_of(desk: Desk, verb: Verb) -> tuple[int | None, str]:
+    """Status and code of the client's answer."""
+    asked = [known for known in desk.operations if known.verb is verb and known.key.isascii()][-1]
+    return asked.response_status, orjson.loads(asked.response_body or b"{}").get("code", "")
+
+
+def test_the_hold_is_given_back_and_that_is_the_expiry() -> None:
+    desk = expiring()
+    assert desk.payment.state is State.AUTHORIZED
+    assert desk.at_bank is not None and desk.at_bank.verb is Verb.VOID
+
+    desk = desk.answer(approved)
+
+    assert (desk.payment.state, desk.payment.at.expired_at, desk.payment.at.voided_at) == (
+        State.EXPIRED,
+        desk.now,
+        None,
+    )
+    assert desk.payment.bank.void_id == "void_1"
+    assert desk.payment.failure is not None and desk.payment.failure.code == "authorization_expired"
+    assert desk.events == ["created", "authorized", "expired"]
+
+
+def test_it_is_an_operation_of_the_engine_s_own_that_a_new_owner_finds_again() -> None:
+    desk = expiring()
+    begun = desk.at_bank
+    assert begun is not None
+
+    desk = desk.lost_by_its_owner().answer(approved)
+
+    assert begun.id == operation_id(desk.payment.id, Verb.VOID, f"§expire:{desk.payment.id}")
+    assert operation_document(begun)["idempotency_key"] is None
+    assert (desk.payment.state, desk.operation(Verb.VOID).attempts) == (State.EXPIRED, 2)
+
+
+@pytest.mark.parametrize("desk", [a_captured_payment(), an_authorized_payment().accept(Verb.VOID).answer(approved)])
+def test_what_is_captured_or_voided_does_not_expire(desk: Desk) -> None:
+    assert desk.expires().operations == desk.operations
+
+
+def test_a_capture_that_waits_behind_the_expiry_is_a_stable_409_without_a_bank_call() -> None:
+    desk = expiring().accept(Verb.CAPTURE)
+
+    desk = desk.answer(approved)
+
+    assert answer_of(desk, Verb.CAPTURE) == (409, "authorization_expired")
+    assert (desk.operation(Verb.CAPTURE).attempts, desk.payment.state) == (0, State.EXPIRED)
+
+
+@pytest.mark.parametrize("verb", [Verb.VOID, Verb.REFUND])
+def test_other_commands_find_a_state_that_does_not_allow_them(verb: Verb) -> None:
+    desk = expiring().answer(approved).accept(verb)
+
+    assert answer_of(desk, verb) == (409, "transition_not_allowed")
+
+
+def test_a_capture_that_came_first_is_asked_and_the_bank_s_word_wins() -> None:
+    captured = an_authorized_payment().accept(Verb.CAPTURE)
+    refused = captured.answer(EXPIRED)
+
+    assert captured.answer(approved).expires().payment.state is State.CAPTURED
+    assert refused.payment.state is State.EXPIRED
+    assert answer_of(refused, Verb.CAPTURE) == (409, "authorization_expired")
+
+
+def test_the_hold_of_what_the_bank_calls_expired_is_given_back_too() -> None:
+    desk = an_authorized_payment().accept(Verb.CAPTURE).answer(EXPIRED)
+    assert desk.at_bank is not None and desk.at_bank.verb is Verb.VOID
+    failure = desk.payment.failure
+
+    desk = desk.answer(HELD_BACK).later().answer(approved)
+
+    assert (desk.payment.bank.void_id, desk.payment.failure) == ("void_1", failure)
+    assert desk.events == ["created", "authorized", "expired", "released"]
+
+
+@pytest.mark.parametrize("said", [ALREADY, EXPIRED], ids=["already released", "expired"])
+def test_the_bank_s_word_that_the_hold_is_gone_is_as_good_as_its_release(said: object) -> None:
+    by_clock = expiring().answer(said)  # type: ignore[arg-type]
+    by_bank = an_authorized_payment().accept(Verb.CAPTURE).answer(EXPIRED).answer(said)  # type: ignore[arg-type]
+
+    assert by_clock.payment.state is by_bank.payment.state is State.EXPIRED
+    assert by_clock.payment.bank.void_id is by_bank.payment.bank.void_id is None
+    assert by_clock.head is by_bank.head is None
+
+
+def test_a_hold_that_may_have_been_captured_is_for_a_person() -> None:
+    desk = an_authorized_payment().accept(Verb.CAPTURE).answer(MISTAKEN).expires()
+
+    desk = desk.answer(ALREADY)
+
+    assert (desk.payment.state, desk.operation(Verb.VOID).status) == (State.AUTHORIZED, Status.REVIEW)
+
+
+@pytest.mark.parametrize("said", [MISTAKEN, UNKNOWN], ids=["refused", "unknown"])
+def test_a_hold_that_the_bank_does_not_release_is_for_a_person_who_ends_it(said: object) -> None:
+    desk = expiring().answer(said)  # type: ignore[arg-type]
+    while desk.at_bank is not None:
+        desk = desk.answer(said)  # type: ignore[arg-type]
+    review = desk.operation(Verb.VOID)
+    assert review.status is Status.REVIEW
+
+    released = desk.act(Kind.RESOLVE, review, outcome="approved", reference="void_9")
+    kept = desk.act(Kind.RESOLVE, review, outcome="refused")
+
+    assert (released.payment.state, released.payment.bank.void_id) == (State.EXPIRED, "void_9")
+    assert (kept.payment.state, kept.operation(Verb.VOID).status) == (State.EXPIRED, Status.FAILED)
+    assert kept.payment.failure is not None and "was not released" in kept.payment.failure.message
+
+
+def test_a_release_without_an_answer_is_in_doubt_and_what_comes_later_waits() -> None:
+    desk = expiring().answer(LOST).answer(LOST).accept(Verb.CAPTURE)
+    assert desk.operation(Verb.VOID).status is Status.IN_DOUBT
+    assert desk.operation(Verb.CAPTURE).status is Status.ACCEPTED
+
+    desk = desk.later().answer(approved)
+
+    assert answer_of(desk, Verb.CAPTURE) == (409, "authorization_expired")
+
+
+def test_a_sale_answers_its_client_and_never_expires() -> None:
+    desk = a_payment_begun(sale=True).answer(approved).answer(EXPIRED).answer(approved)
+
+    assert (desk.payment.state, desk.operations[0].response_status) == (State.FAILED, 402)
