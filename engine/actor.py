@@ -154,6 +154,10 @@ class Actor:
         elif not dossier.opened_here:
             asked = await dossier.load(command.operation)
         known = asked or dossier.find(command.operation)
+        if known is not None and known.payment != self._id:
+            raise Broken(f"{known.id} belongs to {known.payment} and not to {self._id}")
+        if dossier.payment is not None and command.merchant != dossier.payment.terms.merchant:
+            raise Broken(f"{self._id} is not a payment of the merchant who asks for a {command.verb}")
         if known is None and dossier.payment is None and command.verb is not Verb.AUTHORIZE:
             raise Broken(f"{command.verb} of {self._id}, which nobody has seen")
         # From here on nothing fails, so a delivery is taken in whole or not at all.
@@ -274,10 +278,11 @@ class Actor:
 
     async def _queue_fresh(self, payment: Payment) -> None:
         """Journal what must wait behind an operation in doubt, in accept order, and let its entries go (I3, I4)."""
-        if waiting := self._dossier.waiting:
-            await self._commit(self._tools.decider.queue(payment, waiting))
-        for operation in self._docket.operations:
-            await self._docket.acknowledge(operation)
+        for operation in self._dossier.waiting:
+            self._working_on = operation.id  # one by one: should the ledger refuse one, it is known which
+            payment = await self._commit(self._tools.decider.queue(payment, [operation]))
+        for asked in self._docket.operations:
+            await self._docket.acknowledge(asked)
 
     async def _gave_up(self) -> bool:
         """Too many exceptions about one operation: review if the ledger has it, else a dead letter; others go on. False
@@ -286,9 +291,11 @@ class Actor:
         try:
             loaded = await self._dossier.look_up(culprit)
             known = loaded.asked
-            if known is None:
+            if known is None or known.settled_at is not None or known.payment != self._id:
                 await self._bury(Cause.EXCEPTION, culprit, reason, loaded.payment)
-            elif loaded.payment is not None and known.status in UNSETTLED and known.status is not Status.REVIEW:
+            elif loaded.payment is None or known.status is Status.REVIEW:
+                raise Broken(f"nothing can be done about {culprit}: {reason}")
+            else:
                 await self._commit(self._tools.decider.review(loaded.payment, known, self._tools.clock(), reason))
         except (_Ousted, _Conflict, Unavailable):
             pass  # the next commit meets it as well, the next load has mended it, or we are shutting down

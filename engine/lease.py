@@ -100,7 +100,7 @@ class LeaseKeeper:
         """The partitions that should be ours."""
         terms = self._terms
         reply = await self._scripts.call("heartbeat", keys.WORKERS, terms.worker, terms.lease_ms * _DEAD_AFTER_LEASES)
-        known, live = reply[0], [name.decode() for name in reply[1:]]
+        known, live = reply[0], [name.decode(errors="replace") for name in reply[1:]]
         if self._beaten and not known:
             self._quiet_until = anyio.current_time() + terms.lease_ms / 1000
             log.warning("redis_forgot_us", worker=terms.worker, partitions=len(self.tenures))
@@ -117,9 +117,12 @@ class LeaseKeeper:
         ]
         replies = await self._scripts.call_many(calls)
         for tenure, reply in zip(owned, replies, strict=True):
-            if isinstance(reply, Exception):
+            if isinstance(reply, Broken):  # something else lies under the lease's name; the other leases are ours
+                log.error("breach", name="unreadable_lease", partition=tenure.partition, error=str(reply))
+                tenure.doubt_lease()
+            elif isinstance(reply, Exception):
                 raise reply
-            if reply == b"held":
+            elif reply == b"held":
                 tenure.oust("another worker holds the lease")
             elif reply == b"taken":
                 tenure.doubt_lease()
@@ -130,7 +133,7 @@ class LeaseKeeper:
             epochs = await self._ledger.epochs()
             for tenure in list(self._unchecked):
                 self._unchecked.discard(tenure)
-                if epochs[tenure.partition] != tenure.epoch:
+                if epochs.get(tenure.partition) != tenure.epoch:
                     tenure.oust("the partition has a newer epoch")
                     await self._release(tenure)
                 else:
@@ -153,6 +156,10 @@ class LeaseKeeper:
                 await self._scripts.call("release-lease", keys.lease(partition), tokens[partition])
             raise
         for partition in free:
+            if partition not in epochs:  # nobody can be its writer: it rests, and all others go on
+                log.error("breach", name="missing_partition", partition=partition)
+                await self._scripts.call("release-lease", keys.lease(partition), tokens[partition])
+                continue
             ownership = Ownership(partition=partition, epoch=epochs[partition], token=tokens[partition])
             tenure = self.tenures[partition] = self._make_tenure(ownership)
             homes.start_soon(self._live, tenure)

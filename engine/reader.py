@@ -83,15 +83,23 @@ class Reader:
                 for tenure in tenures
             ]
         )
+        failed: Exception | None = None
         for tenure, reply in zip(tenures, replies, strict=True):
             if isinstance(reply, LeaseLost):
                 tenure.doubt_lease()
             elif isinstance(reply, Gap):
                 await self._reclaimer.mend(tenure, reply.delivered)
+            elif isinstance(
+                reply, Broken
+            ):  # no stream: the keeper lets it try again at its next beat, the others go on
+                tenure.doubt_lease()
+                log.error("breach", name="unreadable_stream", partition=tenure.partition, error=str(reply))
             elif isinstance(reply, Exception):
-                raise reply
+                failed = reply  # of this partition; what the others read must be taken in
             elif tenure.reading:
                 tenure.take_in(reply)
                 if reply:
                     tenure.delivered = reply[-1].id
+        if failed is not None:
+            raise failed
         return any(isinstance(reply, list) and reply for reply in replies)

@@ -31,16 +31,17 @@ class Reclaimer:
     async def run(self) -> None:
         while True:
             await anyio.sleep(_EVERY_S)
-            try:
-                await self.run_once()
-            except (Unavailable, Broken) as error:
-                log.warning("redis_away", partitions=len(self._tenures), error=str(error))
+            await self.run_once()
 
     async def run_once(self) -> None:
-        """One look at all owned partitions."""
+        """One look at all owned partitions; one that cannot be looked at does not hide the others."""
         for tenure in list(self._tenures.values()):
-            if tenure.reading:
+            if not tenure.reading:
+                continue
+            try:
                 await self._look(tenure, _IDLE_MS)
+            except (Unavailable, Broken) as error:
+                log.warning("redis_away", partition=tenure.partition, error=str(error))
 
     async def mend(self, tenure: Tenure, delivered: str) -> None:
         """The group is ahead of the reader: what is missing comes before anything new (I3)."""

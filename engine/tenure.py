@@ -26,6 +26,7 @@ log = structlog.get_logger()
 
 _RESUME_MAX = 100_000  # unsettled payments of one partition at take-over: a bound for memory, far above any backlog
 _AWAY_S = 0.5
+_BREACH_S = 5.0  # between two looks at what only a person can put right
 _REST_S = 60.0  # a payment that nobody can work on is looked at again this often: its row may have been put right
 
 
@@ -96,6 +97,9 @@ class Tenure:
                 return self.oust("the lease was lost while taking over")
             except Unavailable:
                 await anyio.sleep(_AWAY_S)
+            except Broken as error:  # its stream is none: nothing of this partition can be done, all else can
+                self._breach("unreadable_stream", error=str(error))
+                await anyio.sleep(_BREACH_S)
         self.take_in(claimed)
         if due or claimed:
             log.info("took_over", partition=partition, unsettled=len(due), pending=len(claimed))
@@ -119,8 +123,7 @@ class Tenure:
             return
         self._resting.pop(payment, None)
         if not is_id(payment, "pay") or self._tools.partition_of(payment) != self.partition:
-            log.error("breach", name="misplaced_operation", payment=payment, partition=self.partition)
-            self._tools.meters.breaches.labels("misplaced_operation").inc()
+            self._breach("misplaced_operation", payment=payment)
             return self.rest(payment)
         self._deliver(payment, Delivery(command=None, entry=None, first=False))
 
@@ -182,9 +185,12 @@ class Tenure:
             await self._tools.settlement(buried)
             self._tools.meters.dead.labels(cause).inc()
         except Broken as error:
-            log.error("breach", name="no_dead_letters", partition=self.partition, error=str(error))
-            self._tools.meters.breaches.labels("no_dead_letters").inc()
+            self._breach("no_dead_letters", error=str(error))
         self.release((buried.entry,))
+
+    def _breach(self, name: str, **about: str) -> None:
+        log.error("breach", name=name, partition=self.partition, **about)
+        self._tools.meters.breaches.labels(name).inc()
 
     async def _unreadable(self, entry: StreamEntry, reason: str) -> None:
         payment, operation = named_in(entry.fields) or (None, None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
 import orjson
@@ -15,7 +16,7 @@ from msgspec import Struct
 
 from engine.errors import Broken
 from engine.identity import is_id
-from engine.money import Money
+from engine.money import AMOUNT_MAX, Money
 from engine.payment import MaskedCard, Terms, Verb
 
 VERSION = b"1"
@@ -75,8 +76,11 @@ def encode_command(command: Command) -> list[bytes | str]:
     ]
 
 
+_Amount = Annotated[int, msgspec.Meta(ge=1, le=AMOUNT_MAX)]
+
+
 class _Terms(Struct, frozen=True):
-    amount: int
+    amount: _Amount
     currency: str
     order_id: str
     customer_id: str
@@ -92,7 +96,7 @@ class _Body(Struct, frozen=True):
 
     merchant: str
     key: str
-    amount: int | None
+    amount: _Amount | None
     sealed: str | None
     sale: bool
     fingerprint: dict[str, str]

@@ -137,3 +137,28 @@ def test_a_reader_that_missed_a_reply_reads_nothing_new_before_it_knows(scripts:
 
     assert behind == [b"gap", accepted[0]]
     assert ids(known) == [entry.decode() for entry in accepted[1:]]
+
+
+def test_a_consumer_goes_only_when_it_holds_nothing_and_only_at_the_word_of_the_leases_holder(
+    scripts: Scripted,
+) -> None:
+    def consumers() -> list[bytes]:
+        return sorted(one["name"] for one in scripts.plain.xinfo_consumers(STREAM, keys.GROUP))
+
+    for number in range(3):
+        scripts.accept(f"op_{number}")
+    scripts.take_lease(THEIRS)
+    scripts.read(THEIRS, consumer="dead")
+    scripts.call("release-lease", LEASE, THEIRS)
+    scripts.take_lease(MINE)
+
+    claim = ("claim", LEASE, STREAM)
+    refused = scripts.call(*claim, THEIRS, keys.GROUP, "dead", "0-0", 100)
+    first = scripts.call(*claim, MINE, keys.GROUP, "w2", "0-0", 2)
+    halfway = consumers()
+    last = scripts.call(*claim, MINE, keys.GROUP, "w2", first[1], 2)
+
+    assert refused == [b"lost"]
+    assert (len(first[2]), halfway) == (2, [b"dead", b"w2"])
+    assert (last[1], consumers()) == (b"0-0", [b"w2"])
+    assert scripts.pending() == 3
