@@ -29,6 +29,13 @@ Argument = str | bytes | int
 Call = tuple[str, Sequence[Argument]]
 
 
+def sources() -> dict[str, tuple[str, str]]:
+    """Each script's text and number of keys, by name."""
+    found = sorted(files("engine").joinpath("lua").iterdir(), key=lambda entry: entry.name)
+    named = [(file.name.removesuffix(".lua").rpartition("-"), file.read_text()) for file in found]
+    return {name: (text, keys) for (name, _, keys), text in named}
+
+
 class Scripts:
     """Calls scripts on one Redis. Raises Unavailable when Redis is away or out of memory."""
 
@@ -36,9 +43,7 @@ class Scripts:
         self._redis, self._patience_s = redis, patience_s
         self._source: dict[str, str] = {}
         self._head: dict[str, tuple[str, str]] = {}
-        for file in sorted(files("engine").joinpath("lua").iterdir(), key=lambda entry: entry.name):
-            name, _, keys = file.name.removesuffix(".lua").rpartition("-")
-            source = file.read_text()
+        for name, (source, keys) in sources().items():
             self._source[name] = source
             self._head[name] = (hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(), keys)
 

@@ -1,7 +1,7 @@
 """The `penstock` command: the local stack, each process by itself, and administration.
 
 Everything heavy is imported where it is needed, so that help is instant. Errors are sentences on stderr: exit code 2
-for a wrong command line, 1 for everything else that went wrong.
+for a wrong command line, 1 for everything else that went wrong (2 where 1 is a verdict).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from ops.audit_cli import audit
 from ops.dead_letter_cli import dead_letter_app
 from ops.merchant_cli import key_app, merchant_app
 from ops.partition_cli import partitions
@@ -42,6 +43,7 @@ app.add_typer(dead_letter_app, name="dead-letters", rich_help_panel="Operators")
 app.command(rich_help_panel="On this machine")(up)
 app.command(rich_help_panel="On this machine")(status)
 app.command(rich_help_panel="Operators")(partitions)
+app.command(rich_help_panel="Is it all in order?")(audit)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -198,14 +200,11 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:
-        from ops.complaint import in_words
+    except Exception:
+        from ops.complaint import or_exit
 
-        words = in_words(error)
-        if words is None:
+        with or_exit(1):
             raise
-        print(f"penstock: {words}", file=sys.stderr)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 from redis.exceptions import RedisError
@@ -28,6 +30,19 @@ _SPOKEN = (
 )
 
 
+@contextmanager
+def or_exit(code: int) -> Iterator[None]:
+    """What goes wrong on purpose inside becomes its sentence and this exit code."""
+    try:
+        yield
+    except Exception as error:
+        words = in_words(error)
+        if words is None:
+            raise
+        print(f"penstock: {words}", file=sys.stderr)
+        sys.exit(code)
+
+
 def in_words(error: BaseException) -> str | None:
     """The sentences of an error, or of all errors in a group; None when one is a bug and needs its traceback."""
     found = [_sentence(each) for each in _leaves(error)]
@@ -47,6 +62,8 @@ def _sentence(error: BaseException) -> str | None:
         return error.detail
     if isinstance(error, _SPOKEN):
         return str(error).strip()
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return f"Postgres took too long: {str(error).strip()}"
     if isinstance(error, psycopg.OperationalError):
         return f"Postgres cannot be reached: {str(error).strip()}"
     if isinstance(error, RedisError):

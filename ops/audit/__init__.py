@@ -1,0 +1,1 @@
+"""The auditor: what DESIGN promises as numbered invariants, computed over ledger, Redis and bank. Changes nothing."""

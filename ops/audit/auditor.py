@@ -1,0 +1,139 @@
+"""The auditor: one look at ledger, Redis and bank, whole for `penstock audit`, bounded for the process of its own.
+
+A bounded look costs the same on any ledger: it takes the payments that changed since the last ones, some more in turn,
+so that in time every payment is looked at again, and those that stood out before, until they do not any more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import psycopg
+from redis import Redis
+
+from engine.errors import Broken
+from engine.statement import statement as engine_statement
+from ops.audit import books, streams
+from ops.audit.breach import Report, sorted_out
+from ops.audit.invariant import INVARIANTS, Scan
+from ops.audit.keyspace import Answer, Keyspace
+from ops.audit.snapshot import Snapshot, one_moment
+from ops.installation import Places
+from ops.statement import statement
+
+_EVENTS_MAX = 3_000  # of a bounded look; more in one interval are left to a whole audit, and the report says so
+_IN_TURN = 200
+_KEYS_MAX = 2_000
+_SUSPECTS_MAX = 1_000
+_PATIENCE_S = 5.0
+_SCANS = {
+    False: frozenset({Scan.CHANGED, Scan.OPEN}),
+    True: frozenset({Scan.CHANGED, Scan.OPEN, Scan.WHOLE}),
+}  # of the ledger, by whether the look is whole
+
+
+class Auditor:
+    """Raises psycopg's and Redis' errors, and Broken where there is no installation; the next look begins anew."""
+
+    def __init__(self, places: Places, *, grace_s: float, limit: int) -> None:
+        self._places, self._grace_s, self._limit = places, grace_s, limit
+        self._redis = Redis.from_url(
+            places.redis, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, protocol=2
+        )
+        self._ledger: psycopg.Connection | None = None
+        self._keyspace = Keyspace(self._redis, self._answers, grace_s=grace_s)
+        # Two looks back: a transaction that was under way at the last one may have written a smaller id since.
+        self._newest: deque[int] = deque([0, 0], maxlen=2)
+        self._turn = ""
+        self._suspects: tuple[str, ...] = ()
+
+    def look_at_all(self) -> Report:
+        """Everything there is, the bank's books too where they are given. Takes its time on a large ledger."""
+        return self._look(whole=True)
+
+    def run_once(self) -> Report:
+        """A bounded look."""
+        return self._look(whole=False)
+
+    def close(self) -> None:
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
+        self._redis.close()
+
+    def _look(self, *, whole: bool) -> Report:
+        began, at = time.monotonic(), datetime.now(UTC)
+        try:
+            ledger = self._connected()
+            found = list(streams.look(self._redis, self._partitions(), grace_s=self._grace_s, limit=self._limit))
+            found += self._keyspace.look(at, None if whole else _KEYS_MAX)
+            moment = time.monotonic()
+            with one_moment(ledger, by_index=not whole):
+                payments, complete = (None, True) if whole else self._due(ledger)
+                snapshot = Snapshot(ledger, payments, grace_s=self._grace_s, limit=self._limit)
+                for invariant in INVARIANTS:
+                    if invariant.scan in _SCANS[whole]:
+                        found += snapshot.breaches(invariant)
+                if whole and self._places.bank is not None:
+                    ours = books.read_ledger(ledger)
+            if whole and self._places.bank is not None:
+                since_s = time.monotonic() - moment
+                found += books.look(ours, self._places.bank, self._are_known, grace_s=self._grace_s + since_s)
+        except BaseException:
+            with suppress(psycopg.Error):
+                self.close()
+            raise
+        self._suspects = tuple({each.payment for each in found if each.payment is not None})[:_SUSPECTS_MAX]
+        scans = _SCANS[whole] | {Scan.REDIS} | ({Scan.BANK} if whole and self._places.bank is not None else set())
+        return Report(
+            at=at,
+            took_s=time.monotonic() - began,
+            payments=None if payments is None else len(payments),
+            whole=complete,
+            found=sorted_out(found, [each for each in INVARIANTS if each.scan in scans], self._limit),
+        )
+
+    def _due(self, ledger: psycopg.Connection) -> tuple[list[str], bool]:
+        """The payments of a bounded look, and whether all that changed is among them."""
+        after = self._newest[0]
+        events = ledger.execute(statement("audit/changed_payments"), {"after": after, "limit": _EVENTS_MAX}).fetchall()
+        self._newest.append(max([event[0] for event in events], default=self._newest[-1]))
+        turn = ledger.execute(statement("audit/payments_after"), {"after": self._turn, "limit": _IN_TURN}).fetchall()
+        self._turn = turn[-1][0] if len(turn) == _IN_TURN else ""
+        due = {payment for _, payment in events} | {payment for (payment,) in turn} | set(self._suspects)
+        return sorted(due), len(events) < _EVENTS_MAX
+
+    def _connected(self) -> psycopg.Connection:
+        if self._ledger is None or self._ledger.closed:
+            self._ledger = psycopg.connect(
+                self._places.ledger,
+                autocommit=True,
+                connect_timeout=int(_PATIENCE_S),
+                application_name="penstock auditor",
+                options="-c TimeZone=UTC",
+                prepare_threshold=None,  # plans are made for the payments at hand
+            )
+        return self._ledger
+
+    def _partitions(self) -> int:
+        """Raises Broken when the database is no installation."""
+        try:
+            row = self._connected().execute(engine_statement("installation")).fetchone()
+        except psycopg.errors.UndefinedTable:
+            row = None
+        if row is None:
+            raise Broken("the database is no installation of Penstock: run `penstock migrate` first")
+        return int(row[1])
+
+    def _answers(self, operations: Sequence[str]) -> Mapping[str, Answer]:
+        if not operations:
+            return {}
+        rows = self._connected().execute(statement("audit/answers"), {"ids": list(operations)}).fetchall()
+        return {row[0]: Answer(settled_at=row[1], status=row[2], body=row[3]) for row in rows}
+
+    def _are_known(self, operations: Iterable[str]) -> set[str]:
+        return set(self._answers(list(operations)))
