@@ -196,9 +196,7 @@ class Intake:
                 settled = await self._outcome(offer, awake, origin.wait_s)
                 if settled is not None:
                     return _stored(command, settled, replayed=repeated, waited=True)
-            body = offer.body
-            if repeated:
-                body, _ = await tools.enquiry.known(command.merchant, command.payment)
+            body = await self._shown(command) if repeated else offer.body
             return Reply(status=202, body=body, payment=command.payment, operation=command.operation)
 
     async def _offered(self, offer: _Offer) -> tuple[str, Any]:
@@ -231,6 +229,15 @@ class Intake:
             raise Unavailable("acceptance_unknown", detail, retry_after_s=_RETRY_AFTER_S) from error
         tools.failpoints("after-accept")
         return word, value
+
+    async def _shown(self, command: Command) -> bytes:
+        """The payment of a repeated key."""
+        try:
+            body, _ = await self._tools.enquiry.known(command.merchant, command.payment)
+        except Rejected as error:  # Redis lost it just now, and the ledger did not have it yet
+            detail = "Redis lost what it had accepted. Repeat the same key: it will not be done twice."
+            raise Unavailable("acceptance_unknown", detail, retry_after_s=_RETRY_AFTER_S) from error
+        return body
 
     async def _in_ledger(self, operation: str) -> Operation | None:
         """What Postgres says; with Postgres away, nothing: the work is accepted all the same."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -119,6 +120,22 @@ def test_a_full_redis_accepts_nothing_and_settles_what_it_had(gateway: Gateway) 
     assert all(ended) and alive
     assert again.status_code == 201
     assert gateway.dead() == []
+
+
+def test_a_key_that_is_repeated_while_redis_loses_its_memory_is_to_be_repeated_again(gateway: Gateway) -> None:
+    payment = gateway.pay(CARD, key="repeated").json()["id"]
+    gateway.redis.config_resetstat()
+
+    with ThreadPoolExecutor(1) as client:
+        waiting = client.submit(gateway.pay, CARD, key="repeated", wait=2)
+        eventually(lambda: gateway.redis.info("commandstats").get("cmdstat_get", {}).get("calls"), "it is known")
+        gateway.redis.flushall()
+        lost = waiting.result()
+    gateway.start("worker")
+    again = gateway.pay(CARD, key="repeated", wait=10)
+
+    assert (lost.status_code, lost.json()["code"]) == (503, "acceptance_unknown")
+    assert (again.status_code, again.json()["id"]) == (201, payment)
 
 
 def test_a_redis_that_is_read_only_for_a_while_costs_no_worker_its_life(gateway: Gateway) -> None:

@@ -1,0 +1,231 @@
+"""The engine's Lua scripts in Python, one function each under the script's own name, over a Redis in memory.
+
+Arguments and replies are what redis-py sends and gets: keys as text, values and replies as bytes and numbers. That each
+does what its Lua does is shown by tests/test_simulated_redis_conforms.py, call by call against a real server. The
+scripts of operators are not among them: no operator lives in a simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from redis.exceptions import ResponseError
+from simulated_streams import ZERO, Entry, Group, Stream, id_of, text_of
+
+Argument = str | bytes | int
+Keys = Sequence[str]
+Arguments = Sequence[Argument]
+
+
+@dataclass(kw_only=True)
+class Database:
+    """What one Redis holds. `now_ms` is its clock, set before each command."""
+
+    now_ms: int = 0
+    strings: dict[str, tuple[bytes, int | None]] = field(default_factory=dict)  # with the moment of expiry, in ms
+    hashes: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
+    streams: dict[str, Stream] = field(default_factory=dict)
+    scores: dict[str, dict[bytes, int]] = field(default_factory=dict)
+
+    def get(self, key: str) -> bytes | None:
+        """GET"""
+        value, expires_ms = self.strings.get(key, (None, None))
+        if expires_ms is not None and expires_ms <= self.now_ms:
+            del self.strings[key]
+            return None
+        return value
+
+    def group(self, key: str, name: str) -> Group | None:
+        stream = self.streams.get(key)
+        return None if stream is None else stream.groups.get(name)
+
+    def make_group(self, key: str, name: str) -> Stream:
+        """XGROUP CREATE ... 0 MKSTREAM, if it is missing."""
+        stream = self.streams.setdefault(key, Stream())
+        stream.groups.setdefault(name, Group())
+        return stream
+
+
+def accept(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    record, opened, commands, merchants = keys
+    operation, value, snapshot, backlog_max, open_max, merchant, share_max, *fields = arguments
+    known = db.get(record)
+    if known is not None:
+        return [b"known", known]
+    backlog = len(db.streams[commands].entries) if commands in db.streams else 0
+    if backlog >= int(backlog_max):
+        return [b"full", backlog]
+    share = int(db.hashes.get(merchants, {}).get(_bytes(merchant), b"0"))
+    if share >= int(share_max):
+        return [b"share", share]
+    open_now = len(db.hashes.get(opened, ()))
+    if open_now >= int(open_max):
+        return [b"busy", open_now]
+    db.strings[record] = (_bytes(value), None)
+    db.hashes.setdefault(opened, {})[_bytes(operation)] = _bytes(snapshot)
+    db.hashes.setdefault(merchants, {})[_bytes(merchant)] = b"%d" % (share + 1)
+    stream = db.streams.setdefault(commands, Stream())
+    return [b"accepted", text_of(stream.add([_bytes(word) for word in fields], db.now_ms))]
+
+
+def settle(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    commands, opened, record, merchants = keys
+    group, operation, value, ttl_ms, merchant, *entries = arguments
+    acked = _let_go(db, commands, merchants, str(group), merchant, entries)
+    if commands not in db.streams or not db.streams[commands].entries:
+        db.hashes.pop(merchants, None)
+    _drop_field(db, opened, operation)
+    db.strings[record] = (_bytes(value), db.now_ms + int(ttl_ms))
+    return acked
+
+
+def ack(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    group, merchant, *entries = arguments
+    return _let_go(db, keys[0], keys[1], str(group), merchant, entries)
+
+
+def bury(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    commands, dead, opened, merchants = keys
+    group, entry, operation, snapshot, whole, merchant, *fields = arguments
+    stream = db.streams.get(commands, Stream())
+    buried = stream.entries.get(id_of(_bytes(entry)))
+    if buried is None:
+        stream.ack(str(group), id_of(_bytes(entry)))
+        return b""
+    was = [b"was." + word if place % 2 == 0 else word for place, word in enumerate(buried)] if whole == "1" else []
+    letters = db.streams.setdefault(dead, Stream())
+    letter = text_of(letters.add([*(_bytes(word) for word in fields), *was], db.now_ms))
+    shown = db.hashes.get(opened, {}).get(_bytes(operation), _bytes(snapshot)) if operation else b""
+    head, newline, body = shown.partition(b"\n")
+    if newline:
+        facts = orjson.dumps({**orjson.loads(head), "dead_letter": letter.decode()})
+        db.hashes.setdefault(opened, {})[_bytes(operation)] = facts + newline + body
+    _let_go(db, commands, merchants, str(group), merchant, [entry])
+    return letter
+
+
+def read(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    lease, commands = keys
+    token, group, consumer, entries_max, delivered = arguments
+    if db.get(lease) != _bytes(token):
+        return [b"lost"]
+    stream = db.make_group(commands, str(group))
+    last = text_of(stream.groups[str(group)].delivered)
+    if last != _bytes(delivered):
+        return [b"gap", last]
+    return [b"read", _raw(stream.read_group(str(group), str(consumer), int(entries_max), db.now_ms))]
+
+
+def claim(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    lease, commands = keys
+    token, group, consumer, cursor, entries_max = arguments
+    if db.get(lease) != _bytes(token):
+        return [b"lost"]
+    stream = db.make_group(commands, str(group))
+    start = id_of(_bytes(cursor))
+    following, claimed = stream.claim_all(str(group), str(consumer), start, int(entries_max), db.now_ms)
+    if following == ZERO:
+        stream.drop_idle_consumers(str(group), str(consumer))
+    return [b"claimed", text_of(following), _raw(claimed)]
+
+
+def pending(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    lease, commands = keys
+    token, group, idle_ms, entries_max = arguments
+    if db.get(lease) != _bytes(token):
+        return [b"lost"]
+    if db.group(commands, str(group)) is None:
+        return [b"pending", []]
+    idle = db.streams[commands].idle(str(group), int(idle_ms), int(entries_max), db.now_ms)
+    return [b"pending", [text_of(entry) for entry in idle]]
+
+
+def reclaim(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    lease, commands = keys
+    token, group, consumer, *entries = arguments
+    if db.get(lease) != _bytes(token):
+        return [b"lost"]
+    if db.group(commands, str(group)) is None:
+        raise ResponseError(f"NOGROUP No such key '{commands}' or consumer group '{group}'")
+    wanted = [id_of(_bytes(entry)) for entry in entries]
+    return [b"claimed", _raw(db.streams[commands].claim(str(group), str(consumer), wanted, db.now_ms))]
+
+
+def take_lease(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    token, lease_ms = _bytes(arguments[0]), int(arguments[1])
+    holder = db.get(keys[0])
+    if holder is not None and holder != token:
+        return b"held"
+    db.strings[keys[0]] = (token, db.now_ms + lease_ms)
+    return b"taken" if holder is None else b"kept"
+
+
+def release_lease(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    if db.get(keys[0]) != _bytes(arguments[0]):
+        return 0
+    del db.strings[keys[0]]
+    return 1
+
+
+def heartbeat(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    worker, silent_ms = _bytes(arguments[0]), int(arguments[1])
+    workers = db.scores.setdefault(keys[0], {})
+    known = int(worker in workers)
+    workers[worker] = db.now_ms
+    for name in [name for name, at_ms in workers.items() if at_ms <= db.now_ms - silent_ms]:
+        del workers[name]
+    return [known, *sorted(workers, key=lambda name: (workers[name], name))]
+
+
+def leave(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    return 0 if db.scores.get(keys[0], {}).pop(_bytes(arguments[0]), None) is None else 1
+
+
+Script = Callable[[Database, Keys, Arguments], Any]
+
+SCRIPTS: dict[str, Script] = {
+    "accept": accept,
+    "ack": ack,
+    "bury": bury,
+    "claim": claim,
+    "heartbeat": heartbeat,
+    "leave": leave,
+    "pending": pending,
+    "read": read,
+    "reclaim": reclaim,
+    "release-lease": release_lease,
+    "settle": settle,
+    "take-lease": take_lease,
+}
+
+
+def _let_go(db: Database, commands: str, merchants: str, group: str, merchant: Argument, entries: Arguments) -> int:
+    """XACK and XDEL of each, and the merchant has as many fewer; how many were still pending."""
+    stream = db.streams.get(commands, Stream())
+    acked = sum([stream.ack(group, id_of(_bytes(entry))) for entry in entries])
+    deleted = sum([stream.delete(id_of(_bytes(entry))) for entry in entries])
+    if deleted:
+        shares = db.hashes.setdefault(merchants, {})
+        shares[_bytes(merchant)] = b"%d" % (int(shares.get(_bytes(merchant), b"0")) - deleted)
+        if int(shares[_bytes(merchant)]) <= 0:
+            _drop_field(db, merchants, merchant)
+    return acked
+
+
+def _drop_field(db: Database, key: str, name: Argument) -> None:
+    """HDEL"""
+    fields = db.hashes.get(key, {})
+    fields.pop(_bytes(name), None)
+    if not fields:
+        db.hashes.pop(key, None)
+
+
+def _raw(entries: list[Entry]) -> list[list[Any]]:
+    return [[text_of(entry), fields] for entry, fields in entries]
+
+
+def _bytes(argument: Argument) -> bytes:
+    return argument if isinstance(argument, bytes) else str(argument).encode()

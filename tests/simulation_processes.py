@@ -1,0 +1,229 @@
+"""Workers and edges of the simulation: the engine's own objects, put together as ops/assembly.py does it, on one host.
+
+A process is killed by never running any of its callbacks again: what it held in memory is gone, what it sent is sent.
+It is paused by holding its callbacks back. Only when a history is over are the remains of the dead unwound.
+"""
+
+from __future__ import annotations
+
+from asyncio import Future, Task
+from collections.abc import Awaitable, Callable
+from functools import partial
+from random import Random
+from typing import Any, Protocol, TypeVar
+
+import anyio
+from prometheus_client import CollectorRegistry
+from simulated_bank import SimulatedBank, SimulatedConnector
+from simulated_loop import Host, SimulatedLoop
+from simulated_postgres import PostgresPool, PostgresServer
+from simulated_redis import RedisClient, RedisServer, SimulatedScripts
+from simulation_plan import Plan
+
+from engine.actor import Tools
+from engine.archive import Archive
+from engine.decision import Decider
+from engine.enquiry import Enquiry
+from engine.failpoint import Failpoints
+from engine.fingerprint import Fingerprinter
+from engine.front import AcceptLimits, Front
+from engine.gate import Gate
+from engine.identity import partition_of
+from engine.intake import Intake, IntakeTools
+from engine.journal import Journal
+from engine.lease import LeaseTerms
+from engine.ledger import Ledger
+from engine.meters import Meters
+from engine.places import Places
+from engine.reader import ReadLimits
+from engine.settlement import Settlement
+from engine.stream import CommandStreams
+from engine.teller import Teller
+from engine.vault import Vault
+from engine.wakeup import Wakeups
+from engine.worker import Worker, WorkerLimits
+
+JOURNAL = Journal(b"j" * 32)
+_VAULT, _FINGERPRINTER = Vault([b"v" * 32]), Fingerprinter(b"f" * 32)
+_METERS = Meters(CollectorRegistry())  # counted together, looked at by nobody
+_NO_FAILPOINTS = Failpoints()
+_PATIENCE_S = 0.5  # for a place in a pool
+
+Result = TypeVar("Result")
+
+
+class Town(Protocol):
+    """What the processes share: the loop, the stores, the bank."""
+
+    loop: SimulatedLoop
+    draw: Random
+    plan: Plan
+    redis: RedisServer
+    postgres: PostgresServer
+    bank: SimulatedBank
+
+    def crashed(self, process: str, error: BaseException) -> None: ...
+
+
+class Process:
+    """Something that runs on a host until it ends by itself or is killed."""
+
+    def __init__(self, town: Town, name: str) -> None:
+        self.town, self.host = town, Host(name)
+        self.scope: anyio.CancelScope | None = None
+        self.task: Task[None] = town.loop.start(self.host, self._live())
+        self.task.add_done_callback(self._ended)
+
+    @property
+    def up(self) -> bool:
+        return self.host.alive and not self.task.done()
+
+    def kill(self) -> None:
+        self.host.alive = False
+
+    def pause(self) -> None:
+        self.host.paused = True
+
+    def resume(self) -> None:
+        self.host.resume(self.town.loop)
+
+    def revive(self) -> None:
+        """The history is over: what was held back may run, so that all can be ended like any task."""
+        self.host.alive, self.host.fuse = True, 0
+        self.host.resume(self.town.loop)
+
+    def end(self) -> None:
+        """Cancel what is left, so that nothing of this history outlives it."""
+        if self.scope is not None and not self.task.done():
+            self.scope.cancel()
+
+    async def _live(self) -> None:
+        with anyio.CancelScope() as self.scope:
+            await self._run()
+
+    async def _run(self) -> None:
+        raise AssertionError("a process does something")
+
+    def _ended(self, task: Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.town.crashed(self.host.name, error)
+
+
+class WorkerProcess(Process):
+    """penstock worker"""
+
+    worker: Worker | None = None
+
+    async def _run(self) -> None:
+        town, plan, name = self.town, self.town.plan, self.host.name
+        redis: Any = RedisClient(town.redis, town.loop)
+        pool: Any = PostgresPool(town.postgres, name, _PATIENCE_S)
+        scripts = SimulatedScripts(redis)
+        connector = SimulatedConnector(town.bank, town.loop)
+        gate = Gate(connector, plan.tolerance, plan.allowance, _METERS)
+        tools = Tools(
+            ledger=Ledger(pool, commit_batch_max=100),
+            settlement=Settlement(scripts, plan.record_ttl_ms, _NO_FAILPOINTS),
+            teller=Teller({connector.name: gate}, _VAULT, town.loop.clock, _NO_FAILPOINTS, _METERS),
+            decider=Decider(plan.policy, JOURNAL, Random(town.draw.random())),
+            clock=town.loop.clock,
+            failpoints=_NO_FAILPOINTS,
+            meters=_METERS,
+            places=Places(plan.places),
+            partition_of=partial(partition_of, partitions=plan.partitions),
+        )
+        limits = WorkerLimits(
+            lease=LeaseTerms(worker=name, partitions=plan.partitions, lease_ms=plan.lease_ms, drain_ms=3000),
+            read=ReadLimits(batch_entries=plan.read_batch, in_hand_max=100),
+            sweep_ms=plan.sweep_ms,
+        )
+        self.worker = Worker(limits, tools, CommandStreams(redis, scripts, name), scripts)
+        await self.worker.run()
+
+    def stop(self) -> None:
+        """SIGTERM: it drains and ends."""
+        if self.worker is not None:
+            self.worker.stop()
+
+
+class EdgeGone(Exception):
+    """The connection to the edge ended without an answer: the request may have been accepted."""
+
+
+class EdgeProcess(Process):
+    """penstock edge, behind its HTTP: clients call the intake and the enquiry."""
+
+    intake: Intake
+    enquiry: Enquiry
+
+    def __init__(self, town: Town, name: str) -> None:
+        self._open: dict[Future[Any], Task[None]] = {}
+        self._ready = False
+        super().__init__(town, name)
+
+    async def _run(self) -> None:
+        town, plan = self.town, self.town.plan
+        redis: Any = RedisClient(town.redis, town.loop)
+        pool: Any = PostgresPool(town.postgres, self.host.name, _PATIENCE_S)
+        scripts = SimulatedScripts(redis)
+        front, archive = Front(redis, scripts), Archive(pool)
+        wakeups = Wakeups(redis, self.host.name)
+        self.enquiry = Enquiry(front, archive, plan.partitions, town.loop.clock, plan.record_ttl_ms)
+        self.intake = Intake(
+            IntakeTools(
+                installation="simulated",
+                partitions=plan.partitions,
+                connector=SimulatedConnector.name,
+                front=front,
+                archive=archive,
+                enquiry=self.enquiry,
+                wakeups=wakeups,
+                vault=_VAULT,
+                fingerprinter=_FINGERPRINTER,
+                limits=AcceptLimits(
+                    backlog=plan.backlog,
+                    backlog_headroom=plan.backlog + 2,
+                    merchant=plan.backlog,
+                    merchant_headroom=plan.backlog + 1,
+                    open_operations=plan.open_operations,
+                ),
+                record_ttl_ms=plan.record_ttl_ms,
+                clock=town.loop.clock,
+                failpoints=_NO_FAILPOINTS,
+                meters=_METERS,
+            )
+        )
+        async with anyio.create_task_group() as tasks:
+            for run in (front.run, archive.run, wakeups.run):
+                tasks.start_soon(run)
+            self._ready = True
+
+    async def call(self, act: Callable[[EdgeProcess], Awaitable[Result]]) -> Result:
+        """What a client gets. Raises EdgeGone, and what the engine raises."""
+        if not self._ready or not self.up:
+            raise EdgeGone
+        future: Future[Result] = self.town.loop.create_future()
+        task = self._open[future] = self.town.loop.start(self.host, self._serve(act, future))
+        task.add_done_callback(lambda _: self._open.pop(future, None))
+        return await future
+
+    def kill(self) -> None:
+        super().kill()
+        for future in self._open:
+            if not future.done():
+                future.set_exception(EdgeGone())
+
+    def end(self) -> None:
+        for task in list(self._open.values()):
+            task.cancel()
+        super().end()
+
+    async def _serve(self, act: Callable[[EdgeProcess], Awaitable[Result]], future: Future[Result]) -> None:
+        try:
+            result = await act(self)
+        except Exception as error:
+            if not future.done():
+                future.set_exception(error)
+        else:
+            if not future.done():
+                future.set_result(result)

@@ -1,0 +1,231 @@
+"""Engines that are broken on purpose, one mistake each, to show that the simulation would notice.
+
+Each is a context in which the engine, or what it rests on, does one thing wrong that somebody could well have written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace as changed
+from datetime import timedelta
+from typing import Any
+from unittest.mock import patch
+
+import orjson
+import simulated_postgres
+from msgspec.structs import replace
+from simulated_bank import SimulatedConnector
+from simulated_commit import Batch, Row, Tables, ledger_commit
+from simulated_postgres import STATEMENTS
+from simulated_scripts import SCRIPTS, Arguments, Database, Keys, accept, read
+from simulated_streams import text_of
+
+from engine.actor import Actor
+from engine.ledger import Ledger, Loaded, Verdict
+from engine.outcome import Answer, NoAnswer, Refusal, Refused
+from engine.payment import Operation, Payment
+from engine.ports import Ask
+from engine.settlement import Buried, Journaled, Settled, Settlement
+from engine.step import Step
+from engine.stream import StreamEntry
+from engine.tenure import Tenure
+
+Variant = AbstractContextManager[object]
+
+
+def _no_epoch_check() -> Variant:
+    """The group commit takes every epoch for the current one."""
+
+    def commit(tables: Tables, batch: Batch) -> tuple[list[Row], set[str]]:
+        current = {partition: tables.partitions[partition].epoch for partition in batch.fences}
+        return ledger_commit(tables, changed(batch, fences=current))
+
+    return patch.object(simulated_postgres, "ledger_commit", commit)
+
+
+def _last_write_wins() -> Variant:
+    """The group commit looks neither at epochs nor at versions."""
+
+    def commit(tables: Tables, batch: Batch) -> tuple[list[Row], set[str]]:
+        current = {partition: tables.partitions[partition].epoch for partition in batch.fences}
+        for row in batch.changed:
+            row["version"] = tables.payments[row["id"]]["version"] + 1
+        return ledger_commit(tables, changed(batch, fences=current))
+
+    return patch.object(simulated_postgres, "ledger_commit", commit)
+
+
+def _one_epoch_for_all_owners() -> Variant:
+    """Acquiring a partition leaves its epoch as it is."""
+    acquire = STATEMENTS["acquire_partitions"]
+
+    def again(tables: Tables, wanted: Mapping[str, Any]) -> list[Row]:
+        rows = acquire(tables, wanted)
+        for row in rows:
+            tables.partitions[row["id"]].epoch = 1
+        return [{**row, "epoch": 1} for row in rows]
+
+    return patch.dict(STATEMENTS, acquire_partitions=again)
+
+
+def _ack_before_commit() -> Variant:
+    """Entries are acknowledged as soon as they were read."""
+    take_in = Tenure.take_in
+
+    def hasty(self: Tenure, entries: list[StreamEntry]) -> None:
+        take_in(self, entries)
+        if entries:
+            ids = tuple(entry.id for entry in entries)
+            self._tasks.create_task(
+                self._tools.settlement(Journaled(partition=self.partition, merchant="m_1", entries=ids))
+            )
+
+    return patch.object(Tenure, "take_in", hasty)
+
+
+def _ask_before_commit() -> Variant:
+    """A commit is begun, and not waited for."""
+    commit = Ledger.commit
+
+    async def hasty(self: Ledger, step: Step, epoch: int) -> Verdict:
+        asyncio.get_running_loop().create_task(commit(self, step, epoch))
+        return Verdict.COMMITTED
+
+    return patch.object(Ledger, "commit", hasty)
+
+
+def _new_bank_key_on_retry() -> Variant:
+    """An attempt that went unanswered is made again under another key."""
+
+    def key(self: Operation) -> str:
+        return self.id if self.attempts < 2 else f"{self.id}-{self.attempts}"
+
+    return patch.object(Operation, "bank_key", property(key))
+
+
+def _overlapping_attempts() -> Variant:
+    """An attempt whose connection broke off counts as over."""
+    return _hearing(lambda answer: changed(answer, over=True) if isinstance(answer, NoAnswer) else answer)
+
+
+def _no_answer_is_a_refusal() -> Variant:
+    """Silence is taken for a no."""
+    no = Refused(reason=Refusal.MISTAKE, code="no_answer", message="no answer")
+    return _hearing(lambda answer: no if isinstance(answer, NoAnswer) else answer)
+
+
+def _hearing(heard: Callable[[Answer], Answer]) -> Variant:
+    ask = SimulatedConnector.ask
+
+    async def mishearing(self: SimulatedConnector, what: Ask) -> Answer:
+        return heard(await ask(self, what))
+
+    return patch.object(SimulatedConnector, "ask", mishearing)
+
+
+def _impatient_take_over() -> Variant:
+    """A new owner does not wait until the attempt of the one before is over."""
+    load = Ledger.load
+
+    async def hasty(self: Ledger, payment: str, operation: str = "") -> Loaded:
+        loaded = await load(self, payment, operation)
+        return replace(loaded, operations=tuple(replace(known, deadline=known.send_by) for known in loaded.operations))
+
+    return patch.object(Ledger, "load", hasty)
+
+
+def _late_write() -> Variant:
+    """The connector does not look at the clock again before it writes."""
+    ask, window = SimulatedConnector.ask, timedelta(seconds=1)
+
+    async def late(self: SimulatedConnector, what: Ask) -> Answer:
+        now = self._loop.clock()
+        return await ask(
+            self, what if now < what.send_by else changed(what, send_by=now + window, deadline=now + window)
+        )
+
+    return patch.object(SimulatedConnector, "ask", late)
+
+
+def _unfenced_reads() -> Variant:
+    """Entries are read by whoever asks for them, and new ones before those that were lost on the way."""
+    return patch.dict(SCRIPTS, read=_read_for_anybody)
+
+
+def _take_over_leaves_old_entries() -> Variant:
+    """A new owner reads on; what the one before had read is left to the reclaimer."""
+    return patch.dict(SCRIPTS, claim=lambda *_: [b"claimed", b"0-0", []], read=_read_of_holder)
+
+
+def _read_for_anybody(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    held = dict(db.strings)
+    db.strings[keys[0]] = (str(arguments[0]).encode(), None)
+    try:
+        return _read_of_holder(db, keys, arguments)
+    finally:
+        db.strings = held
+
+
+def _read_of_holder(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    """read-2 without its look at what was delivered before."""
+    token, group, consumer, entries_max, _ = arguments
+    known = db.group(keys[1], str(group))
+    delivered = b"0-0" if known is None else text_of(known.delivered)
+    return read(db, keys, (token, group, consumer, entries_max, delivered))
+
+
+def _keys_without_memory() -> Variant:
+    """A key is accepted whenever it comes."""
+
+    def anew(db: Database, keys: Keys, arguments: Arguments) -> Any:
+        db.strings.pop(keys[0], None)
+        return accept(db, keys, arguments)
+
+    return patch.dict(SCRIPTS, accept=anew)
+
+
+def _answers_rendered_again() -> Variant:
+    """The record holds the answer's meaning, in other bytes than the ledger has."""
+    settle = Settlement.__call__
+
+    async def rendered(self: Settlement, done: Settled | Journaled | Buried) -> None:
+        if isinstance(done, Settled):
+            record = orjson.loads(done.record)
+            record["body"] = orjson.dumps(orjson.loads(record["body"]), option=orjson.OPT_SORT_KEYS).decode()
+            done = changed(done, record=orjson.dumps(record))
+        await settle(self, done)
+
+    return patch.object(Settlement, "__call__", rendered)
+
+
+def _sale_captured_last() -> Variant:
+    """The capture of a sale comes after what was asked for meanwhile."""
+    commit = Actor._commit
+
+    async def appended(self: Actor, step: Step) -> Payment:
+        payment = await commit(self, step)
+        self._dossier.operations.sort(key=lambda known: known.parent is not None)
+        return payment
+
+    return patch.object(Actor, "_commit", appended)
+
+
+VARIANTS: Mapping[str, Callable[[], Variant]] = {
+    "no-epoch-check": _no_epoch_check,
+    "last-write-wins": _last_write_wins,
+    "one-epoch-for-all-owners": _one_epoch_for_all_owners,
+    "ack-before-commit": _ack_before_commit,
+    "ask-before-commit": _ask_before_commit,
+    "new-bank-key-on-retry": _new_bank_key_on_retry,
+    "overlapping-attempts": _overlapping_attempts,
+    "no-answer-is-a-refusal": _no_answer_is_a_refusal,
+    "impatient-take-over": _impatient_take_over,
+    "late-write": _late_write,
+    "unfenced-reads": _unfenced_reads,
+    "take-over-leaves-old-entries": _take_over_leaves_old_entries,
+    "keys-without-memory": _keys_without_memory,
+    "answers-rendered-again": _answers_rendered_again,
+    "sale-captured-last": _sale_captured_last,
+}

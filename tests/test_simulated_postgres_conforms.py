@@ -1,0 +1,179 @@
+"""The simulated Postgres keeps the ledger as the real one does: the same rows, verdicts and refusals."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+from unittest.mock import patch
+
+import anyio
+import psycopg
+from decision_stand import PATIENCE, a_command, approved
+from msgspec.structs import replace
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+from simulated_loop import SimulatedLoop
+from simulated_network import Link
+from simulated_postgres import PostgresPool, PostgresServer
+from simulation import run
+
+from engine.decision import Decider
+from engine.errors import Broken
+from engine.identity import partition_of
+from engine.journal import Journal
+from engine.ledger import Ledger, Verdict
+from engine.opening import opening
+from engine.payment import BankIds, Failure, Operation, Payment, State, Status, Verb
+from engine.rows import operation_of
+from engine.statement import statement
+from engine.step import Step
+
+PARTITIONS = 16
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+SEEDS = range(700, 725)
+_AFRESH = """
+    TRUNCATE payments, operations, transitions, outbox;
+    UPDATE partitions SET epoch = 0, owner = NULL;
+"""
+_TABLES = ("payments", "operations", "transitions", "outbox")
+Told = tuple[bytes, Mapping[str, Any], Any]
+
+
+def told_by(seed: int) -> list[Told]:
+    """Every statement of a history in the order in which Postgres got them, with what the simulated one said."""
+    told: list[Told] = []
+    answer = PostgresServer.run
+
+    def recording(self: PostgresServer, client: str, text: bytes, parameters: Mapping[str, Any]) -> Any:
+        rows = answer(self, client, text, parameters)
+        told.append((text, parameters, rows))
+        return rows
+
+    with patch.object(PostgresServer, "run", recording):
+        run(seed)
+    return told
+
+
+def test_the_statements_of_whole_histories_are_answered_alike(database: str) -> None:
+    silent = {statement("epochs"), statement("installation")}  # they tell of a database, not of its content
+    with psycopg.connect(database, autocommit=True, row_factory=dict_row) as connection:
+        for seed in SEEDS:
+            connection.execute(_AFRESH)
+            for text, parameters, here in told_by(seed):
+                cursor = connection.execute(text, parameters)
+                there = cursor.fetchall() if cursor.description else []
+                if text not in silent:
+                    assert _plain(here) == _plain(there), f"seed {seed}: {text.decode()[:60]}"
+
+
+def _plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows in one order, and a row inside a row as the engine reads it."""
+    read = [{name: operation_of(value) if name == "shown" else value for name, value in row.items()} for row in rows]
+    return sorted(read, key=lambda row: str(row.get("id") or row))
+
+
+def a_payment() -> tuple[Payment, Operation, list[Step]]:
+    """Authorized, with the two steps that led there."""
+    decider = Decider(PATIENCE, Journal(b"j" * 32), Random(7))
+    command = a_command(Verb.AUTHORIZE, "first")
+    payment, operation = opening(command, partition_of(command.payment, PARTITIONS), 1, NOON)
+    first = decider.admit(payment, operation, NOON)
+    assert first.then is not None
+    second = decider.conclude(first.payment, first.then, [], approved(first.then), NOON)
+    assert isinstance(second, Step)
+    return second.payment, second.operations[0], [first, second]
+
+
+def _broken(name: str) -> Step:
+    """A further step that the constraint of this name must refuse."""
+    payment, operation, _ = a_payment()
+    payment = replace(payment, version=payment.version + 1)
+    captured = replace(payment, amount_captured=5000, at=replace(payment.at, captured_at=NOON))
+    other = replace(
+        operation,
+        id="op_" + "0" * 26,
+        verb=Verb.CAPTURE,
+        status=Status.ACCEPTED,
+        attempts=0,
+        response_status=None,
+        response_body=None,
+        settled_at=None,
+    )
+    sent = replace(other, status=Status.SENT, attempts=1)
+    failure = Failure(code="payment_failed", message="no")
+    receipts = {
+        "authorized_has_its_proof": replace(payment, bank=BankIds()),
+        "captured_has_its_proof": replace(payment, state=State.CAPTURED),
+        "refunded_has_its_proof": replace(captured, state=State.REFUNDED),
+        "voided_has_its_proof": replace(payment, state=State.VOIDED),
+        "declined_has_its_proof": replace(payment, state=State.DECLINED, failure=failure),
+        "failed_has_its_proof": replace(payment, state=State.FAILED),
+        "amounts_are_ordered": replace(payment, amount_refunded=1),
+    }
+    operations = {
+        "sent_has_its_deadline": replace(sent, deadline=sent.send_by),
+        "settled_has_no_card": replace(other, status=Status.FAILED, settled_at=NOON, sealed="a sealed card"),
+        "answered_is_whole": replace(other, response_status=200),
+        "final_is_final": replace(other, settled_at=NOON),
+        "operations_succeed_once": replace(other, verb=Verb.AUTHORIZE, status=Status.SUCCEEDED, settled_at=NOON),
+    }
+    if name == "outbox_one_event":
+        return Step(payment=payment, operations=(), events=a_payment()[2][1].events)
+    if name in receipts:
+        return Step(payment=receipts[name], operations=())
+    return Step(payment=payment, operations=(operations[name],))
+
+
+CONSTRAINTS = (
+    "authorized_has_its_proof", "captured_has_its_proof", "refunded_has_its_proof", "voided_has_its_proof",
+    "declined_has_its_proof", "failed_has_its_proof", "amounts_are_ordered", "sent_has_its_deadline",
+    "settled_has_no_card", "answered_is_whole", "final_is_final", "operations_succeed_once", "outbox_one_event",
+)  # fmt: skip
+
+
+async def story(ledger: Ledger) -> list[object]:
+    """What a ledger says to each broken step, and what it holds in the end."""
+    payment, operation, steps = a_payment()
+    said: list[object] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ledger.run)
+        (epoch,) = (await ledger.acquire([payment.partition], "worker")).values()
+        said += [await ledger.commit(step, epoch) for step in steps]
+        said += [await ledger.commit(steps[1], epoch), await ledger.commit(steps[0], epoch)]  # too late
+        said += [
+            await ledger.commit(replace(steps[1], payment=replace(payment, version=3)), epoch - 1)
+        ]  # not the owner
+        for name in CONSTRAINTS:
+            try:
+                said.append(await ledger.commit(_broken(name), epoch))
+            except Broken as error:
+                said.append(name in str(error))
+        said.append(await ledger.load(payment.id, operation.id))
+        tasks.cancel_scope.cancel()
+    return said
+
+
+def test_what_the_constraints_forbid_is_refused_alike_and_leaves_nothing(database: str) -> None:
+    async def really() -> list[object]:
+        async with AsyncConnectionPool(database, min_size=1, open=False, kwargs={"autocommit": True}) as pool:
+            return await story(Ledger(pool, 10))
+
+    there, here = asyncio.run(really()), simulated()
+
+    assert here == there
+    assert here[:5] == [Verdict.COMMITTED, Verdict.COMMITTED, Verdict.CONFLICT, Verdict.CONFLICT, Verdict.STALE]
+    assert here[5:-1] == [True] * len(CONSTRAINTS)
+
+
+def simulated() -> list[object]:
+    loop = SimulatedLoop(Random(7), shuffled=False)
+    link = Link(loop, Random(7), broken=psycopg.OperationalError, silent=psycopg.OperationalError, patience_s=1.0)
+    server = PostgresServer(link, PARTITIONS, lambda *_: None, lambda *_: None)
+    pool: Any = PostgresPool(server, "worker", 1.0)
+    try:
+        return loop.run_until_complete(story(Ledger(pool, 10)))
+    finally:
+        loop.close()
