@@ -28,7 +28,7 @@ STREAM, LEASE, MERCHANTS = keys.commands(0), keys.lease(0), keys.merchants(0)
 PAYMENTS = ("pay_a", "pay_b")
 OPERATIONS = ("op_1", "op_2", "op_3", "op_4", "op_5")
 SNAPSHOT = '{"verb":"capture"}\n{"object":"payment"}'
-OF_OPERATORS = {"drop", "letters", "requeue"}  # nobody in a simulation calls them
+OF_OPERATORS = {"drop", "inspect", "letters", "requeue"}  # nobody in a simulation calls them
 TOKENS, WORKERS = ("t1", "t2"), ("w1", "w2", "w3")
 _ID = re.compile(rb"[1-9][0-9]*-[0-9]+\Z")
 
