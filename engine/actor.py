@@ -27,7 +27,7 @@ from engine.intervention import Intervention, carry_out, declined
 from engine.ledger import Ledger, Verdict
 from engine.meters import Meters
 from engine.opening import opening, operation_of
-from engine.payment import UNSETTLED, Operation, Payment, Status, Verb
+from engine.payment import Operation, Payment, Status, Verb
 from engine.places import Places
 from engine.ports import Clock
 from engine.receipt import render_payment
