@@ -146,6 +146,7 @@ def _print_json(document: dict[str, Any]) -> None:
 
 def _run(run: Callable[[], Awaitable[Result]], board: Board) -> Result:
     """To its end, or to exit code 2 (130 for Ctrl-C); either way everything is stopped."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # cleans up as Ctrl-C does
     try:
         return anyio.run(run)

@@ -149,6 +149,28 @@ def test_a_revoked_key_is_gone_with_the_next_refresh(dsn: str) -> None:
     on_ring(dsn, scenario)
 
 
+def test_a_revoked_key_is_soon_gone_although_all_connections_were_cut_off(dsn: str) -> None:
+    add_key(dsn, "sk_cut_off")
+    named = {"application_name": "cut off"}
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cut off'"
+
+    async def scenario() -> float:
+        async with AsyncConnectionPool(dsn, open=False, min_size=4, max_size=4, kwargs=named) as pool:
+            await pool.wait()
+            ring, loop = KeyRing(pool), asyncio.get_running_loop()
+            await ring.identify(b"sk_cut_off")
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                connection.execute("UPDATE api_keys SET revoked_at = now() WHERE id = 'key_sk_cut_off'")
+                connection.execute(cut)
+            began, refreshing = loop.time(), asyncio.create_task(ring.run(cache_s=2))
+            while await known(ring, b"sk_cut_off"):  # noqa: ASYNC110 (a ring tells nobody that it was refreshed)
+                await asyncio.sleep(0.01)
+            refreshing.cancel()
+            return loop.time() - began
+
+    assert asyncio.run(scenario()) < 6  # a round, and four connections found dead; with a round for each it were ten
+
+
 def test_while_postgres_is_away_held_keys_work_and_unknown_ones_get_503() -> None:
     async def scenario(ring: KeyRing) -> None:
         assert await ring.run_once()

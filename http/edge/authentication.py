@@ -26,6 +26,7 @@ from psycopg_pool import AsyncConnectionPool
 from edge.call import Call
 from engine.errors import Rejected, Unavailable
 
+AGAIN_S = 0.5  # twice a second while Postgres is away costs nothing
 KEY_CACHE_S = 15.0  # half of the 30 s in which a revocation must work; shorter only means more reads
 STORE_WITHIN_S = 2.0  # a merchant with an unknown key learns within this that Postgres is away
 AWAY_S = 1.0  # after a failure nobody else waits for the same failure this long
@@ -69,10 +70,15 @@ class KeyRing:
         self._away_until = 0.0
 
     async def run(self, cache_s: float = KEY_CACHE_S) -> None:
-        """Read all keys again and again, for ever. Postgres being away changes nothing that is held."""
+        """Read all keys again and again, for ever. Postgres being away changes nothing that is held.
+
+        After a failure soon again: each of a pool's connections may have been cut off, and a revoked key must not live
+        on for as many rounds.
+        """
+        fresh = True
         while True:
-            await asyncio.sleep(cache_s)
-            await self.run_once()
+            await asyncio.sleep(cache_s if fresh else min(cache_s, AGAIN_S))
+            fresh = await self.run_once()
 
     async def run_once(self) -> bool:
         """Read all keys; False when Postgres did not answer."""

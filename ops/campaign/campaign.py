@@ -6,6 +6,7 @@ more, both books are read, and only then everything is stopped; whatever is stil
 
 from __future__ import annotations
 
+import asyncio
 import random
 import shutil
 import tempfile
@@ -148,12 +149,11 @@ async def _stocktake(till: Till, counter: Counter, seed: int) -> None:
 
 @contextmanager
 def a_folder() -> Iterator[Path]:
-    """A new folder, gone again when the campaign could not be run; the caller says what becomes of it otherwise."""
+    """A new folder for one run. Gone when that is interrupted; with its logs when it could not be run to its end."""
     folder = Path(tempfile.mkdtemp(prefix="penstock-chaos-"))
     folder.chmod(0o711)  # when root starts it, Postgres runs under another account and must pass
     try:
         yield folder
-    except BaseException:
-        if not any(folder.glob("*.log")):
-            shutil.rmtree(folder, ignore_errors=True)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        shutil.rmtree(folder, ignore_errors=True)
         raise
