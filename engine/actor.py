@@ -39,6 +39,7 @@ from engine.wire import Command, Snapshot, encode_snapshot
 log = structlog.get_logger()
 
 _TRIES = 3  # exceptions of this actor before its command is given up as a dead letter
+_TIMER_S = 0.002  # timers may ring a millisecond early, and attempts must never overlap, not even by that
 _TRY_AGAIN_S = 0.2
 
 
@@ -336,8 +337,9 @@ class Actor:
             await self._home.bury(buried, cause)
 
     async def _sleep_until(self, moment: datetime | None) -> None:
-        if moment is not None:
-            await anyio.sleep(max((moment - self._tools.clock()).total_seconds(), 0))
+        left_s = 0.0 if moment is None else (moment - self._tools.clock()).total_seconds()
+        if left_s > 0:
+            await anyio.sleep(left_s + _TIMER_S)
 
 
 def _snapshot(command: Command, known: Payment, now: datetime) -> bytes:

@@ -72,6 +72,29 @@ def test_commands_behind_an_operation_in_doubt_wait_and_run_in_order(gateway: Ga
     gateway.settled()
 
 
+def test_commands_behind_a_doubt_run_in_order_under_the_next_owner(gateway: Gateway, bank: Bank) -> None:
+    card = next(fresh_cards)
+    payment = gateway.pay(card, wait=10).json()["id"]
+    bank.fault("fail_before", card_number=card, operation="capture")
+    gateway.post(f"/v1/payments/{payment}/capture", key="capture")
+    eventually(lambda: _with_status(gateway, payment, "in_doubt"), "the capture is in doubt")
+    for verb in ("void", "refund"):
+        gateway.post(f"/v1/payments/{payment}/{verb}", key=verb)
+    eventually(lambda: gateway.backlog() == 0, "both are journaled and wait")
+
+    gateway.processes[-1].kill()
+    bank.http.delete("/control/faults")
+    gateway.start("worker")
+    gateway.settled()
+
+    answers = {
+        verb: gateway.post(f"/v1/payments/{payment}/{verb}", key=verb).status_code
+        for verb in ("capture", "void", "refund")
+    }
+    assert answers == {"capture": 200, "void": 409, "refund": 200}
+    assert effects(bank, card) == ["AUTH_HOLD", "CAPTURE", "REFUND"]
+
+
 def test_a_bank_that_is_down_means_waiting_not_failing(
     database: str, redis_url: str, bank_postgres: str, tmp_path: Path
 ) -> None:
