@@ -1,4 +1,4 @@
-"""The composition root: settings in, running processes out. The object graph of edge and worker, about a screen.
+"""The composition root: settings in, running processes out. The object graph of each, about a screen.
 
 Shutdown order is indentation: the server stops taking requests first, the stores close last.
 """
@@ -10,7 +10,7 @@ import random
 import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -57,7 +57,10 @@ from engine.timeline import Timeline
 from engine.vault import Vault
 from engine.wakeup import Wakeups
 from engine.worker import Worker, WorkerLimits
+from ops.audit.auditor import Auditor
+from ops.audit.watch import Watch
 from ops.health import health_app
+from ops.installation import Places
 from ops.logs import configure_logs
 from ops.merchant import refuse_local_keys
 from ops.serving import Server, allow_many_files, bind, share, until_signalled
@@ -65,6 +68,8 @@ from ops.settings import Settings
 from ops.stores import EDGE, WORKER, open_stores
 
 log = structlog.get_logger()
+
+AUDIT_LIMIT = 100  # breaches that the auditor counts per invariant: above it, more is not worse
 
 
 def now() -> datetime:
@@ -184,10 +189,33 @@ async def _serve_worker(settings: Settings) -> None:
         worker = Worker(limits, tools, CommandStreams(stores.redis, scripts, name), scripts)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(worker.run)
-            server = Server(uvicorn.Config(health_app(worker.keeper, registry), log_config=None, access_log=False))
+            keeper = worker.keeper
+            door = health_app(lambda: (keeper.settled.is_set(), {"partitions": sorted(keeper.tenures)}), registry)
+            server = Server(uvicorn.Config(door, log_config=None, access_log=False))
             log.info("worker_started", worker=name, port=listener.getsockname()[1])
             await until_signalled(server, listener)
             worker.stop()
+
+
+def run_auditor(settings: Settings) -> None:
+    """Look every few seconds until a signal says stop. Needs no key and no bank."""
+    configure_logs(settings.log_level)
+    anyio.run(_serve_auditor, settings, backend_options={"use_uvloop": True})
+
+
+async def _serve_auditor(settings: Settings) -> None:
+    listener = bind(settings.edge_host, settings.auditor_port, "PENSTOCK_AUDITOR_PORT")
+    registry = CollectorRegistry()
+    places = Places(ledger=settings.database_url, redis=settings.redis_url)
+    with closing(Auditor(places, grace_s=settings.audit_grace_s, limit=AUDIT_LIMIT)) as auditor:
+        watch = Watch(auditor, registry, settings.audit_every_s)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch.run)
+            door = health_app(lambda: (watch.ready, {}), registry)
+            server = Server(uvicorn.Config(door, log_config=None, access_log=False))
+            log.info("auditor_started", port=listener.getsockname()[1])
+            await until_signalled(server, listener)
+            tasks.cancel_scope.cancel()
 
 
 def _check_production(settings: Settings) -> None:

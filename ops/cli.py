@@ -6,7 +6,6 @@ for a wrong command line, 1 for everything else that went wrong (2 where 1 is a 
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import sys
@@ -81,6 +80,18 @@ def worker() -> None:
     from ops.settings import load_settings
 
     run_worker(load_settings())
+
+
+@app.command(cls=ProcessCommand, rich_help_panel="Processes of a deployment")
+def auditor() -> None:
+    """Looks whether the invariants hold, again and again, and tells by metrics and logs. Holds no key.
+
+    Example: PENSTOCK_AUDITOR_PORT=9100 PENSTOCK_DATABASE_URL=postgresql://... penstock auditor
+    """
+    from ops.assembly import run_auditor
+    from ops.settings import keyless
+
+    run_auditor(keyless())
 
 
 @app.command(cls=ProcessCommand, rich_help_panel="Processes of a deployment")
@@ -168,13 +179,10 @@ def chaos(context: typer.Context) -> None:
 
 
 def _schema_settings() -> Settings:
-    """The settings for work that needs neither secrets nor a bank: stand-ins satisfy the rules about those."""
-    from ops.settings import load_settings
+    """The settings for work on one store, which needs neither secrets nor a bank."""
+    from ops.settings import keyless
 
-    names = ("PENSTOCK_MASTER_KEY", "PENSTOCK_FINGERPRINT_KEY")
-    keys = {name: base64.b64encode(name.encode().ljust(32)[-32:]).decode() for name in names}
-    addresses = {"PENSTOCK_REDIS_URL": "redis://127.0.0.1", "PENSTOCK_BANK_URL": "http://127.0.0.1"}
-    return load_settings({**keys, **addresses, **os.environ})
+    return keyless({"PENSTOCK_REDIS_URL": "redis://127.0.0.1", **os.environ})
 
 
 def _run_elsewhere(name: str, arguments: list[str]) -> None:

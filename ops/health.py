@@ -1,6 +1,8 @@
-"""The worker's small door: /livez, /readyz and /metrics. No key needed; binds to loopback unless told otherwise."""
+"""The small door of a process without an API: /livez, /readyz and /metrics. No key needed; loopback by default."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
@@ -8,18 +10,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from engine.lease import LeaseKeeper
 
-
-def health_app(keeper: LeaseKeeper, registry: CollectorRegistry) -> Starlette:
-    """Ready once the first round of leases is through, and for as long as this worker takes part."""
+def health_app(state: Callable[[], tuple[bool, Mapping[str, object]]], registry: CollectorRegistry) -> Starlette:
+    """`state` tells whether the process does its work now, and what else there is to say."""
 
     async def livez(request: Request) -> Response:
         return JSONResponse({"status": "alive"})
 
     async def readyz(request: Request) -> Response:
-        ready = keeper.settled.is_set()
-        body = {"status": "ready" if ready else "not ready", "partitions": sorted(keeper.tenures)}
+        ready, more = state()
+        body = {"status": "ready" if ready else "not ready", **more}
         return JSONResponse(body, status_code=200 if ready else 503)
 
     async def metrics(request: Request) -> Response:

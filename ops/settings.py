@@ -94,6 +94,17 @@ class Settings(BaseModel):
     read_batch: int = Field(200, ge=1, le=10_000, description="entries per read")
     commit_batch_max: int = Field(300, ge=1, le=10_000, description="payments per group commit: throughput, latency")
 
+    auditor_port: int = Field(0, ge=0, le=65535, description="health and metrics of the auditor; 0 takes any free port")
+    audit_every_s: float = Field(
+        30.0, ge=1, le=3600, description="how often the auditor looks; a look costs the same on any ledger"
+    )
+    audit_grace_s: float = Field(
+        60.0,
+        ge=5,
+        le=3600,
+        description="how late something due may be before it is told; above the longest attempt",
+    )
+
     connector: Literal["ficmart_bank", "instant"] = Field("ficmart_bank", description="instant approves all, for load")
     bank_url: str = Field("http://127.0.0.1:8787", description="base URL of the bank")
     bank_connections: int = Field(512, ge=1, le=65_535, description="calls in flight at the bank, per worker")
@@ -232,6 +243,14 @@ class Settings(BaseModel):
             if wrong:
                 raise ValueError(message)
         return self
+
+
+def keyless(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of a process that opens nothing sealed and asks no bank: stand-ins satisfy the rules about those."""
+    names = ("PENSTOCK_MASTER_KEY", "PENSTOCK_FINGERPRINT_KEY")
+    keys = {name: base64.b64encode(name.encode().ljust(_KEY_BYTES)[-_KEY_BYTES:]).decode() for name in names}
+    given = os.environ if environ is None else environ
+    return load_settings({**keys, "PENSTOCK_BANK_URL": "http://127.0.0.1", **given})
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from ops.settings import PREFIX, Settings
 from ops.terminal import print_table
 
-_SCHEMA = ("env", "database_url", "partitions")
+_OWN = {
+    "migrate": ("env", "database_url", "partitions"),
+    "auditor": (
+        *("env", "redis_url", "database_url", "edge_host"),
+        *("auditor_port", "audit_every_s", "audit_grace_s", "log_level"),
+    ),
+}
 _BANK = (
     ("PORT", "8787", "port to listen on; 0 takes any free one"),
     ("PENSTOCK_BANK_HOST", "127.0.0.1", "address to listen on"),
@@ -25,7 +31,7 @@ def print_settings(process: str) -> None:
 
 
 def _rows(process: str) -> list[tuple[str, str, str]]:
-    names = list(Settings.model_fields) if process != "migrate" else list(_SCHEMA)
+    names = _OWN.get(process, tuple(Settings.model_fields))
     rows = []
     for name in names:
         field = Settings.model_fields[name]

@@ -1,7 +1,7 @@
 """The local stack: real stores, the bank, the edge and workers on this machine, behind one command.
 
-Starts in the order of need, stops in the reverse: edge, workers (they drain), bank, Redis, Postgres. The first Ctrl-C
-stops, the second kills. What each process is told goes through PENSTOCK_* variables, as in any deployment.
+Starts in the order of need, stops in the reverse: edge, workers (they drain), bank, auditor, Redis, Postgres. The first
+Ctrl-C stops, the second kills. What each process is told goes through PENSTOCK_* variables, as in any deployment.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from ops.supervisor import TICK_S, Program, Supervisor
 READY_WITHIN_S = 60.0
 _EDGE_PATIENCE_S = 40.0  # above the edge's own drain: clients that wait get their answers
 _BANK_PATIENCE_S = 10.0
+_AUDITOR_PATIENCE_S = 5.0
 _DRAIN_MARGIN_S = 5.0
 _BANK_DATABASE = "penstock_bank"
+_KEYS = {"PENSTOCK_MASTER_KEY": "master", "PENSTOCK_FINGERPRINT_KEY": "fingerprint"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,7 @@ class Stack:
                 if not self._told.made:  # else a program that started for us saw Ctrl-C too, and that is no failure
                     raise
             self._dir.forget_state()
-            self._say("stopping: edge, workers, bank, stores (Ctrl-C again kills)")
+            self._say("stopping: edge, workers, bank, auditor, stores (Ctrl-C again kills)")
 
     def _start(self) -> Addresses:
         options = self._options
@@ -150,6 +152,11 @@ class Stack:
         edge_port = int(environ["PENSTOCK_EDGE_PORT"])
         self._child("bank", "bank", bank, f"{at.bank}/health", lambda: bank_environ, _BANK_PATIENCE_S)
         self._child("edge", "edge", edge_port, f"{at.edge}/readyz", lambda: environ, _EDGE_PATIENCE_S)
+        auditor = any_free_port()
+        keyless = {name: value for name, value in environ.items() if name not in _KEYS}
+        audits = {**keyless, "PENSTOCK_AUDITOR_PORT": str(auditor)}
+        ready_url = f"http://{loopback(settings.edge_host)}:{auditor}/readyz"
+        self._child("auditor", "auditor", auditor, ready_url, lambda: audits, _AUDITOR_PATIENCE_S)
         patience_s = settings.drain_ms / 1000 + _DRAIN_MARGIN_S
         for number in range(1, self._options.workers + 1):
             name, port = f"worker-{number}", any_free_port()
@@ -186,10 +193,9 @@ class Stack:
 
     def _environ(self, edge: int, bank: int) -> dict[str, str]:
         """What is settled before the stores run: ours, with the caller's own keys if there are any."""
-        keys = {"PENSTOCK_MASTER_KEY": "master", "PENSTOCK_FINGERPRINT_KEY": "fingerprint"}
         return {
             **os.environ,
-            **{variable: os.environ.get(variable) or self._dir.key(name) for variable, name in keys.items()},
+            **{variable: os.environ.get(variable) or self._dir.key(name) for variable, name in _KEYS.items()},
             "PENSTOCK_PARTITIONS": str(self._options.partitions),
             "PENSTOCK_EDGE_PORT": str(edge),
             "PENSTOCK_BANK_URL": f"http://127.0.0.1:{bank}",
@@ -236,6 +242,6 @@ class Stack:
         def urgent() -> bool:
             return self._told.urgent
 
-        for role in ("edge", "worker", "bank"):
+        for role in ("edge", "worker", "bank", "auditor"):
             self._supervisor.stop(role, urgent)
         self._stores.stop(urgent)

@@ -14,14 +14,14 @@ import yaml
 
 from bank.simulator.settings import BankSettings
 from ops.cli import app
-from ops.settings import Settings, load_settings
+from ops.settings import Settings, keyless, load_settings
 
 ROOT = Path(__file__).parent.parent
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE_TEXT)["services"]
 DOCKERFILE = (ROOT / "ops" / "Dockerfile").read_text()
 OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
-PROCESSES = {"edge", "worker", "bank"}
+PROCESSES = {"edge", "worker", "auditor", "bank"}
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*)|:\?(?P<complaint>[^}]+))?}")
 PINNED = re.compile(r"([a-z]+/)?[a-z]+:\d+\.\d+(\.\d+)?(-[a-z0-9.-]+)?")
 
@@ -81,6 +81,13 @@ def test_edge_and_worker_start_with_the_variables_they_are_given(service: str, s
     assert secrets["POSTGRES_PASSWORD"] in settings.database_url
 
 
+def test_the_auditor_starts_with_the_variables_it_is_given_and_has_no_key(secrets: dict[str, str]) -> None:
+    given = environment("auditor", secrets)
+
+    assert keyless(given).auditor_port == 9100
+    assert not any("KEY" in name for name in given)
+
+
 def test_the_bank_starts_with_the_variables_it_is_given(secrets: dict[str, str]) -> None:
     settings = BankSettings.from_env(environment("bank", secrets))
 
@@ -120,7 +127,12 @@ def test_whatever_keeps_running_has_a_health_check() -> None:
 
 
 def test_health_checks_ask_the_port_the_process_listens_on(secrets: dict[str, str]) -> None:
-    port = {"edge": "PENSTOCK_EDGE_PORT", "worker": "PENSTOCK_WORKER_PORT", "bank": "PORT"}
+    port = {
+        "edge": "PENSTOCK_EDGE_PORT",
+        "worker": "PENSTOCK_WORKER_PORT",
+        "auditor": "PENSTOCK_AUDITOR_PORT",
+        "bank": "PORT",
+    }
 
     for service, variable in port.items():
         assert f":{environment(service, secrets)[variable]}/" in SERVICES[service]["healthcheck"]["test"][-1]

@@ -128,14 +128,14 @@ def test_status_tells_where_everything_is(stack: Up) -> None:
     assert list(state) == ["edge", "bank", "redis", "database", "bank_database", "processes"]
     assert {frozenset(each) for each in state["processes"]} == {frozenset(("role", "pid", "port"))}
     roles = sorted(each["role"] for each in state["processes"])
-    assert roles == ["bank", "edge", "postgres", "redis", "worker", "worker"]
+    assert roles == ["auditor", "bank", "edge", "postgres", "redis", "worker", "worker"]
     assert all(psutil.pid_exists(each["pid"]) for each in state["processes"])
 
 
 def test_the_table_names_every_process_and_no_password(stack: Up) -> None:
     state = stack.ready()
 
-    for name in ("edge", "bank", "worker-1", "worker-2", "redis", "postgres"):
+    for name in ("edge", "bank", "auditor", "worker-1", "worker-2", "redis", "postgres"):
         assert re.search(rf"^ +{name} ", stack.said, re.MULTILINE), name
     password = state["database"].split(":")[2].split("@")[0]
     assert password not in stack.said
