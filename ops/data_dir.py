@@ -81,14 +81,7 @@ class DataDir:
                     f"PENSTOCK_{name.upper()}_KEY, or start over with --fresh"
                 )
             _write_private(path, base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode() + "\n")
-        return self.known_key(name)
-
-    def known_key(self, name: str) -> str:
-        """The same, without making one. Raises Broken when there is none."""
-        try:
-            return (self.root / f"{name}.key").read_text(encoding="ascii").strip()
-        except FileNotFoundError:
-            raise Broken(f"there is no {name}.key in {self.root}: is it the folder of a stack?") from None
+        return path.read_text(encoding="ascii").strip()
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         """Replace what runs here, whole."""

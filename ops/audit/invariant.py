@@ -37,7 +37,7 @@ class Invariant:
 
 
 _HAND = "Somebody wrote to the database by hand, or this is a bug: keep the rows, and report it."
-_CHAIN = "Run `penstock verify-journal` for these payments: it says which row was edited, and restore it from a backup."
+_CHAIN = "Somebody edited the journal or the receipt, or this is a bug: keep the rows, and compare them with a backup."
 _MONEY = "Money is at stake: compare the payment with the bank's statement (`penstock audit --bank-database`) first."
 
 INVARIANTS: Sequence[Invariant] = (
