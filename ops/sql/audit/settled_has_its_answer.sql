@@ -6,6 +6,6 @@ SELECT payment, id AS operation, coalesce(settled_at, created_at) AS at,
        END AS detail
 FROM operations
 WHERE (%(payments)s::text[] IS NULL OR payment = ANY (%(payments)s))
-  AND parent IS NULL AND (settled_at IS NULL) <> (response_body IS NULL)
+  AND key NOT LIKE '§%%' AND (settled_at IS NULL) <> (response_body IS NULL)
 ORDER BY at DESC
 LIMIT %(limit)s
