@@ -32,7 +32,7 @@ class Order(Struct, frozen=True, kw_only=True):
     subject: str  # the payment or the dead letter
     reason: str
     actor: str
-    detail: Mapping[str, str | None]
+    detail: Mapping[str, str]
     merchant: str | None = None
     key: str | None = None
     request_id: str | None = None

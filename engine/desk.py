@@ -94,7 +94,7 @@ class Desk:
         known = await self._archive.operation(command.operation)
         if known is not None and known.settled_at is not None:
             return _ANSWERED
-        word = await self._graveyard.requeue(letter, command.payment, command.operation)
+        word = await self._graveyard.requeue(letter, command)
         return _ANSWERED if word == "settled" else word
 
     async def _drop(self, letter: Letter) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from engine import keys
 from engine.dead_letter import Letter, decode_letter, place_of
 from engine.scripts import Scripts
+from engine.wire import Command
 
 _EARLIEST, _LATEST = "-", "+"
 
@@ -51,16 +52,18 @@ class Graveyard:
         reply = await self._scripts.call("letters", keys.dead(partition), place, place, 1, "1")
         return _letter(partition, reply[0]) if reply else None
 
-    async def requeue(self, letter: Letter, payment: str, operation: str) -> str:
-        """Give its entry back to the commands: "requeued", "settled" (nothing done) or "gone"."""
+    async def requeue(self, letter: Letter, command: Command) -> str:
+        """Give its entry, this command, back to the commands: "requeued", "settled" (nothing done) or "gone"."""
         reply = await self._scripts.call(
             "requeue",
             keys.dead(letter.partition),
             keys.commands(letter.partition),
-            keys.open_operations(letter.partition, payment),
-            keys.record(letter.partition, operation),
+            keys.open_operations(letter.partition, command.payment),
+            keys.record(letter.partition, command.operation),
+            keys.merchants(letter.partition),
             letter.place,
-            operation,
+            command.operation,
+            command.merchant,
         )
         return str(reply[0].decode())
 

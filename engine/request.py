@@ -56,7 +56,7 @@ class ActRequest:
     """What an operator wants done, and why.
 
     `merchant` and `key` are the scope of an idempotency key, for acts over HTTP; `operation` picks one of a payment's;
-    `word` is what a resolve says that the bank did: outcome, reference, auth_code.
+    `word` is what a resolve says that the bank did: outcome, reference, auth_code, bank_at, expires_at.
     """
 
     reason: str
@@ -66,7 +66,7 @@ class ActRequest:
     request_id: str | None = None
     wait_s: float = 0.0
     operation: str | None = None
-    word: Mapping[str, str | None] = field(default_factory=dict)
+    word: Mapping[str, str] = field(default_factory=dict)
 
 
 class Accepting(Protocol):

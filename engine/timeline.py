@@ -75,13 +75,20 @@ class Timeline:
         known = {moment.document.get("operation_id") for moment in moments if moment.type == "command"}
         moments += [_accepted(snapshot) for snapshot in opened if snapshot.operation not in known]
         moments.sort(key=lambda moment: (moment.at, _RANK[moment.type]))
-        hidden = {"actor"} if merchant else set()
         data = [
-            {"type": moment.type, "at": moment.at}
-            | {name: value for name, value in moment.document.items() if name not in hidden}
+            {"type": moment.type, "at": moment.at} | (_for_merchants(moment.document) if merchant else moment.document)
             for moment in moments
         ]
         return render({"object": "list", "data": data, "has_more": has_more})
+
+
+def _for_merchants(document: Document) -> Document:
+    """Without the names of those who run the gateway."""
+    evidence = document.get("evidence")
+    if isinstance(evidence, dict) and isinstance(evidence.get("act"), dict):
+        act = {name: value for name, value in evidence["act"].items() if name != "actor"}
+        document = {**document, "evidence": {**evidence, "act": act}}
+    return {name: value for name, value in document.items() if name != "actor"}
 
 
 def _commands(rows: Sequence[Row]) -> list[Moment]:
@@ -113,11 +120,12 @@ def _commands(rows: Sequence[Row]) -> list[Moment]:
 
 
 def _journal(rows: Sequence[Row]) -> list[Moment]:
-    """Each transition; where it rests on an attempt at the bank, the attempt with its evidence right before it."""
+    """Each transition; where it rests on an attempt at the bank, and not on an operator's word for it, the attempt with
+    its evidence right before it."""
     moments = []
     for row in rows:
         evidence = dict(row["evidence"])
-        attempt = evidence.pop("attempt", None)
+        attempt = None if "act" in evidence else evidence.pop("attempt", None)
         if attempt is not None:
             told = _attempt(row["operation"], attempt, _answer(row["event"], evidence), None, None, evidence)
             moments.append(Moment(type="bank_attempt", at=row["at"], document=told))

@@ -51,6 +51,18 @@ def _id(text: str, prefix: str, noun: str) -> str:
     return text
 
 
+def _moment(text: str | None) -> str | None:
+    from datetime import datetime
+
+    try:
+        known = text is None or datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        known = False
+    if not known:
+        raise typer.BadParameter(f"{text!r} is no time with its offset, as in 2031-05-04T12:00:00Z")
+    return text
+
+
 PaymentId = Annotated[str, typer.Argument(metavar="PAYMENT", callback=_payment, help="Its id, pay_...")]
 OperationId = Annotated[
     str | None,
@@ -147,6 +159,12 @@ def resolve_payment(
     auth_code: Annotated[str | None, typer.Option(metavar="CODE", help="The authorization code, if there is one.")] = (
         None
     ),
+    bank_at: Annotated[
+        str | None, typer.Option(metavar="TIME", callback=_moment, help="When the bank did it, by its statement.")
+    ] = None,
+    expires_at: Annotated[
+        str | None, typer.Option(metavar="TIME", callback=_moment, help="Until when an approved hold lasts.")
+    ] = None,
     operation: OperationId = None,
     wait: Wait = _WAIT_S,
     data_dir: DataDir = _LOCAL,
@@ -161,7 +179,9 @@ def resolve_payment(
       penstock payment resolve pay_3K7VZ0Q1M8C2R4T6W9XABDEFGH --outcome refused --reason "not on the statement of May 4"
     """
     word = {"outcome": outcome.value, "reference": reference, "auth_code": auth_code}
-    asked = asked_by_cli(reason, operation=operation, wait_s=wait, word=word)
+    word |= {"bank_at": bank_at, "expires_at": expires_at}
+    said = {name: value for name, value in word.items() if value is not None}
+    asked = asked_by_cli(reason, operation=operation, wait_s=wait, word=said)
     done = act(data_dir, lambda office: office.desk.resolve(asked, payment))
     say_act(done, f"resolve of {done['operation_id']}: {done['result'] or 'written down'}", as_json)
 

@@ -88,3 +88,11 @@ def redis_url(redis_server: EmbeddedRedis) -> str:
     with Redis(port=redis_server.port) as client:
         client.flushall()
     return f"redis://127.0.0.1:{redis_server.port}/0"
+
+
+@pytest.fixture(scope="module")
+def module_redis_url(redis_server: EmbeddedRedis) -> str:
+    """The same for tests of one module that can share it: without it, leases that others left would still be held."""
+    with Redis(port=redis_server.port) as client:
+        client.flushall()
+    return f"redis://127.0.0.1:{redis_server.port}/0"

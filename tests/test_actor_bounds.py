@@ -119,6 +119,8 @@ def test_a_worker_killed_after_the_answer_of_a_resumed_operation_leaves_nothing_
 
     eventually(lambda: shown() == ("voided", "succeeded", "voided"), "all agree that it is voided", 15)
     banked.settled()
+    assert banked.redis.keys("*:open:*") == [], "whoever looked has told Redis, too"
+    assert all(banked.redis.ttl(record) > 0 for record in banked.redis.keys("*:idem:*"))  # type: ignore[operator, union-attr]
 
 
 def test_a_repeat_of_an_answered_operation_is_let_go_by_the_actor_that_answered_it(banked: Gateway, bank: Bank) -> None:

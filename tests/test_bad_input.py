@@ -16,19 +16,18 @@ from engine import keys
 from engine.identity import operation_id, partition_of, payment_id
 from engine.payment import Verb
 from engine.wire import ENTRY_BYTES_MAX
-from ops.embedded import EmbeddedRedis
 
 CARD = "4111111111111111"
 OPERATOR = {"X-API-Key": "ok_local_operator"}
 
 
 @pytest.fixture(scope="module")
-def gateway(
-    module_database: str, redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
+def gateway(module_database: str, module_redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Its bank approves all."""
-    url, folder = f"redis://127.0.0.1:{redis_server.port}/0", tmp_path_factory.mktemp("gateway")
-    with a_gateway(module_database, url, "http://127.0.0.1:1", folder, PENSTOCK_CONNECTOR="instant") as running:
+    folder = tmp_path_factory.mktemp("gateway")
+    with a_gateway(
+        module_database, module_redis_url, "http://127.0.0.1:1", folder, PENSTOCK_CONNECTOR="instant"
+    ) as running:
         yield running
 
 

@@ -15,19 +15,18 @@ from edge.letters import Act, DeadLetterList, WholeDeadLetter
 from edge.receipts import Problem
 from engine import keys
 from engine.identity import partition_of
-from ops.embedded import EmbeddedRedis
 
 CARD = "4111111111111111"
 OPERATOR = "ok_local_operator"
 
 
 @pytest.fixture(scope="module")
-def gateway(
-    module_database: str, redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
+def gateway(module_database: str, module_redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Its bank approves all, its ledger refuses orders named `poison` while it is poisoned."""
-    url, folder = f"redis://127.0.0.1:{redis_server.port}/0", tmp_path_factory.mktemp("gateway")
-    with a_gateway(module_database, url, "http://127.0.0.1:1", folder, PENSTOCK_CONNECTOR="instant") as running:
+    folder = tmp_path_factory.mktemp("gateway")
+    with a_gateway(
+        module_database, module_redis_url, "http://127.0.0.1:1", folder, PENSTOCK_CONNECTOR="instant"
+    ) as running:
         yield running
 
 

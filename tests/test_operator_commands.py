@@ -13,10 +13,11 @@ from gateway import Gateway, a_gateway, eventually
 from rich.console import Console
 from typer.testing import CliRunner
 
+from edge.moments import Timeline
 from engine import keys
 from ops.cli import app
 from ops.complaint import in_words
-from ops.embedded import EmbeddedRedis
+from ops.merchant import os_user
 from ops.terminal import in_colour
 
 pytest_plugins = ["bank_fixtures"]
@@ -24,10 +25,10 @@ pytest_plugins = ["bank_fixtures"]
 
 @pytest.fixture(scope="module")
 def gateway(
-    module_database: str, redis_server: EmbeddedRedis, calm_bank: Bank, tmp_path_factory: pytest.TempPathFactory
+    module_database: str, module_redis_url: str, calm_bank: Bank, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    redis_url, folder = f"redis://127.0.0.1:{redis_server.port}/0", tmp_path_factory.mktemp("gateway")
-    with a_gateway(module_database, redis_url, f"http://127.0.0.1:{calm_bank.port}", folder) as running:
+    folder = tmp_path_factory.mktemp("gateway")
+    with a_gateway(module_database, module_redis_url, f"http://127.0.0.1:{calm_bank.port}", folder) as running:
         yield running
 
 
@@ -114,6 +115,84 @@ def test_a_dead_letter_is_listed_shown_and_dropped_with_a_reason(gateway: Gatewa
     assert all(acted and key is None for *_, acted, key in written)
 
 
+def in_review(gateway: Gateway, bank: Bank, card: str) -> tuple[str, str]:
+    """An authorization that the bank answered 400 internal_error after it had placed the hold; and the hold's id."""
+    bank.fault("internal_error_after", card_number=card, operation="authorize", times=1)
+    payment = gateway.pay(card).json()["id"]
+    eventually(lambda: gateway.get(payment)["operation"]["status"] == "review", "it is in review")
+    statement = "SELECT t.id FROM transactions t JOIN accounts a ON a.id = t.account_id WHERE a.account_number = %s"
+    return payment, f"auth_{bank.sql(statement, card)[0][0]}"
+
+
+def test_an_operation_in_review_is_resolved_at_the_terminal_and_the_act_is_told(gateway: Gateway, bank: Bank) -> None:
+    payment, hold = in_review(gateway, bank, next(fresh_cards))
+    resolve = ("payment", "resolve", payment, "--outcome", "approved")
+
+    wanting = penstock(gateway, *resolve, "--reason", "no id given")
+    retried = penstock(gateway, "payment", "retry", payment, "--reason", "hope")
+    done = penstock(gateway, *resolve, "--reference", hold, "--auth-code", "A1", "--reason", "statement, line 12")
+    late = penstock(gateway, *resolve, "--reference", hold, "--reason", "twice")
+    told = gateway.request("GET", f"/v1/payments/{payment}/timeline")
+    whole = penstock(gateway, "payment", "timeline", payment).stdout
+
+    assert wanting.code == 1 and "/reference" in wanting.words
+    assert retried.code == 1 and "refused: its card is gone" in retried.words
+    assert done.code == 0 and "carried out: the authorize is succeeded" in done.stdout, done.words
+    assert late.code == 1 and "nothing to do" in late.words
+    shown = gateway.get(payment)
+    assert (shown["status"], shown["bank"]["authorization_id"], shown["bank"]["auth_code"]) == (
+        "authorized",
+        hold,
+        "A1",
+    )
+    acts = [each for each in told.json()["data"] if each["type"] == "operator_act"]
+    assert [(each["act"], each["reason"]) for each in acts] == [
+        ("retry", "hope"),
+        ("resolve", "statement, line 12"),
+    ]
+    Timeline.model_validate_json(told.content)
+    assert in_words_of(told.json())[-2:] == ["operator_act resolve", "transition authorized"]
+    assert f"by {os_user()}" in whole and f'"{os_user()}"' not in told.text
+
+
+def test_an_act_over_http_is_carried_out_once_and_its_key_replays_the_result(gateway: Gateway, bank: Bank) -> None:
+    payment, hold = in_review(gateway, bank, next(fresh_cards))
+    headers = {"X-API-Key": "ok_local_operator", "Idempotency-Key": payment}
+    body = {"reason": "line 13", "outcome": "approved", "reference": hold, "bank_at": "2031-05-04T12:00:00Z"}
+    path = f"/v1/payments/{payment}/resolve"
+
+    at_once = gateway.request("POST", path, headers=headers, json=body)
+    waited = gateway.request("POST", path, headers={**headers, "Prefer": "wait=10"}, json=body)
+    replay = gateway.request("POST", path, headers=headers, json=body)
+    reused = gateway.request("POST", path, headers=headers, json={**body, "reference": "auth_other"})
+
+    assert at_once.status_code in (200, 202)
+    assert (waited.status_code, waited.json()["actor"]) == (200, "key_local_operator")
+    assert waited.json()["result"].startswith("carried out")
+    assert (replay.content, replay.headers["idempotent-replayed"]) == (waited.content, "true")
+    assert (reused.status_code, [each["pointer"] for each in reused.json()["errors"]]) == (422, ["/reference"])
+    assert gateway.sql("SELECT count(*) FROM audit WHERE payment = %s", payment) == [(1,)]
+    assert gateway.get(payment)["status"] == "authorized"
+
+
+def test_an_act_that_nobody_carries_out_in_time_is_exit_code_1_and_stays_written(gateway: Gateway, bank: Bank) -> None:
+    payment, hold = in_review(gateway, bank, next(fresh_cards))
+
+    hurried = penstock(
+        gateway,
+        *("payment", "resolve", payment, "--outcome", "approved", "--reference", hold, "--reason", "r", "--wait", "0"),
+    )
+    eventually(lambda: gateway.get(payment)["status"] == "authorized", "it is carried out all the same")
+
+    assert hurried.code == 1
+    assert "written down and not carried out yet" in hurried.words
+
+
+def in_words_of(timeline: dict[str, Any]) -> list[str]:
+    words = {"command": "verb", "bank_attempt": "answer", "transition": "event", "operator_act": "act"}
+    return [f"{each['type']} {each[words[each['type']]]}" for each in timeline["data"]]
+
+
 def test_the_partitions_are_shown_with_owner_epoch_lease_and_what_waits(gateway: Gateway) -> None:
     letter = buried(gateway)
 
@@ -143,6 +222,7 @@ def test_the_partitions_are_shown_with_owner_epoch_lease_and_what_waits(gateway:
         ("payment", "retry", "pay_" + "0" * 26, "--reason", "r", "--wait", "-1"),
         ("payment", "resolve", "pay_" + "0" * 26, "--reason", "r"),
         ("payment", "resolve", "pay_" + "0" * 26, "--reason", "r", "--outcome", "perhaps"),
+        ("payment", "resolve", "pay_" + "0" * 26, "--reason", "r", "--outcome", "approved", "--bank-at", "noon"),
         ("dead-letters", "list", "--limit", "0"),
         ("dead-letters", "list", "--cursor", "nonsense"),
         ("dead-letters", "show", "7"),

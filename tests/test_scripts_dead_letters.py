@@ -36,7 +36,8 @@ def bury(scripts: Scripted, entry: str, operation: str = "op_1", snapshot: str =
 
 
 def requeue(scripts: Scripted, letter: str, operation: str = "op_1") -> list[Any]:
-    return list(scripts.call("requeue", DEAD, STREAM, OPEN, keys.record(PARTITION, operation), letter, operation))
+    where = (DEAD, STREAM, OPEN, keys.record(PARTITION, operation), MERCHANTS)
+    return list(scripts.call("requeue", *where, letter, operation, "m"))
 
 
 def drop(scripts: Scripted, letter: str, operation: str = "op_1") -> list[Any]:
@@ -122,6 +123,18 @@ def test_a_letter_that_is_given_back_is_the_same_entry_at_the_end_of_the_stream(
     ]
     assert scripts.plain.xlen(DEAD) == 0
     assert head_and_body(scripts)[0] == {"verb": "capture", "merchant": "m"}
+
+
+def test_an_entry_counts_for_its_merchant_while_it_is_among_the_commands(scripts: Scripted) -> None:
+    entry = accepted(scripts)
+    counts = [scripts.plain.hget(MERCHANTS, "m")]
+
+    letter = bury(scripts, entry)
+    counts.append(scripts.plain.hget(MERCHANTS, "m"))
+    requeue(scripts, letter)
+    counts.append(scripts.plain.hget(MERCHANTS, "m"))
+
+    assert counts == [b"1", None, b"1"]
 
 
 def test_a_letter_is_given_back_once(scripts: Scripted) -> None:

@@ -10,17 +10,16 @@ from bank_harness import Bank, fresh_cards
 from gateway import Gateway, a_gateway, eventually
 
 from edge.moments import Timeline
-from ops.embedded import EmbeddedRedis
 
 pytest_plugins = ["bank_fixtures"]
 
 
 @pytest.fixture(scope="module")
 def gateway(
-    module_database: str, redis_server: EmbeddedRedis, calm_bank: Bank, tmp_path_factory: pytest.TempPathFactory
+    module_database: str, module_redis_url: str, calm_bank: Bank, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    redis_url, folder = f"redis://127.0.0.1:{redis_server.port}/0", tmp_path_factory.mktemp("gateway")
-    with a_gateway(module_database, redis_url, f"http://127.0.0.1:{calm_bank.port}", folder) as running:
+    folder = tmp_path_factory.mktemp("gateway")
+    with a_gateway(module_database, module_redis_url, f"http://127.0.0.1:{calm_bank.port}", folder) as running:
         yield running
 
 

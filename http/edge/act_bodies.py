@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from edge.bodies import STRICT
 
 REASON_CHARACTERS_MAX = 200
+WORDS = ("outcome", "reference", "auth_code", "bank_at", "expires_at")  # what a resolve says about the bank
 
 
 def _said(text: str) -> str:
@@ -22,6 +24,16 @@ _WHY = f"a string of 1 to {REASON_CHARACTERS_MAX} printable characters that says
 _WHICH = "the id of one of the payment's operations (op_...); leave it out for the first that is not answered"
 _Operation = Annotated[str, Field(pattern="^op_[0-9A-Z]{26}$")] | None
 _Word = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_said)] | None
+
+
+def _moment(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:  # raises ValueError for what is no time at all
+        raise ValueError
+    return text
+
+
+_Moment = Annotated[str, Field(max_length=40), AfterValidator(_moment)] | None
+_WHEN = "a time with its offset, as in 2031-05-04T12:00:00Z"
 
 
 class ReasonBody(BaseModel):
@@ -53,3 +65,5 @@ class ResolveBody(ReasonBody):
     auth_code: _Word = Field(
         default=None, description="the authorization code, 1 to 128 printable characters, where the bank gave one"
     )
+    bank_at: _Moment = Field(default=None, description=f"{_WHEN}: when the bank did it, by its statement")
+    expires_at: _Moment = Field(default=None, description=f"{_WHEN}: until when an approved hold lasts")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from edge import answer, bodies, document, idempotency_key, json_body, preference, query
-from edge.act_bodies import ReasonBody, ResolveBody, RetryBody
+from edge.act_bodies import WORDS, ReasonBody, ResolveBody, RetryBody
 from edge.answer import Answer
 from edge.call import Call
 from engine.errors import Rejected
@@ -57,7 +57,7 @@ class Operators:
         """POST /v1/payments/{payment}/resolve"""
         payment = _payment(call)
         asked, body = await _asked(call, ResolveBody)
-        word = {"outcome": body.outcome, "reference": body.reference, "auth_code": body.auth_code}
+        word = {name: value for name in WORDS if (value := getattr(body, name)) is not None}
         asked = replace(asked, operation=body.operation_id, word=word)
         return answer.of_reply(await self._desk.resolve(asked, payment), int(asked.wait_s))
 

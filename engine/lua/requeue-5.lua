@@ -1,6 +1,6 @@
--- requeue-4: give a dead letter's entry back to its partition's commands, as it was, at the end of the stream.
--- KEYS  1 dead-letter stream  2 command stream  3 open operations of the payment (hash)  4 idempotency record (string)
--- ARGV  1 id in the dead-letter stream  2 operation
+-- requeue-5: give a dead letter's entry back to its partition's commands, as it was, at the end of the stream.
+-- KEYS  1 dead-letter stream  2 command stream  3 open operations (hash)  4 idempotency record  5 entries per merchant
+-- ARGV  1 id in the dead-letter stream  2 operation  3 merchant
 -- Returns {"gone"} | {"settled"} when Redis knows the operation's answer | {"requeued", entry id}
 -- Atomic, because an entry in neither stream would be lost, and one in both could be given back twice.
 local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])
@@ -23,6 +23,7 @@ for index = 1, #found[1][2], 2 do
 end
 local id = redis.call('XADD', KEYS[2], '*', unpack(entry))
 redis.call('XDEL', KEYS[1], ARGV[1])
+redis.call('HINCRBY', KEYS[5], ARGV[3], 1)
 local shown = redis.call('HGET', KEYS[3], ARGV[2])
 if shown then
     local head, body = string.match(shown, '^([^\n]*)\n(.*)$')
