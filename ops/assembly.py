@@ -60,7 +60,7 @@ from engine.worker import Worker, WorkerLimits
 from ops.audit.auditor import Auditor
 from ops.audit.watch import Watch
 from ops.health import health_app
-from ops.installation import Places
+from ops.installation import Locations
 from ops.logs import configure_logs
 from ops.merchant import refuse_local_keys
 from ops.serving import Server, allow_many_files, bind, share, until_signalled
@@ -206,7 +206,7 @@ def run_auditor(settings: Settings) -> None:
 async def _serve_auditor(settings: Settings) -> None:
     listener = bind(settings.edge_host, settings.auditor_port, "PENSTOCK_AUDITOR_PORT")
     registry = CollectorRegistry()
-    places = Places(ledger=settings.database_url, redis=settings.redis_url)
+    places = Locations(ledger=settings.database_url, redis=settings.redis_url)
     with closing(Auditor(places, grace_s=settings.audit_grace_s, limit=AUDIT_LIMIT)) as auditor:
         watch = Watch(auditor, registry, settings.audit_every_s)
         async with anyio.create_task_group() as tasks:

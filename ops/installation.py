@@ -12,7 +12,7 @@ _LEDGER, _REDIS, _BANK = "PENSTOCK_DATABASE_URL", "PENSTOCK_REDIS_URL", "PENSTOC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
+class Locations:
     """Where the stores are. Without the bank's database, nothing is reconciled."""
 
     ledger: str
@@ -20,12 +20,12 @@ class Places:
     bank: str | None = None
 
 
-def places(folder: DataDir) -> Places:
+def places(folder: DataDir) -> Locations:
     """Ledger and Redis are both named by variables, or both those of the folder. Raises Broken."""
     ledger, redis, bank = (os.environ.get(name) for name in (_LEDGER, _REDIS, _BANK))
     if ledger and redis:
-        return Places(ledger=ledger, redis=redis, bank=bank)
+        return Locations(ledger=ledger, redis=redis, bank=bank)
     if ledger or redis:
         raise Broken(f"set both {_LEDGER} and {_REDIS}, or neither for the local stack")
     running = folder.state()
-    return Places(ledger=running["database"], redis=running["redis"], bank=bank or running["bank_database"])
+    return Locations(ledger=running["database"], redis=running["redis"], bank=bank or running["bank_database"])

@@ -14,7 +14,7 @@ from psycopg import sql
 from ops.audit.auditor import Auditor
 from ops.audit.breach import Report
 from ops.embedded import EmbeddedPostgres
-from ops.installation import Places
+from ops.installation import Locations
 
 GRACE_S = 60.0
 
@@ -48,7 +48,7 @@ class Ledger:
         return self._look(lambda auditor: auditor.run_once(), GRACE_S)
 
     def _look(self, how: Callable[[Auditor], Report], grace_s: float) -> Report:
-        with closing(Auditor(Places(ledger=self.dsn, redis=self.redis), grace_s=grace_s, limit=20)) as auditor:
+        with closing(Auditor(Locations(ledger=self.dsn, redis=self.redis), grace_s=grace_s, limit=20)) as auditor:
             return how(auditor)
 
 

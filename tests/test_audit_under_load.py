@@ -17,7 +17,7 @@ from gateway import Gateway, Running, a_gateway, eventually
 from ops.audit.auditor import Auditor
 from ops.audit.breach import Report
 from ops.embedded import EmbeddedRedis
-from ops.installation import Places
+from ops.installation import Locations
 
 pytest_plugins = ["bank_fixtures"]
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ def life_of_a_payment(gateway: Gateway, number: int) -> None:
 
 
 def test_nothing_is_alarmed_about_while_payments_and_faults_go_on(gateway: Gateway, own_bank: Bank) -> None:
-    places = Places(ledger=gateway.database, redis=gateway.redis_url, bank=own_bank.dsn)
+    places = Locations(ledger=gateway.database, redis=gateway.redis_url, bank=own_bank.dsn)
     over, reports = threading.Event(), list[Report]()
 
     def keep_looking() -> None:
@@ -86,7 +86,7 @@ def test_a_hold_doubled_because_the_bank_lost_its_key_is_found_and_counted_apart
     payment = gateway.pay(card, wait=15).json()["id"]
     gateway.settled()
 
-    places = Places(ledger=gateway.database, redis=gateway.redis_url, bank=own_bank.dsn)
+    places = Locations(ledger=gateway.database, redis=gateway.redis_url, bank=own_bank.dsn)
     with closing(Auditor(places, grace_s=0, limit=20)) as auditor:
         report = auditor.look_at_all()
 

@@ -22,7 +22,7 @@ from ops.audit.breach import Report, sorted_out
 from ops.audit.invariant import INVARIANTS, Scan
 from ops.audit.keyspace import Answer, Keyspace
 from ops.audit.snapshot import Snapshot, one_moment
-from ops.installation import Places
+from ops.installation import Locations
 from ops.statement import statement
 
 _EVENTS_MAX = 3_000  # of a bounded look; more in one interval are left to a whole audit, and the report says so
@@ -39,7 +39,7 @@ _SCANS = {
 class Auditor:
     """Raises psycopg's and Redis' errors, and Broken where there is no installation; the next look begins anew."""
 
-    def __init__(self, places: Places, *, grace_s: float, limit: int) -> None:
+    def __init__(self, places: Locations, *, grace_s: float, limit: int) -> None:
         self._places, self._grace_s, self._limit = places, grace_s, limit
         self._redis = Redis.from_url(
             places.redis, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, protocol=2
