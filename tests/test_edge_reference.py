@@ -99,7 +99,7 @@ def test_what_the_engine_renders_is_what_is_described(failure: Failure | None) -
 
     receipts.Payment.model_validate_json(render_payment(payment, operation))
     receipts.Operation.model_validate_json(render(operation_document(operation)))
-    receipts.Problem.model_validate_json(render_refusal(payment, operation))
+    receipts.Problem.model_validate_json(render_refusal(payment, operation, "transition_not_allowed"))
     if failure is not None:
         receipts.Problem.model_validate_json(render_failure(payment, operation, failure))
 
