@@ -89,9 +89,11 @@ def _connect(dsn: str) -> psycopg.Connection:
         return psycopg.connect(dsn, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S)
     except psycopg.OperationalError as refused:
         # libpq does not say which refusal it met, so the server is asked whether the database is missing.
-        if not _create_missing(dsn):
-            raise MigrationError(f"Postgres cannot be reached: {str(refused).strip()}") from refused
-    return psycopg.connect(dsn, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S)
+        created, reason = _create_missing(dsn), refused
+    try:
+        return psycopg.connect(dsn, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S)
+    except psycopg.OperationalError as again:  # the first may have come while another migration was creating it
+        raise MigrationError(f"Postgres cannot be reached: {str(again if created else reason).strip()}") from again
 
 
 def _create_missing(dsn: str) -> bool:

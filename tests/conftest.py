@@ -9,6 +9,7 @@ from secrets import token_hex
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import sql
 from redis import Redis
 
@@ -17,6 +18,9 @@ from ops.migrate import migrate, seed_local
 
 PARTITIONS = 16
 _TEMPLATE = "penstock_template"
+# How long an example takes is the machine's affair; what is slow is measured by the bench.
+settings.register_profile("ours", deadline=None)
+settings.load_profile("ours")
 _serial = count(1)
 
 
