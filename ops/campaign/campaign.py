@@ -74,6 +74,7 @@ async def campaign(plan: Plan, *, seed: int, rate_per_s: float, board: Board, du
                     await during(Stage(rig=rig, losses=losses, http=http), till)
                     await _settle(rig, crowd, counter, board)
                 await _stocktake(till, counter, seed)
+                await _until_over(rig)  # a repeated key may be a short-lived entry again
                 books = await to_thread.run_sync(read_books, rig, openings)
                 life.cancel_scope.cancel()
             found = judge(till.orders, books, losses.spans)
@@ -122,6 +123,13 @@ async def _settle(rig: Rig, crowd: Crowd, counter: Counter, board: Board) -> Non
             break
         await anyio.sleep(LOOK_AGAIN_S)
     counter.closed = True
+
+
+async def _until_over(rig: Rig) -> None:
+    for _ in range(round(SETTLE_S / LOOK_AGAIN_S)):
+        if await to_thread.run_sync(_is_over, rig):
+            return
+        await anyio.sleep(LOOK_AGAIN_S)
 
 
 def _is_over(rig: Rig) -> bool:
