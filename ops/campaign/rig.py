@@ -83,6 +83,7 @@ class Rig:
         self._armed: dict[str, str] = {}
         self._asleep_since: dict[int, float] = {}
         self._supervisor = Supervisor(self._note)
+        self._strangers = psutil.Process().children(recursive=True)  # whoever raises us may have children of his own
         self.left_over: list[str] = []  # known once everything was stopped
 
     def child(self, name: str) -> Child:
@@ -146,7 +147,7 @@ class Rig:
 
     def close(self) -> None:
         """End everything in order; what is left of it afterwards is killed and told."""
-        family = psutil.Process().children(recursive=True)
+        family = [child for child in psutil.Process().children(recursive=True) if child not in self._strangers]
         for child in self._supervisor.children:
             child.signal_group(signal.SIGCONT)
         for role in ("edge", "worker", "bank"):
