@@ -1,6 +1,7 @@
 # One verb for each thing one does here; the same ones run in CI. ARGS="..." goes to the command behind a verb.
 BIN := .venv/bin
 COMPOSE := docker compose
+JOBS := 2
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test test-fast lint types fmt bench up logs down clean
 
@@ -9,7 +10,7 @@ help: ## this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo 'Options go in ARGS: make run ARGS="--workers 4", make test ARGS="-k replay"'
+	@echo 'Options go in ARGS: make run ARGS="--workers 4", make test ARGS="-k replay"; JOBS=1 tests one file at a time'
 
 setup: .venv/.installed ## make .venv with the penstock command (PYTHON=... chooses the Python)
 
@@ -22,8 +23,8 @@ run: setup ## the whole of Penstock on this machine, no Docker needed; Ctrl-C st
 demo: setup ## the FicMart story from order to refund, on a stack of its own
 	@$(BIN)/penstock demo $(ARGS)
 
-test: setup ## all tests, against real Postgres and Redis that they start themselves
-	@$(BIN)/pytest $(ARGS)
+test: setup ## all tests, two files at a time, against real Postgres and Redis that they start themselves
+	@$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 test-fast: setup ## the tests that take less than a few seconds each, up to the first failure
 	@$(BIN)/pytest -x -m 'not slow' $(ARGS)
