@@ -14,7 +14,8 @@ from engine.payment import Verb
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
 _TO_BASE_32 = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")  # the digits that int(text, 32) reads
-_SHAPE = re.compile(r"(pay|op|evt)_([0-7][0-9A-HJKMNP-TV-Z]{25})\Z")
+_SHAPE = re.compile(r"(pay|op|evt|whe)_([0-7][0-9A-HJKMNP-TV-Z]{25})\Z")
+_DELIVERY = re.compile(r"dlv_((?:pay|whe)_[0-7][0-9A-HJKMNP-TV-Z]{25})_([1-9][0-9]{0,8})\Z")
 
 
 def _digest(*parts: str) -> int:
@@ -45,8 +46,29 @@ def event_id(payment: str, sequence: int) -> str:
     return "evt_" + _encode(_digest(payment, "event", str(sequence)))
 
 
+def endpoint_id(chance: bytes) -> str:
+    """`whe_...` of a webhook endpoint, out of 16 random bytes."""
+    return "whe_" + _encode(int.from_bytes(chance[:16], "big"))
+
+
+def answer_id(merchant: str, path: str, key: str) -> str:
+    """`ans_...` of the answer that this merchant gets at this path under this idempotency key."""
+    return "ans_" + _encode(_digest(merchant, path, key))
+
+
+def delivery_id(payment: str, sequence: int) -> str:
+    """`dlv_...` of this event's delivery, at whichever endpoint: made of the event, so nothing need be stored."""
+    return f"dlv_{payment}_{sequence}"
+
+
+def event_of_delivery(text: str) -> tuple[str, int] | None:
+    """Payment and sequence of the event that `dlv_...` delivers; None for what is no such id."""
+    match = _DELIVERY.match(text)
+    return None if match is None else (match[1], int(match[2]))
+
+
 def is_id(text: str, prefix: str) -> bool:
-    """Whether this is a well-formed id with this prefix ("pay", "op", "evt")."""
+    """Whether this is a well-formed id with this prefix ("pay", "op", "evt", "whe")."""
     match = _SHAPE.match(text)
     return match is not None and match[1] == prefix
 

@@ -1,4 +1,4 @@
-"""Sealing cards: AES-256-GCM with the operation's id as associated data, so a sealed card opens for no other (I9).
+"""Sealing cards and webhook secrets: AES-256-GCM, whose they are as associated data, so they open for no other (I9).
 
 Envelope: version byte, 4 bytes of key id, 12 bytes of nonce, ciphertext with tag; base64. The key id lets retired keys
 open what they sealed while new cards use the current one.
@@ -7,7 +7,6 @@ open what they sealed while new cards use the current one.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 from collections.abc import Sequence
@@ -34,23 +33,54 @@ class Vault:
         self._current = next(iter(self._ciphers))
 
     def seal(self, card: Card, operation: str) -> str:
-        nonce = os.urandom(_NONCE_BYTES)
-        clear = orjson.dumps([card.number, card.cvv, card.expiry_month, card.expiry_year])
-        head = _VERSION + self._current
-        sealed = self._ciphers[self._current].encrypt(nonce, clear, head + operation.encode())
-        return base64.b64encode(head + nonce + sealed).decode()
+        return self._seal(orjson.dumps([card.number, card.cvv, card.expiry_month, card.expiry_year]), operation)
 
     def open(self, sealed: str, operation: str) -> Card:
         """Raises Broken when the envelope is not ours, was altered, or belongs to another operation."""
+        try:
+            number, cvv, month, year = orjson.loads(self._open(sealed, operation))
+        except ValueError:
+            raise Broken(f"the sealed card of {operation} cannot be opened") from None
+        return Card(number=number, cvv=cvv, expiry_month=month, expiry_year=year)
+
+    def seal_secret(self, secret: bytes, owner: str, scheme: str) -> str:
+        """A webhook secret (v1) or an ed25519 seed (v1a). `owner`: an endpoint's id, or a merchant's for a default."""
+        return self._seal(secret, f"webhook secret {scheme} of {owner}")
+
+    def open_secret(self, sealed: str, owner: str, scheme: str) -> bytes:
+        """Raises Broken when the envelope is not ours, was altered, or belongs to another owner or scheme."""
+        try:
+            return self._open(sealed, f"webhook secret {scheme} of {owner}")
+        except ValueError:
+            raise Broken(f"the webhook secret of {owner} cannot be opened") from None
+
+    def seal_answer(self, body: bytes, answer: str) -> str:
+        """An answer that may show a secret."""
+        return self._seal(body, f"answer {answer}")
+
+    def open_answer(self, sealed: str, answer: str) -> bytes:
+        """Raises Broken when the envelope is not ours, was altered, or belongs to another answer."""
+        try:
+            return self._open(sealed, f"answer {answer}")
+        except ValueError:
+            raise Broken(f"the stored answer {answer} cannot be opened") from None
+
+    def _seal(self, clear: bytes, subject: str) -> str:
+        nonce = os.urandom(_NONCE_BYTES)
+        head = _VERSION + self._current
+        sealed = self._ciphers[self._current].encrypt(nonce, clear, head + subject.encode())
+        return base64.b64encode(head + nonce + sealed).decode()
+
+    def _open(self, sealed: str, subject: str) -> bytes:
+        """Raises ValueError."""
         try:
             raw = base64.b64decode(sealed, validate=True)
             head = raw[:_HEAD_BYTES]
             cipher = self._ciphers[head[1:]]
             nonce, text = raw[_HEAD_BYTES : _HEAD_BYTES + _NONCE_BYTES], raw[_HEAD_BYTES + _NONCE_BYTES :]
-            number, cvv, month, year = orjson.loads(cipher.decrypt(nonce, text, head + operation.encode()))
-        except (KeyError, ValueError, binascii.Error, InvalidTag):
-            raise Broken(f"the sealed card of {operation} cannot be opened") from None
-        return Card(number=number, cvv=cvv, expiry_month=month, expiry_year=year)
+            return cipher.decrypt(nonce, text, head + subject.encode())
+        except (KeyError, InvalidTag):
+            raise ValueError("sealed by somebody else, or for another") from None
 
 
 _BRANDS = (

@@ -59,6 +59,7 @@ from engine.wakeup import Wakeups
 from engine.worker import Worker, WorkerLimits
 from ops.audit.auditor import Auditor
 from ops.audit.watch import Watch
+from ops.dispatch import serve_dispatcher
 from ops.health import health_app
 from ops.installation import Locations
 from ops.logs import configure_logs
@@ -66,6 +67,7 @@ from ops.merchant import refuse_local_keys
 from ops.serving import Server, allow_many_files, bind, share, until_signalled
 from ops.settings import Settings
 from ops.stores import EDGE, WORKER, open_stores
+from ops.webhook_desk import webhook_desk
 
 log = structlog.get_logger()
 
@@ -105,6 +107,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
         front, archive = Front(stores.redis, scripts), Archive(stores.pool)
         enquiry = Enquiry(front, archive, stores.partitions, now, settings.record_ttl_s * 1000)
         wakeups = Wakeups(stores.redis, secrets.token_hex(8))
+        vault, fingerprinter = Vault(settings.vault_keys), Fingerprinter(settings.fingerprint_key_bytes)
         intake = Intake(
             IntakeTools(
                 installation=stores.installation,
@@ -114,8 +117,8 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
                 archive=archive,
                 enquiry=enquiry,
                 wakeups=wakeups,
-                vault=Vault(settings.vault_keys),
-                fingerprinter=Fingerprinter(settings.fingerprint_key_bytes),
+                vault=vault,
+                fingerprinter=fingerprinter,
                 limits=AcceptLimits(
                     backlog=settings.backlog_max,
                     backlog_headroom=settings.backlog_max + settings.backlog_max // 10,
@@ -129,12 +132,18 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
                 meters=Meters(meters_registry),
             )
         )
+        webhooks = webhook_desk(stores.pool, vault, fingerprinter)
         app = create_app(
             intake=intake,
             enquiry=enquiry,
             timeline=Timeline(front, archive, stores.partitions),
             desk=Desk(Graveyard(scripts, stores.partitions), archive, AuditLog(stores.pool), stores.partitions),
             keys=KeyRing(stores.pool),
+            subscriptions=webhooks.endpoints,
+            deliveries=webhooks.log,
+            feed=webhooks.feed,
+            targets=settings.webhook_targets,
+            clock=now,
             capabilities=dict.fromkeys(connector.capabilities.methods, connector.capabilities),
             probes={"redis": partial(_probe, front.ping), "postgres": partial(_probe, archive.ping)},
             registry=meters_registry,
@@ -146,7 +155,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
                 )
             ),
         )
-        for run in (front.run, archive.run, wakeups.run):
+        for run in (front.run, archive.run, wakeups.run, webhooks.endpoints.run, webhooks.feed.run):
             tasks.start_soon(run)
         server = Server(configuration(app, host=settings.edge_host, port=settings.edge_port))
         await until_signalled(server, listener)
@@ -187,11 +196,14 @@ async def _serve_worker(settings: Settings) -> None:
         read = ReadLimits(batch_entries=settings.read_batch, in_hand_max=settings.in_hand_max)
         limits = WorkerLimits(lease=lease, read=read, sweep_ms=settings.sweep_ms)
         worker = Worker(limits, tools, CommandStreams(stores.redis, scripts, name), scripts)
+
+        def worker_ready() -> tuple[bool, dict[str, object]]:
+            """Once the first round of leases is through, and for as long as this worker takes part."""
+            return worker.keeper.settled.is_set(), {"partitions": sorted(worker.keeper.tenures)}
+
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(worker.run)
-            keeper = worker.keeper
-            door = health_app(lambda: (keeper.settled.is_set(), {"partitions": sorted(keeper.tenures)}), registry)
-            server = Server(uvicorn.Config(door, log_config=None, access_log=False))
+            server = Server(uvicorn.Config(health_app(worker_ready, registry), log_config=None, access_log=False))
             log.info("worker_started", worker=name, port=listener.getsockname()[1])
             await until_signalled(server, listener)
             worker.stop()
@@ -216,6 +228,14 @@ async def _serve_auditor(settings: Settings) -> None:
             log.info("auditor_started", port=listener.getsockname()[1])
             await until_signalled(server, listener)
             tasks.cancel_scope.cancel()
+
+
+def run_dispatcher(settings: Settings) -> None:
+    """Deliver webhooks until a signal says stop, then finish what is under way."""
+    _check_production(settings)
+    configure_logs(settings.log_level)
+    _tame_collector()
+    anyio.run(serve_dispatcher, settings, now, backend_options={"use_uvloop": True})
 
 
 def _check_production(settings: Settings) -> None:

@@ -127,7 +127,16 @@ def _check(against: str | None, api_key: str | None) -> None:
 
 
 def _own(plan: Plan, appendfsync: str, bare_us: float, console: Console) -> bench_report.Result:
-    options = ["--workers", str(plan.workers), "--connector", plan.connector, "--appendfsync", appendfsync]
+    options = [
+        "--workers",
+        str(plan.workers),
+        "--dispatchers",
+        "0",
+        "--connector",
+        plan.connector,
+        "--appendfsync",
+        appendfsync,
+    ]
     options += ["--bank-failure-rate", "0", "--bank-latency-ms", "0-0", "--bank-extra-cards", str(CARDS)]
     environ = {"PENSTOCK_EDGE_PROCESSES": str(plan.edge_processes), "PENSTOCK_LOG_LEVEL": "warning"}
     starting = console.status(f"starting a stack of its own (appendfsync {appendfsync})")

@@ -95,6 +95,18 @@ def auditor() -> None:
 
 
 @app.command(cls=ProcessCommand, rich_help_panel="Processes of a deployment")
+def dispatcher() -> None:
+    """Delivers webhooks, signed and retried. Any number of them; SIGTERM finishes what is under way.
+
+    Example: PENSTOCK_DATABASE_URL=postgresql://... PENSTOCK_DISPATCHER_PORT=9100 penstock dispatcher
+    """
+    from ops.assembly import run_dispatcher
+    from ops.settings import load_settings
+
+    run_dispatcher(load_settings())
+
+
+@app.command(cls=ProcessCommand, rich_help_panel="Processes of a deployment")
 def bank() -> None:
     """The mock bank, with its Swagger UI at /docs. For tests and demonstrations only.
 
@@ -162,8 +174,14 @@ def version() -> None:
 
 @app.command(rich_help_panel="On this machine", context_settings=_PASS_ON)
 def bench(context: typer.Context) -> None:
-    """Measure throughput and latency against a stack of its own.  [dim]penstock bench --help[/dim]"""
-    _run_elsewhere("bench", context.args)
+    """Measure throughput and latency of payments, or of webhooks, against a stack of its own.
+
+    [dim]penstock bench --help, penstock bench webhooks --help[/dim]
+    """
+    if context.args[:1] == ["webhooks"]:
+        _run_elsewhere("bench_webhooks", context.args[1:])
+    else:
+        _run_elsewhere("bench", context.args)
 
 
 @app.command(rich_help_panel="On this machine", context_settings=_PASS_ON)
@@ -176,6 +194,12 @@ def demo(context: typer.Context) -> None:
 def chaos(context: typer.Context) -> None:
     """Every fault against a stack of its own, by a seed, and the count afterwards.  [dim]penstock chaos --help[/dim]"""
     _run_elsewhere("chaos", context.args)
+
+
+@app.command(rich_help_panel="On this machine", context_settings=_PASS_ON)
+def listen(context: typer.Context) -> None:
+    """Receive webhooks and print them, verified; fails on request.  [dim]penstock listen --help[/dim]"""
+    _run_elsewhere("listen", context.args)
 
 
 def _schema_settings() -> Settings:

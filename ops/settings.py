@@ -1,4 +1,4 @@
-"""Settings of edge and worker: PENSTOCK_* variables, read once, validated with their relations before anything starts.
+"""Settings of the processes: PENSTOCK_* variables, read once, validated with their relations before anything starts.
 
 Each has its unit, the reason for its default and what breaks at the extremes, in one line of help. An unknown PENSTOCK_
 variable is an error: a typo in a setting that guards money must not pass in silence.
@@ -17,6 +17,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from engine.failpoint import Failpoints
+from engine.target import Targets, networks
 
 PREFIX = "PENSTOCK_"
 # Variables of the bank simulator and of the local stack, which share our prefix.
@@ -139,6 +140,26 @@ class Settings(BaseModel):
         300, ge=0, le=86_400, description="from an authorization's expiry until its hold is given back: clocks differ"
     )
 
+    dispatcher_port: int = Field(
+        0, ge=0, le=65535, description="health and metrics of the dispatcher; 0 takes any free port"
+    )
+    webhook_timeout_ms: int = Field(15_000, ge=10, le=60_000, description="how long an endpoint may take to answer")
+    webhook_lease_ms: int = Field(
+        20_000, ge=100, le=300_000, description="what a dead dispatcher had claimed rests this long; above the timeout"
+    )
+    webhook_connections: int = Field(
+        1000, ge=1, le=65_535, description="webhooks under way, per dispatcher: memory and sockets"
+    )
+    webhook_lane_max: int = Field(
+        20, ge=1, le=10_000, description="webhooks under way to one endpoint, per dispatcher: what a shop must bear"
+    )
+    webhook_disable_h: int = Field(
+        120, ge=1, le=8760, description="an endpoint that has only failed for so long is disabled"
+    )
+    webhook_inside: str = Field(
+        "", description="networks that webhooks may reach though they are not public, as in 10.1.0.0/16,::1/128"
+    )
+
     failpoints: str = Field("", description="name:kill|stop|raise[@n], for tests; refused in production")
     allow_unsafe_redis: bool = Field(False, description="start on a Redis that may lose or evict accepted work")
     allow_unsafe_postgres: bool = Field(False, description="start on a Postgres that may lose commits")
@@ -164,6 +185,16 @@ class Settings(BaseModel):
     @classmethod
     def _armed(cls, text: str) -> str:
         Failpoints(text)
+        return text
+
+    @property
+    def webhook_targets(self) -> Targets:
+        return Targets(https_only=self.env == "production", inside=networks(self.webhook_inside))
+
+    @field_validator("webhook_inside")
+    @classmethod
+    def _networks(cls, text: str) -> str:
+        networks(text)
         return text
 
     @field_validator("redis_url")
@@ -226,6 +257,14 @@ class Settings(BaseModel):
             (
                 self.attempts_in_hand > self.attempts_max,
                 "PENSTOCK_ATTEMPTS_IN_HAND must not exceed PENSTOCK_ATTEMPTS_MAX",
+            ),
+            (
+                self.webhook_timeout_ms >= self.webhook_lease_ms,
+                "PENSTOCK_WEBHOOK_TIMEOUT_MS must be below PENSTOCK_WEBHOOK_LEASE_MS, or deliveries overlap",
+            ),
+            (
+                self.webhook_lane_max > self.webhook_connections,
+                "PENSTOCK_WEBHOOK_LANE_MAX must not exceed PENSTOCK_WEBHOOK_CONNECTIONS",
             ),
             (
                 self.env == "production" and bool(self.failpoints),

@@ -1,7 +1,7 @@
-"""The local stack: real stores, the bank, the edge and workers on this machine, behind one command.
+"""The local stack: real stores, the bank, the edge, workers and dispatchers on this machine, behind one command.
 
-Starts in the order of need, stops in the reverse: edge, workers (they drain), bank, auditor, Redis, Postgres. The first
-Ctrl-C stops, the second kills. What each process is told goes through PENSTOCK_* variables, as in any deployment.
+Starts in the order of need, stops in the reverse: edge, workers (they drain), dispatchers, bank, auditor, stores. The
+first Ctrl-C stops, the second kills. What each process is told goes through PENSTOCK_* variables, as in any deployment.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from bank.simulator.settings import BankSettings
@@ -41,6 +42,7 @@ class StackOptions:
     data_dir: Path
     fresh: bool
     workers: int
+    dispatchers: int
     edge_port: Port
     bank_port: Port
     partitions: int
@@ -103,7 +105,7 @@ class Stack:
                 if not self._told.made:  # else a program that started for us saw Ctrl-C too, and that is no failure
                     raise
             self._dir.forget_state()
-            self._say("stopping: edge, workers, bank, auditor, stores (Ctrl-C again kills)")
+            self._say("stopping: edge, workers, dispatchers, bank, auditor, stores (Ctrl-C again kills)")
 
     def _start(self) -> Addresses:
         options = self._options
@@ -157,6 +159,12 @@ class Stack:
         audits = {**keyless, "PENSTOCK_AUDITOR_PORT": str(auditor)}
         ready_url = f"http://{loopback(settings.edge_host)}:{auditor}/readyz"
         self._child("auditor", "auditor", auditor, ready_url, lambda: audits, _AUDITOR_PATIENCE_S)
+        patience_s = settings.webhook_timeout_ms / 1000 + _DRAIN_MARGIN_S
+        for number in range(1, self._options.dispatchers + 1):
+            port = any_free_port()
+            told = {**environ, "PENSTOCK_DISPATCHER_PORT": str(port)}
+            ready_url = f"http://{loopback(settings.edge_host)}:{port}/readyz"
+            self._child("dispatcher", f"dispatcher-{number}", port, ready_url, partial(dict, told), patience_s)
         patience_s = settings.drain_ms / 1000 + _DRAIN_MARGIN_S
         for number in range(1, self._options.workers + 1):
             name, port = f"worker-{number}", any_free_port()
@@ -186,7 +194,7 @@ class Stack:
                 command=(sys.executable, "-P", "-m", "ops.cli", role),
                 environ=environ,
                 ready_url=ready_url,
-                log=self._dir.log(name if role == "worker" else f"{name}-1"),
+                log=self._dir.log(name if "-" in name else f"{name}-1"),
                 patience_s=patience_s,
             )
         )
@@ -194,6 +202,7 @@ class Stack:
     def _environ(self, edge: int, bank: int) -> dict[str, str]:
         """What is settled before the stores run: ours, with the caller's own keys if there are any."""
         return {
+            "PENSTOCK_WEBHOOK_INSIDE": "127.0.0.0/8,::1/128",  # shops to try it with are on this machine
             **os.environ,
             **{variable: os.environ.get(variable) or self._dir.key(name) for variable, name in _KEYS.items()},
             "PENSTOCK_PARTITIONS": str(self._options.partitions),
@@ -242,6 +251,6 @@ class Stack:
         def urgent() -> bool:
             return self._told.urgent
 
-        for role in ("edge", "worker", "bank", "auditor"):
+        for role in ("edge", "worker", "dispatcher", "bank", "auditor"):
             self._supervisor.stop(role, urgent)
         self._stores.stop(urgent)

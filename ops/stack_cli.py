@@ -47,6 +47,7 @@ def up(
     data_dir: DataDirOption = Path(".penstock"),
     fresh: Annotated[bool, typer.Option("--fresh", help="Wipe the data of the last time first.")] = False,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 2,
+    dispatchers: Annotated[int, typer.Option(min=0, max=64, help="Processes that deliver webhooks.")] = 1,
     edge_port: Annotated[
         int, typer.Option(min=0, max=65535, envvar="PENSTOCK_EDGE_PORT", help="Port of the API; 0: any free.")
     ] = 8000,
@@ -72,7 +73,7 @@ def up(
         ConnectorName, typer.Option(envvar="PENSTOCK_CONNECTOR", help="instant approves all in process, for load.")
     ] = ConnectorName.FICMART_BANK,
 ) -> None:
-    """The whole of Penstock on this machine: real stores, the mock bank, the edge and workers. Ctrl-C stops it.
+    """The whole of Penstock on this machine: real stores, mock bank, edge, workers, dispatchers. Ctrl-C stops it.
 
     Data stays in --data-dir. PENSTOCK_REDIS_URL and PENSTOCK_DATABASE_URL name stores of your own instead of the
     embedded ones; all other PENSTOCK_ variables are passed on to the processes.
@@ -100,6 +101,7 @@ def up(
         data_dir=data_dir,
         fresh=fresh,
         workers=workers,
+        dispatchers=dispatchers,
         edge_port=port("edge_port", edge_port),
         bank_port=port("bank_port", bank_port),
         partitions=partitions,

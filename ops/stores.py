@@ -68,6 +68,17 @@ class Stores:
 
 
 @asynccontextmanager
+async def open_ledger(settings: Settings, patience: Patience) -> AsyncIterator[AsyncConnectionPool]:
+    """Postgres alone, checked likewise, for who does without Redis. Raises Broken, Unavailable."""
+    async with _pool(settings, patience) as pool:
+        with anyio.move_on_after(_START_PATIENCE_S) as start:
+            await _check_postgres(pool, settings)
+        if start.cancelled_caught:
+            raise Unavailable("store_unavailable", "Postgres did not answer within 30 s of the start")
+        yield pool
+
+
+@asynccontextmanager
 async def open_stores(settings: Settings, patience: Patience) -> AsyncIterator[Stores]:
     """Connects, waits a while for stores that are starting, and checks them. Raises Broken with what to change."""
     async with AsyncExitStack() as stack:
@@ -80,22 +91,25 @@ async def open_stores(settings: Settings, patience: Patience) -> AsyncIterator[S
             retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
         )
         stack.push_async_callback(redis.aclose)
-        pool = AsyncConnectionPool(
-            settings.database_url,
-            min_size=2,
-            max_size=_POOL_MAX,
-            timeout=2,
-            reconnect_timeout=_RECONNECT_S,
-            kwargs={**_CONNECTION, "options": _OPTIONS.format(patience.statement_ms)},
-            open=False,
-        )
-        await stack.enter_async_context(pool)
+        pool = await stack.enter_async_context(_pool(settings, patience))
         with anyio.move_on_after(_START_PATIENCE_S) as start:
             installation, partitions = await _check_postgres(pool, settings)
             await _check_redis(redis, settings)
         if start.cancelled_caught:
             raise Unavailable("store_unavailable", "Redis or Postgres did not answer within 30 s of the start")
         yield Stores(redis=redis, pool=pool, installation=installation, partitions=partitions)
+
+
+def _pool(settings: Settings, patience: Patience) -> AsyncConnectionPool:
+    return AsyncConnectionPool(
+        settings.database_url,
+        min_size=2,
+        max_size=_POOL_MAX,
+        timeout=2,
+        reconnect_timeout=_RECONNECT_S,
+        kwargs={**_CONNECTION, "options": _OPTIONS.format(patience.statement_ms)},
+        open=False,
+    )
 
 
 async def _check_postgres(pool: AsyncConnectionPool, settings: Settings) -> tuple[str, int]:

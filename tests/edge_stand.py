@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -32,6 +33,8 @@ from engine.identity import operation_id, payment_id
 from engine.payment import Verb
 from engine.ports import Capabilities
 from engine.request import ActRequest, NewPayment, Origin, Reply
+from engine.target import Targets, networks
+from engine.webhook import Answered, Asked
 from ops.embedded import EmbeddedPostgres
 
 MERCHANT, OTHER, OPERATOR, DISABLED = "sk_test_merchant", "sk_test_other", "ok_test_operator", "sk_test_disabled"
@@ -39,6 +42,7 @@ CARDS = Capabilities(
     methods=frozenset({"card"}), currencies=frozenset({"USD"}), verbs=frozenset(Verb), partial_amounts=False
 )
 NO_LIMITS = AdmissionLimits()
+TARGETS = Targets(https_only=False, inside=networks("127.0.0.0/8"))
 _SCHEMA = Path(__file__).parent.parent / "engine" / "sql" / "0001_ledger.sql"
 
 
@@ -132,6 +136,21 @@ class MemoryEngine:
         reply = Reply(status=202, body=body, payment=payment, operation=operation_id(payment, verb, origin.key))
         self._replies[known], self._payments[origin.merchant, payment] = reply, body
         return reply
+
+
+class MemoryWebhooks:
+    """Subscribing, Inspecting and Feeding that only remember what they were asked."""
+
+    def __init__(self, engine: MemoryEngine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, verb: str) -> Callable[..., Awaitable[object]]:
+        async def remember(*asked: object, **more: object) -> object:
+            self._engine.asked.append((verb, *asked, *more.values()))
+            changed = isinstance(asked[0], Asked)
+            return Answered(status=200, body=b"{}", replayed=False) if changed else b"{}"
+
+        return remember
 
 
 @contextmanager
@@ -231,6 +250,7 @@ def running_edge(
 ) -> Iterator[Stand]:
     """A real uvicorn in a thread, over this Postgres."""
     engine, probes = MemoryEngine(), {}  # type: ignore[var-annotated]
+    webhooks = MemoryWebhooks(engine)
     pool = AsyncConnectionPool(dsn, open=False, min_size=1, max_size=2, reconnect_timeout=1, timeout=2)
 
     @asynccontextmanager
@@ -243,6 +263,11 @@ def running_edge(
         enquiry=engine,
         timeline=engine,
         desk=engine,
+        subscriptions=webhooks,
+        deliveries=webhooks,
+        feed=webhooks,
+        targets=TARGETS,
+        clock=lambda: datetime.now(UTC),
         keys=KeyRing(pool),
         capabilities={"card": CARDS} if capabilities is None else capabilities,
         probes=probes,

@@ -21,8 +21,10 @@ SQL = sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.sql
 PURE = {
     "act",
     "breaker",
+    "cursor",
     "dead_letter",
     "decision",
+    "delivery",
     "diagram",
     "ending",
     "errand",
@@ -44,14 +46,29 @@ PURE = {
     "retry_budget",
     "rows",
     "share",
+    "signature",
     "step",
+    "target",
+    "webhook",
     "wire",
 }
 WORLDLY = {"aiohttp", "anyio", "asyncio", "httpx", "os", "psycopg", "redis", "socket", "starlette", "structlog", "time"}
 # What a bank's connector needs to speak the engine's language: `payment` for verbs and cards.
 FOR_BANKS = {"errors", "money", "outcome", "payment", "ports"}
-# What the merchant's door needs: the contracts of request.py, and the words for bodies and problems.
-FOR_EDGES = {"errors", "identity", "money", "payment", "ports", "problem", "request"}
+# What the merchant's door needs: the contracts of request.py and webhook.py, and the words for bodies and problems.
+FOR_EDGES = {
+    "delivery",
+    "errors",
+    "identity",
+    "money",
+    "payment",
+    "ports",
+    "problem",
+    "request",
+    "signature",
+    "target",
+    "webhook",
+}
 
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "core", "base", "manager", "service", "processor"}
 # Where an unexpected exception is not the end: the actor parks it as a dead letter, the coalescer hands it to those who

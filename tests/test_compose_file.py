@@ -21,7 +21,7 @@ COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE_TEXT)["services"]
 DOCKERFILE = (ROOT / "ops" / "Dockerfile").read_text()
 OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
-PROCESSES = {"edge", "worker", "auditor", "bank"}
+PROCESSES = {"edge", "worker", "auditor", "dispatcher", "bank"}
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*)|:\?(?P<complaint>[^}]+))?}")
 PINNED = re.compile(r"([a-z]+/)?[a-z]+:\d+\.\d+(\.\d+)?(-[a-z0-9.-]+)?")
 
@@ -73,8 +73,10 @@ def test_a_command_that_does_not_exist_would_be_noticed() -> None:
     assert refused_by_the_command_line(["edge", "--port", "1"]) is not None
 
 
-@pytest.mark.parametrize("service", ["edge", "worker"])
-def test_edge_and_worker_start_with_the_variables_they_are_given(service: str, secrets: dict[str, str]) -> None:
+@pytest.mark.parametrize("service", ["edge", "worker", "dispatcher"])
+def test_edge_worker_and_dispatcher_start_with_the_variables_they_are_given(
+    service: str, secrets: dict[str, str]
+) -> None:
     settings = load_settings(environment(service, secrets))
 
     assert (settings.edge_host, settings.partitions) == ("0.0.0.0", 16)

@@ -17,6 +17,7 @@ from engine.errors import Rejected, Unavailable
 
 NOWHERE = "host=127.0.0.1 port=1 connect_timeout=1"
 PAYMENT = "/v1/payments/pay_4DVNQPMZBZFG0VHZJX492ZPG4J"
+HOOK = "/v1/webhook-endpoints/whe_4DVNQPMZBZFG0VHZJX492ZPG4J"
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,22 @@ GUARDED = [
     ("GET", f"{PAYMENT}/shippable"),
     ("GET", "/v1/operations/op_4DVNQPMZBZFG0VHZJX492ZPG4J"),
     ("GET", "/v1/operations?idempotency_key=a"),
+    ("GET", "/v1/events"),
+    ("GET", f"{PAYMENT}/deliveries"),
+    ("POST", "/v1/webhook-endpoints"),
+    ("GET", "/v1/webhook-endpoints"),
+    ("GET", HOOK),
+    ("PATCH", HOOK),
+    ("DELETE", HOOK),
+    ("POST", f"{HOOK}/rotate-secret"),
+    ("POST", f"{HOOK}/disable"),
+    ("POST", f"{HOOK}/enable"),
+    ("POST", f"{HOOK}/redeliver"),
+    ("GET", f"{HOOK}/deliveries"),
+    ("GET", f"{HOOK}/deliveries/dlv_pay_4DVNQPMZBZFG0VHZJX492ZPG4J_1"),
+    ("POST", f"{HOOK}/deliveries/dlv_pay_4DVNQPMZBZFG0VHZJX492ZPG4J_1/redeliver"),
+    ("GET", "/v1/webhook-secret"),
+    ("POST", "/v1/webhook-secret/rotate"),
 ]
 
 # fmt: off

@@ -33,6 +33,8 @@ SAMPLES = {
     "{payment}": "pay_4DVNQPMZBZFG0VHZJX492ZPG4J",
     "{operation}": "op_4DVNQPMZBZFG0VHZJX492ZPG4J",
     "{letter}": "dl_7-1935734400000-0",
+    "{endpoint}": "whe_4DVNQPMZBZFG0VHZJX492ZPG4J",
+    "{delivery}": "dlv_pay_4DVNQPMZBZFG0VHZJX492ZPG4J_1",
 }
 
 

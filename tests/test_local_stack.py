@@ -128,7 +128,7 @@ def test_status_tells_where_everything_is(stack: Up) -> None:
     assert list(state) == ["edge", "bank", "redis", "database", "bank_database", "processes"]
     assert {frozenset(each) for each in state["processes"]} == {frozenset(("role", "pid", "port"))}
     roles = sorted(each["role"] for each in state["processes"])
-    assert roles == ["auditor", "bank", "edge", "postgres", "redis", "worker", "worker"]
+    assert roles == ["auditor", "bank", "dispatcher", "edge", "postgres", "redis", "worker", "worker"]
     assert all(psutil.pid_exists(each["pid"]) for each in state["processes"])
 
 

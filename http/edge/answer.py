@@ -11,6 +11,7 @@ import orjson
 
 from engine.problem import MEDIA_TYPE
 from engine.request import Reply
+from engine.webhook import Answered
 
 Header = tuple[bytes, bytes]
 
@@ -38,6 +39,16 @@ class Answer:
 def of_document(document: object, *, status: int = 200, headers: tuple[Header, ...] = JSON) -> Answer:
     """An answer with this document as JSON."""
     return Answer(status=status, body=orjson.dumps(document), headers=headers)
+
+
+def of_answered(answered: Answered) -> Answer:
+    """What a change of webhooks came to, now or at the first use of its key."""
+    headers = JSON
+    if answered.status == 201:
+        headers += ((b"location", b"/v1/webhook-endpoints/" + orjson.loads(answered.body)["id"].encode()),)
+    if answered.replayed:
+        headers += (_REPLAYED,)
+    return Answer(status=answered.status, body=answered.body, headers=headers)
 
 
 def of_reply(reply: Reply, wait_s: int) -> Answer:

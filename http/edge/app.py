@@ -16,18 +16,24 @@ from starlette.routing import Route
 from edge import openapi, problems
 from edge.admission import Admission
 from edge.authentication import KeyRing
+from edge.deliveries import Deliveries, Events
 from edge.endpoint import Endpoint, Endpoints, Handler
 from edge.health import Health, Probe
 from edge.meters import Meters
 from edge.operators import Operators
 from edge.payments import Payments
 from edge.reference import Reference
+from edge.webhooks import Webhooks
 from engine.payment import Verb
-from engine.ports import Capabilities
+from engine.ports import Capabilities, Clock
 from engine.request import Accepting, Enquiring, Operating, Telling
+from engine.target import Targets
+from engine.webhook import Feeding, Inspecting, Subscribing
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
+_HOOK = "/v1/webhook-endpoints/{endpoint}"
 Kind = Callable[[str, Mapping[str, Handler]], Endpoint]
+Row = tuple[str, Kind, dict[str, Handler]]
 
 
 def create_app(
@@ -36,6 +42,11 @@ def create_app(
     enquiry: Enquiring,
     timeline: Telling,
     desk: Operating,
+    subscriptions: Subscribing,
+    deliveries: Inspecting,
+    feed: Feeding,
+    targets: Targets,
+    clock: Clock,
     keys: KeyRing,
     capabilities: Mapping[str, Capabilities],
     probes: Mapping[str, Probe],
@@ -43,17 +54,19 @@ def create_app(
     admission: Admission,
     lifespan: Lifespan | None = None,
 ) -> Starlette:
-    """The merchant's door. `capabilities` by payment method type; `lifespan` opens what the others need and outlives
-    the refreshing of the keys, which this application runs itself."""
+    """The merchant's door. `capabilities` by payment method type, `targets`: where webhooks may go; `lifespan` opens
+    what the others need and outlives the refreshing of the keys, which this application runs itself."""
     door = Endpoints(
         meters=Meters(registry, admission), merchants=keys.guard, operators=keys.guard_operator, admission=admission
     )
-    payments = Payments(intake=intake, enquiry=enquiry, timeline=timeline, capabilities=capabilities)
+    payments = Payments(intake=intake, enquiry=enquiry, timeline=timeline, capabilities=capabilities, targets=targets)
     operators = Operators(desk)
+    webhooks = Webhooks(subscriptions, targets)
+    log, events = Deliveries(deliveries, enquiry, clock), Events(feed)
     health = Health(probes=probes, registry=registry)
     reference = Reference(openapi.describe())
     # fmt: off
-    table: list[tuple[str, Kind, dict[str, Handler]]] = [
+    table: list[Row] = [
         ("/v1/payments",                    door.merchant, {"POST": payments.create, "GET": payments.list}),
         ("/v1/payments/{payment}/capture",  door.merchant, {"POST": payments.operate(Verb.CAPTURE)}),
         ("/v1/payments/{payment}",          door.merchant, {"GET": payments.get}),
@@ -69,6 +82,7 @@ def create_app(
         ("/v1/dead-letters/{letter}",       door.operator, {"GET": operators.dead_letter}),
         ("/v1/dead-letters/{letter}/requeue", door.operator, {"POST": operators.requeue}),
         ("/v1/dead-letters/{letter}/drop",  door.operator, {"POST": operators.drop}),
+        *_webhook_table(door, webhooks, log, events),
         ("/livez",                          door.open,     {"GET": health.livez}),
         ("/readyz",                         door.open,     {"GET": health.readyz}),
         ("/metrics",                        door.open,     {"GET": health.metrics}),
@@ -89,6 +103,29 @@ def create_app(
     # Endpoints translate every error themselves; Starlette's two layers that would do it cost a tenth of a request.
     app.middleware_stack = app.router
     return app
+
+
+def _webhook_table(door: Endpoints, webhooks: Webhooks, log: Deliveries, events: Events) -> list[Row]:
+    """What merchants see of webhooks."""
+    # fmt: off
+    return [
+        ("/v1/events",                      door.merchant, {"GET": events.list}),
+        ("/v1/payments/{payment}/deliveries", door.merchant, {"GET": log.of_payment}),
+        ("/v1/webhook-endpoints",           door.merchant, {"POST": webhooks.create, "GET": webhooks.list}),
+        (_HOOK,                             door.merchant, {"GET": webhooks.get, "PATCH": webhooks.change,
+                                                            "DELETE": webhooks.delete}),
+        (f"{_HOOK}/rotate-secret",          door.merchant, {"POST": webhooks.rotate}),
+        (f"{_HOOK}/disable",                door.merchant, {"POST": webhooks.switch(on=False)}),
+        (f"{_HOOK}/enable",                 door.merchant, {"POST": webhooks.switch(on=True)}),
+        (f"{_HOOK}/redeliver",              door.merchant, {"POST": log.redeliver_range}),
+        (f"{_HOOK}/deliveries",             door.merchant, {"GET": log.of_endpoint}),
+        (f"{_HOOK}/deliveries/{{delivery}}", door.merchant, {"GET": log.get}),
+        (f"{_HOOK}/deliveries/{{delivery}}/redeliver", door.merchant, {"POST": log.redeliver}),
+        ("/v1/webhook-secret",              door.merchant, {"GET": webhooks.default_secret}),
+        ("/v1/webhook-secret/rotate",       door.merchant, {"POST": webhooks.rotate_default}),
+        ("/.well-known/webhook-keys/{endpoint}", door.open, {"GET": webhooks.public_keys}),
+    ]
+    # fmt: on
 
 
 def _refreshing(keys: KeyRing, lifespan: Lifespan | None) -> Lifespan:

@@ -18,6 +18,7 @@ from engine.money import AMOUNT_MAX, CURRENCIES, Money
 from engine.payment import Card
 from engine.ports import Capabilities
 from engine.request import NewPayment
+from engine.target import Targets
 
 METADATA_PAIRS_MAX = 50
 METADATA_BYTES_MAX = 8 * 1024
@@ -139,7 +140,7 @@ class OperationBody(BaseModel):
     )
 
 
-def new_payment(document: dict[str, object], capabilities: Mapping[str, Capabilities]) -> NewPayment:
+def new_payment(document: dict[str, object], capabilities: Mapping[str, Capabilities], targets: Targets) -> NewPayment:
     """What the engine shall create. Raises Rejected(validation_failed or currency_not_supported) with every field."""
     try:
         body = PaymentBody.model_validate(document)
@@ -147,7 +148,7 @@ def new_payment(document: dict[str, object], capabilities: Mapping[str, Capabili
         raise _invalid(PaymentBody, error, _method_error(document, capabilities)) from None
     able = capabilities.get(body.payment_method.type)
     if able is None:
-        raise _refused([FieldError(pointer="/payment_method/type", detail=_unsupported(capabilities))])
+        raise refused([FieldError(pointer="/payment_method/type", detail=_unsupported(capabilities))])
     if body.currency not in able.currencies:
         detail = f"must be one of {', '.join(sorted(able.currencies))} for this payment method"
         raise Rejected(
@@ -155,6 +156,8 @@ def new_payment(document: dict[str, object], capabilities: Mapping[str, Capabili
             f"The connector for {body.payment_method.type} payments does not take this currency: /currency {detail}.",
             errors=(FieldError(pointer="/currency", detail=detail),),
         )
+    if body.webhook_url is not None and (refusal := targets.refusal_of_url(body.webhook_url)) is not None:
+        raise refused([FieldError(pointer="/webhook_url", detail=refusal)])
     method = body.payment_method
     return NewPayment(
         money=Money(amount=body.amount, currency=body.currency),
@@ -209,7 +212,7 @@ def _invalid(model: type[BaseModel], error: ValidationError, method_error: Field
             continue
         where = pointer(path)
         found.setdefault(where, FieldError(pointer=where, detail=_advice(model, path, line["type"])))
-    return _refused(list(found.values()))
+    return refused(list(found.values()))
 
 
 def _advice(model: type[BaseModel], path: tuple[str | int, ...], kind: str) -> str:
@@ -228,7 +231,8 @@ def _advice(model: type[BaseModel], path: tuple[str | int, ...], kind: str) -> s
     return f"must be {field.description}" if field is not None else "is not valid"
 
 
-def _refused(errors: list[FieldError]) -> Rejected:
+def refused(errors: list[FieldError]) -> Rejected:
+    """The refusal of a body with these wrong fields."""
     first = f"{errors[0].pointer} {errors[0].detail}"
     others = len(errors) - 1
     detail = f"{first}." if not others else f"{first}; {others} more field(s) are wrong, see `errors`."

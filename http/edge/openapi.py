@@ -10,6 +10,8 @@ from pydantic.json_schema import models_json_schema
 from edge.bodies import OperationBody
 from edge.description import CALLS, Description, Json
 from edge.receipts import Problem
+from edge.webhook_bodies import RotationBody
+from edge.webhook_description import WEBHOOK_CALLS
 from engine.problem import CATALOGUE, MEDIA_TYPE, render
 
 _TEXT: Json = {"type": "string"}
@@ -35,22 +37,24 @@ _HEADERS_OF: Mapping[int, tuple[str, ...]] = {
 }
 
 
+_OPTIONAL = (OperationBody, RotationBody)  # bodies that may be left out
 _MEANINGS: Mapping[int, str] = {
     200: "Done.",
-    201: "The payment, with the bank's answer.",
+    201: "It is there: the payment with the bank's answer, the webhook endpoint with its secret.",
     202: "Accepted, on disk; the outcome follows by GET, an act's by repeating its key.",
 }
 
 
 def describe() -> Json:
     """The whole document."""
-    models = {model for call in CALLS for model in (*call.answers.values(), call.body) if model} | {Problem}
+    calls = (*CALLS, *WEBHOOK_CALLS)
+    models = {model for call in calls for model in (*call.answers.values(), call.body) if model} | {Problem}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, schemas = models_json_schema(
         [(model, "validation") for model in ordered], ref_template="#/components/schemas/{model}"
     )
     paths: dict[str, Json] = {}
-    for call in CALLS:
+    for call in calls:
         paths.setdefault(call.path, {})[call.method] = _call(call)
     for path, summary, media_type in (
         ("/livez", "Whether the process lives", "application/json"),
@@ -98,15 +102,19 @@ def _call(call: Description) -> Json:
         "parameters": list(call.parameters),
         "responses": responses,
     }
+    if call.scope == "open":
+        described["security"] = []
     if call.body is not None:
         content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{call.body.__name__}"}}}
-        described["requestBody"] = {"required": call.body is not OperationBody, "content": content}
+        described["requestBody"] = {"required": call.body not in _OPTIONAL, "content": content}
     return described
 
 
 def _tag(call: Description) -> str:
     if call.scope == "operator":
         return "operators (ok_ keys)"
+    if call in WEBHOOK_CALLS:
+        return "webhooks"
     return "operations" if call.path.startswith("/v1/operations") else "payments"
 
 

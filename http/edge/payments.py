@@ -17,28 +17,37 @@ from engine.identity import is_id
 from engine.payment import Verb
 from engine.ports import Capabilities
 from engine.request import Accepting, Enquiring, Origin, Telling
+from engine.target import Targets
 
 
 class Payments:
-    """The endpoints under /v1, over an intake, an enquiry and a timeline."""
+    """The endpoints under /v1, over an intake, an enquiry and a timeline. `targets`: where webhooks may go."""
 
     def __init__(
-        self, *, intake: Accepting, enquiry: Enquiring, timeline: Telling, capabilities: Mapping[str, Capabilities]
+        self,
+        *,
+        intake: Accepting,
+        enquiry: Enquiring,
+        timeline: Telling,
+        capabilities: Mapping[str, Capabilities],
+        targets: Targets,
     ) -> None:
-        self._intake, self._enquiry, self._timeline, self._capabilities = intake, enquiry, timeline, capabilities
+        self._intake, self._enquiry, self._timeline = intake, enquiry, timeline
+        self._capabilities, self._targets = capabilities, targets
 
     async def create(self, call: Call) -> Answer:
         """POST /v1/payments"""
         query.parameters(call, ())
         origin, wait_s = _origin(call)
-        new = bodies.new_payment(document.parse(await json_body.of_call(call, required=True)), self._capabilities)
+        wanted = document.parse(await json_body.of_call(call, required=True))
+        new = bodies.new_payment(wanted, self._capabilities, self._targets)
         return answer.of_reply(await self._intake.authorize(origin, new), wait_s)
 
     def operate(self, verb: Verb) -> Handler:
         """POST /v1/payments/{payment}/capture, /void, /refund"""
 
         async def operate(call: Call) -> Answer:
-            payment = _id(call, "payment", "pay")
+            payment = path_id(call, "payment", "pay")
             query.parameters(call, ())
             origin, wait_s = _origin(call)
             body = await json_body.of_call(call, required=False)
@@ -49,7 +58,7 @@ class Payments:
 
     async def get(self, call: Call) -> Answer:
         """GET /v1/payments/{payment}"""
-        payment = _id(call, "payment", "pay")
+        payment = path_id(call, "payment", "pay")
         query.parameters(call, ())
         return Answer(status=200, body=await self._enquiry.payment(call.merchant, payment))
 
@@ -69,19 +78,19 @@ class Payments:
 
     async def shippable(self, call: Call) -> Answer:
         """GET /v1/payments/{payment}/shippable"""
-        payment = _id(call, "payment", "pay")
+        payment = path_id(call, "payment", "pay")
         query.parameters(call, ())
         return Answer(status=200, body=await self._enquiry.shippable(call.merchant, payment))
 
     async def timeline(self, call: Call) -> Answer:
         """GET /v1/payments/{payment}/timeline"""
-        payment = _id(call, "payment", "pay")
+        payment = path_id(call, "payment", "pay")
         query.parameters(call, ())
         return Answer(status=200, body=await self._timeline.timeline(call.merchant, payment))
 
     async def operation(self, call: Call) -> Answer:
         """GET /v1/operations/{operation}"""
-        operation = _id(call, "operation", "op")
+        operation = path_id(call, "operation", "op")
         query.parameters(call, ())
         return Answer(status=200, body=await self._enquiry.operation(call.merchant, operation))
 
@@ -102,7 +111,7 @@ def _origin(call: Call) -> tuple[Origin, int]:
     return origin, wait_s
 
 
-def _id(call: Call, parameter: str, prefix: str) -> str:
+def path_id(call: Call, parameter: str, prefix: str) -> str:
     """A path's id. A malformed one is not found: nothing has such a name."""
     text = call.parameter(parameter)
     if not is_id(text, prefix):

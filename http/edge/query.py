@@ -7,6 +7,8 @@ from urllib.parse import parse_qsl
 from edge import idempotency_key
 from edge.call import Call
 from edge.document import shown
+from engine.delivery import EVENT_TYPES
+from engine.delivery import State as DeliveryState
 from engine.errors import Rejected
 from engine.payment import State
 
@@ -60,12 +62,31 @@ def limit(found: dict[str, str]) -> int:
     raise _malformed(f'The query parameter "limit" must be an integer from 1 to {LIMIT_MAX}.')
 
 
-def cursor(found: dict[str, str]) -> str | None:
+def cursor(found: dict[str, str], name: str = "cursor") -> str | None:
     """Where a page begins. Opaque here: the engine made it and alone can read it."""
-    text = found.get("cursor")
+    text = found.get(name)
     if text is None or (text.isascii() and text.isprintable() and 1 <= len(text) <= CURSOR_CHARACTERS_MAX):
         return text
-    raise _malformed('The query parameter "cursor" must be the next_cursor of an earlier page, unchanged.')
+    raise _malformed(f'The query parameter "{name}" must be the next_cursor of an earlier page, unchanged.')
+
+
+def state(found: dict[str, str]) -> str | None:
+    """The state that deliveries shall be in."""
+    text = found.get("status")
+    if text is None or text in tuple(DeliveryState):
+        return text
+    raise _malformed(f'The query parameter "status" must be one of: {", ".join(DeliveryState)}.')
+
+
+def types(found: dict[str, str]) -> tuple[str, ...] | None:
+    """The types that events shall have."""
+    if "type" not in found:
+        return None
+    wanted = tuple(dict.fromkeys(found["type"].split(",")))
+    if EVENT_TYPES.issuperset(wanted):
+        return wanted
+    known = ", ".join(sorted(EVENT_TYPES))
+    raise _malformed(f'The query parameter "type" must be one or more of these, separated by commas: {known}.')
 
 
 def key(found: dict[str, str]) -> str:

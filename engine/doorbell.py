@@ -1,0 +1,45 @@
+"""The doorbell: hears NOTIFY on the dispatchers' channels, and rings once more whenever it may have missed something.
+
+A ring is a hint. Whoever waits for it also looks by himself now and then, so a lost one costs a moment, never an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import anyio
+import structlog
+from psycopg_pool import AsyncConnectionPool
+
+from engine.postgres import Away, borrowed
+from engine.statement import statement
+
+log = structlog.get_logger()
+
+_RETRY_S = 0.5
+
+
+class Doorbell:
+    """Run `run` for life; it holds one connection. `bells`: channel to what its message does, empty after a gap."""
+
+    def __init__(self, pool: AsyncConnectionPool, bells: Mapping[str, Callable[[str], None]]) -> None:
+        self._pool, self._bells = pool, bells
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self._hear()
+            except Away as error:
+                log.warning("postgres_away", error=type(error).__name__)
+            await anyio.sleep(_RETRY_S)
+
+    async def _hear(self) -> None:
+        async with borrowed(self._pool) as connection:
+            try:
+                await connection.execute(statement("listen"))
+                for ring in self._bells.values():
+                    ring("")
+                async for note in connection.notifies():
+                    self._bells[note.channel](note.payload)
+            finally:
+                await connection.close()  # it listens, so nobody else may have it

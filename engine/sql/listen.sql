@@ -1,0 +1,3 @@
+-- The doorbells of dispatchers.
+LISTEN penstock_outbox;
+LISTEN penstock_deliveries

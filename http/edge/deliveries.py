@@ -1,0 +1,90 @@
+"""The merchant's calls about deliveries and events: the log, redelivering, the feed. Parse, call one verb, render."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from edge import answer, document, idempotency_key, json_body, preference, query, webhook_bodies
+from edge.answer import JSON, Answer
+from edge.call import Call
+from edge.payments import path_id
+from edge.webhooks import asked, key_alone
+from engine.errors import Rejected
+from engine.identity import event_of_delivery
+from engine.request import Enquiring
+from engine.webhook import Feeding, FeedPage, Inspecting, LogPage
+
+
+class Deliveries:
+    """The endpoints for deliveries, over their log; `enquiry` knows which payments there are."""
+
+    def __init__(self, log: Inspecting, enquiry: Enquiring, clock: Callable[[], datetime]) -> None:
+        self._log, self._enquiry, self._clock = log, enquiry, clock
+
+    async def of_endpoint(self, call: Call) -> Answer:
+        """GET /v1/webhook-endpoints/{endpoint}/deliveries"""
+        endpoint = path_id(call, "endpoint", "whe")
+        found = query.parameters(call, ("status", "limit", "cursor"))
+        page = LogPage(state=query.state(found), limit=query.limit(found), cursor=query.cursor(found))
+        return Answer(status=200, body=await self._log.of_endpoint(call.merchant, endpoint, page))
+
+    async def of_payment(self, call: Call) -> Answer:
+        """GET /v1/payments/{payment}/deliveries"""
+        payment = path_id(call, "payment", "pay")
+        found = query.parameters(call, ("limit", "cursor"))
+        page = LogPage(state=None, limit=query.limit(found), cursor=query.cursor(found))
+        await self._enquiry.payment(call.merchant, payment)
+        return Answer(status=200, body=await self._log.of_payment(call.merchant, payment, page))
+
+    async def get(self, call: Call) -> Answer:
+        """GET /v1/webhook-endpoints/{endpoint}/deliveries/{delivery}"""
+        endpoint, delivery = path_id(call, "endpoint", "whe"), _delivery(call)
+        query.parameters(call, ())
+        return Answer(status=200, body=await self._log.delivery(call.merchant, endpoint, delivery))
+
+    async def redeliver(self, call: Call) -> Answer:
+        """POST /v1/webhook-endpoints/{endpoint}/deliveries/{delivery}/redeliver"""
+        endpoint, delivery = path_id(call, "endpoint", "whe"), _delivery(call)
+        key = await key_alone(call)
+        path = f"webhook-endpoints/{endpoint}/deliveries/{delivery}/redeliver"
+        return answer.of_answered(await self._log.redeliver(asked(call, key, path, {}), endpoint, delivery))
+
+    async def redeliver_range(self, call: Call) -> Answer:
+        """POST /v1/webhook-endpoints/{endpoint}/redeliver"""
+        endpoint = path_id(call, "endpoint", "whe")
+        query.parameters(call, ())
+        said = document.parse(await json_body.of_call(call, required=True))
+        wanted, dry_run = webhook_bodies.redelivery(said, self._clock())
+        if dry_run:
+            return Answer(status=200, body=await self._log.count_range(call.merchant, endpoint, wanted))
+        key = idempotency_key.of_call(call)
+        path = f"webhook-endpoints/{endpoint}/redeliver"
+        return answer.of_answered(await self._log.redeliver_range(asked(call, key, path, said), endpoint, wanted))
+
+
+class Events:
+    """The endpoint of the feed."""
+
+    def __init__(self, feed: Feeding) -> None:
+        self._feed = feed
+
+    async def list(self, call: Call) -> Answer:
+        """GET /v1/events"""
+        found = query.parameters(call, ("after", "type", "limit"))
+        wait_s = preference.wait_s(call.headers.get(b"prefer"))
+        page = FeedPage(
+            types=query.types(found),
+            limit=query.limit(found),
+            after=query.cursor(found, "after"),
+            wait_s=wait_s,
+        )
+        headers = (*JSON, (b"preference-applied", b"wait=%d" % wait_s)) if wait_s else JSON
+        return Answer(status=200, body=await self._feed.events(call.merchant, page), headers=headers)
+
+
+def _delivery(call: Call) -> str:
+    text = call.parameter("delivery")
+    if event_of_delivery(text) is None:
+        raise Rejected("not_found", "There is no delivery with this id. Ids look like dlv_pay_..._2.")
+    return text

@@ -1,0 +1,197 @@
+"""Bodies of what merchants say about webhooks, field by field; the rules of bodies.py hold here too.
+
+Where a URL may lead is the deployment's to say (engine/target.py), so it is judged beside the model and told with it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import UNSET
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+
+from edge.bodies import STRICT, URL_CHARACTERS_MAX, Body, refused, validated
+from engine.delivery import EVENT_TYPES, SCHEDULE_PLACES_MAX, SCHEDULE_S_MAX
+from engine.errors import FieldError, Rejected
+from engine.signature import SECRET_BYTES_MAX, SECRET_BYTES_MIN, secret_bytes
+from engine.target import Targets, normal_form
+from engine.webhook import OVERLAP_S, OVERLAP_S_MAX, EndpointChange, NewEndpoint, Redelivery, Rotation
+
+TYPES = tuple(sorted(EVENT_TYPES))
+
+
+def _event_type(text: str) -> str:
+    if text not in EVENT_TYPES:
+        raise ValueError
+    return text
+
+
+def _each_once(types: list[str]) -> list[str]:
+    if len(set(types)) < len(types):
+        raise ValueError
+    return types
+
+
+def _secret(text: str) -> str:
+    secret_bytes(text)
+    return text
+
+
+def _moment(text: object) -> datetime:
+    if not isinstance(text, str):
+        raise ValueError
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError
+    return moment
+
+
+_Url = Annotated[str, Field(max_length=URL_CHARACTERS_MAX)]
+_Type = Annotated[str, AfterValidator(_event_type), Field(json_schema_extra={"enum": list(TYPES)})]
+_Types = Annotated[list[_Type], Field(min_length=1, max_length=len(TYPES)), AfterValidator(_each_once)] | None
+_Seconds = Annotated[int, Field(ge=1, le=SCHEDULE_S_MAX)]
+_Schedule = Annotated[list[_Seconds], Field(min_length=1, max_length=SCHEDULE_PLACES_MAX)] | None
+_Text = Annotated[str, Field(max_length=500)] | None
+_Secret = Annotated[str, AfterValidator(_secret)] | None
+_Moment = Annotated[datetime, BeforeValidator(_moment)]
+
+_URL = (
+    f"an http or https URL in ASCII of at most {URL_CHARACTERS_MAX} characters, without user name, password or "
+    "fragment; production takes https only, and no address that is not public"
+)
+_EVENTS = f"a list of event types, each once, or null for all: {', '.join(TYPES)}"
+_ORDERED = (
+    "true or false; true: the events of one payment are sent one after the other, each when the one before arrived"
+)
+_SCHEDULE = (
+    f"a list of 1 to {SCHEDULE_PLACES_MAX} integers from 1 to {SCHEDULE_S_MAX}, the seconds between attempts, or null "
+    "for the default"
+)
+_DESCRIPTION = "a string of at most 500 characters, or null"
+_SIGNED = "true or false; true: signatures with an ed25519 key (v1a) beside those with the secret (v1)"
+_SECRET = f'"whsec_" and the base64 of {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes; leave it out to get a random one'
+_TIME = 'a date and time with its offset (RFC 3339), as in "2031-05-04T12:00:00Z"'
+
+
+class EndpointBody(BaseModel):
+    """POST /v1/webhook-endpoints."""
+
+    model_config = STRICT
+
+    url: _Url = Field(description=_URL, examples=["https://shop.example/hooks"])
+    events: _Types = Field(default=None, description=_EVENTS, examples=[["payment.captured", "payment.refunded"]])
+    ordered: bool = Field(default=False, description=_ORDERED)
+    retry_schedule: _Schedule = Field(default=None, description=_SCHEDULE, examples=[[1, 10, 60, 600]])
+    description: _Text = Field(default=None, description=_DESCRIPTION)
+    ed25519: bool = Field(default=False, description=_SIGNED)
+    secret: _Secret = Field(default=None, description=_SECRET)
+
+
+class EndpointChangeBody(BaseModel):
+    """PATCH /v1/webhook-endpoints/{id}: what is left out stays as it is."""
+
+    model_config = STRICT
+
+    url: _Url = Field(default="", description=_URL, examples=["https://shop.example/hooks"])
+    events: _Types = Field(default=None, description=_EVENTS, examples=[["payment.captured", "payment.refunded"]])
+    ordered: bool = Field(default=False, description=_ORDERED)
+    retry_schedule: _Schedule = Field(default=None, description=_SCHEDULE, examples=[[1, 10, 60, 600]])
+    description: _Text = Field(default=None, description=_DESCRIPTION)
+    ed25519: bool = Field(default=False, description=_SIGNED)
+
+
+class RotationBody(BaseModel):
+    """POST /v1/webhook-endpoints/{id}/rotate-secret and /v1/webhook-secret/rotate; may be left out altogether."""
+
+    model_config = STRICT
+
+    overlap_s: int = Field(
+        default=OVERLAP_S,
+        ge=0,
+        le=OVERLAP_S_MAX,
+        description=f"an integer from 0 to {OVERLAP_S_MAX}: for so many seconds the old secret signs too",
+    )
+    secret: _Secret = Field(default=None, description=_SECRET)
+
+
+class RedeliveryBody(BaseModel):
+    """POST /v1/webhook-endpoints/{id}/redeliver."""
+
+    model_config = STRICT
+
+    since: _Moment = Field(description=_TIME)
+    until: _Moment | None = Field(default=None, description=f"{_TIME}, later than `since`, or null for now")
+    deliveries: Literal["failed", "all"] = Field(
+        default="failed",
+        description='"failed" (what was given up or waits for another try) or "all" (every event that the endpoint '
+        "wants, sent before or not)",
+    )
+    dry_run: bool = Field(default=False, description="true or false; true: nothing is sent, they are only counted")
+
+
+class NothingBody(BaseModel):
+    """POST without anything to say: no body, or an empty object."""
+
+    model_config = STRICT
+
+
+def new_endpoint(document: dict[str, object], targets: Targets) -> NewEndpoint:
+    """What shall be registered. Raises Rejected(validation_failed) with every wrong field."""
+    body = _judged(EndpointBody, document, targets)
+    return NewEndpoint(
+        url=normal_form(body.url),
+        events=None if body.events is None else tuple(body.events),
+        ordered=body.ordered,
+        retry_schedule=None if body.retry_schedule is None else tuple(body.retry_schedule),
+        description=body.description,
+        secret=None if body.secret is None else secret_bytes(body.secret),
+        ed25519=body.ed25519,
+    )
+
+
+def change(document: dict[str, object], targets: Targets) -> EndpointChange:
+    """What shall be different. Raises Rejected(validation_failed) with every wrong field."""
+    body = _judged(EndpointChangeBody, document, targets)
+    sent = body.model_fields_set
+    return EndpointChange(
+        url=normal_form(body.url) if "url" in sent else UNSET,
+        events=UNSET if "events" not in sent else None if body.events is None else tuple(body.events),
+        ordered=body.ordered if "ordered" in sent else UNSET,
+        retry_schedule=UNSET
+        if "retry_schedule" not in sent
+        else None
+        if body.retry_schedule is None
+        else tuple(body.retry_schedule),
+        description=body.description if "description" in sent else UNSET,
+        ed25519=body.ed25519 if "ed25519" in sent else UNSET,
+    )
+
+
+def rotation(document: dict[str, object]) -> Rotation:
+    """How a secret shall be replaced. Raises Rejected(validation_failed)."""
+    body = validated(RotationBody, document)
+    return Rotation(secret=None if body.secret is None else secret_bytes(body.secret), overlap_s=body.overlap_s)
+
+
+def redelivery(document: dict[str, object], now: datetime) -> tuple[Redelivery, bool]:
+    """What shall be delivered again, and whether it is only to be counted. Raises Rejected(validation_failed)."""
+    body = validated(RedeliveryBody, document)
+    until = body.until or now
+    if body.since >= until:
+        late = "must be earlier than `until`" if body.until else "must not be in the future"
+        raise refused([FieldError(pointer="/since", detail=late)])
+    return Redelivery(since=body.since, until=until, failed_only=body.deliveries == "failed"), body.dry_run
+
+
+def _judged(model: type[Body], document: dict[str, object], targets: Targets) -> Body:
+    url = document.get("url")
+    refusal = targets.refusal_of_url(url) if isinstance(url, str) else None
+    wrong = [] if refusal is None else [FieldError(pointer="/url", detail=refusal)]
+    try:
+        body = validated(model, document)
+    except Rejected as rejected:
+        raise refused([*wrong, *(error for error in rejected.errors if not wrong or error.pointer != "/url")]) from None
+    if wrong:
+        raise refused(wrong)
+    return body

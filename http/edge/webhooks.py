@@ -1,0 +1,117 @@
+"""The merchant's calls about webhook endpoints and secrets: parse, call one verb of the engine, render.
+
+Everything that changes something by POST needs an Idempotency-Key; its answer is kept and repeated, secret and all, and
+rests sealed (decision 0014).
+"""
+
+from __future__ import annotations
+
+from edge import answer, document, idempotency_key, json_body, query, webhook_bodies
+from edge.answer import JSON, Answer
+from edge.bodies import validated
+from edge.call import Call
+from edge.endpoint import Handler
+from edge.payments import path_id
+from edge.webhook_bodies import NothingBody
+from engine.target import Targets
+from engine.webhook import Asked, Subscribing
+
+_KEYS_CACHED = (JSON[0], (b"cache-control", b"public, max-age=60"))  # far below the overlap of a careful rotation
+
+
+class Webhooks:
+    """The endpoints for webhook endpoints. `targets`: where they may lead."""
+
+    def __init__(self, book: Subscribing, targets: Targets) -> None:
+        self._book, self._targets = book, targets
+
+    async def create(self, call: Call) -> Answer:
+        """POST /v1/webhook-endpoints"""
+        query.parameters(call, ())
+        key = idempotency_key.of_call(call)
+        said = document.parse(await json_body.of_call(call, required=True))
+        new = webhook_bodies.new_endpoint(said, self._targets)
+        return answer.of_answered(await self._book.create(asked(call, key, "webhook-endpoints", said), new))
+
+    async def list(self, call: Call) -> Answer:
+        """GET /v1/webhook-endpoints"""
+        found = query.parameters(call, ("limit", "cursor"))
+        body = await self._book.endpoints(call.merchant, query.limit(found), query.cursor(found))
+        return Answer(status=200, body=body)
+
+    async def get(self, call: Call) -> Answer:
+        """GET /v1/webhook-endpoints/{endpoint}"""
+        endpoint = path_id(call, "endpoint", "whe")
+        query.parameters(call, ())
+        return Answer(status=200, body=await self._book.endpoint(call.merchant, endpoint))
+
+    async def change(self, call: Call) -> Answer:
+        """PATCH /v1/webhook-endpoints/{endpoint}"""
+        endpoint = path_id(call, "endpoint", "whe")
+        query.parameters(call, ())
+        said = document.parse(await json_body.of_call(call, required=True))
+        change = webhook_bodies.change(said, self._targets)
+        return Answer(status=200, body=await self._book.change(call.merchant, endpoint, change))
+
+    async def delete(self, call: Call) -> Answer:
+        """DELETE /v1/webhook-endpoints/{endpoint}"""
+        endpoint = path_id(call, "endpoint", "whe")
+        query.parameters(call, ())
+        return Answer(status=200, body=await self._book.delete(call.merchant, endpoint))
+
+    def switch(self, *, on: bool) -> Handler:
+        """POST /v1/webhook-endpoints/{endpoint}/enable, /disable"""
+
+        async def switch(call: Call) -> Answer:
+            endpoint = path_id(call, "endpoint", "whe")
+            key = await key_alone(call)
+            path = f"webhook-endpoints/{endpoint}/{'enable' if on else 'disable'}"
+            return answer.of_answered(await self._book.switch(asked(call, key, path, {}), endpoint, on=on))
+
+        return switch
+
+    async def rotate(self, call: Call) -> Answer:
+        """POST /v1/webhook-endpoints/{endpoint}/rotate-secret"""
+        endpoint = path_id(call, "endpoint", "whe")
+        key, said = await _rotation(call)
+        wanted = asked(call, key, f"webhook-endpoints/{endpoint}/rotate-secret", said)
+        return answer.of_answered(await self._book.rotate(wanted, endpoint, webhook_bodies.rotation(said)))
+
+    async def rotate_default(self, call: Call) -> Answer:
+        """POST /v1/webhook-secret/rotate"""
+        key, said = await _rotation(call)
+        wanted = asked(call, key, "webhook-secret/rotate", said)
+        return answer.of_answered(await self._book.rotate_default(wanted, webhook_bodies.rotation(said)))
+
+    async def default_secret(self, call: Call) -> Answer:
+        """GET /v1/webhook-secret"""
+        query.parameters(call, ())
+        return Answer(status=200, body=await self._book.default_secret(call.merchant))
+
+    async def public_keys(self, call: Call) -> Answer:
+        """GET /.well-known/webhook-keys/{endpoint}"""
+        endpoint = path_id(call, "endpoint", "whe")
+        query.parameters(call, ())
+        return Answer(status=200, body=await self._book.public_keys(endpoint), headers=_KEYS_CACHED)
+
+
+def asked(call: Call, key: str, path: str, said: dict[str, object]) -> Asked:
+    """A change that this call asks for. What was left out and what was sent as null is the same."""
+    return Asked(merchant=call.merchant, key=key, path=f"POST /v1/{path}", payload=said)
+
+
+async def key_alone(call: Call) -> str:
+    """The key of a POST that has nothing to say."""
+    query.parameters(call, ())
+    key = idempotency_key.of_call(call)
+    body = await json_body.of_call(call, required=False)
+    if body:
+        validated(NothingBody, document.parse(body))
+    return key
+
+
+async def _rotation(call: Call) -> tuple[str, dict[str, object]]:
+    query.parameters(call, ())
+    key = idempotency_key.of_call(call)
+    body = await json_body.of_call(call, required=False)
+    return key, document.parse(body) if body else {}

@@ -1,0 +1,71 @@
+"""The object graph of a dispatcher: settings in, a running process out. Needs Postgres alone.
+
+Shutdown order is indentation: nothing new is claimed first, then deliveries end, and what records them ends last.
+"""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+
+import anyio
+import structlog
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from engine.courier import Courier
+from engine.delivery import DUE_CHANNEL, NEWS_CHANNEL
+from engine.dispatcher import Dispatcher, DispatchLimits, DispatchTools
+from engine.doorbell import Doorbell
+from engine.fan_out import FanOut
+from engine.meters import DispatchMeters
+from engine.outbox import Outbox
+from engine.ports import Clock
+from engine.signer import Signer
+from engine.vault import Vault
+from ops.health import health_app
+from ops.serving import Server, bind, until_signalled
+from ops.settings import Settings
+from ops.stores import WORKER, open_ledger
+
+log = structlog.get_logger()
+
+
+async def serve_dispatcher(settings: Settings, now: Clock) -> None:
+    """Until a signal says stop; then what is under way ends and is recorded."""
+    listener = bind(settings.edge_host, settings.dispatcher_port, "PENSTOCK_DISPATCHER_PORT")
+    registry = CollectorRegistry()
+    async with (
+        open_ledger(settings, WORKER) as pool,
+        Courier(settings.webhook_targets, timeout_ms=settings.webhook_timeout_ms) as courier,
+    ):
+        patience = timedelta(hours=settings.webhook_disable_h)
+        tools = DispatchTools(
+            outbox=Outbox(pool, now, lease_ms=settings.webhook_lease_ms, patience=patience),
+            signer=Signer(pool, Vault(settings.vault_keys)),
+            courier=courier,
+            clock=now,
+            draw=random.Random(),
+            meters=DispatchMeters(registry),
+        )
+        limits = DispatchLimits(
+            places=settings.webhook_connections,
+            lane_places=settings.webhook_lane_max,
+            send_ms=settings.webhook_lease_ms - settings.webhook_timeout_ms,
+        )
+        dispatcher = Dispatcher(limits, tools)
+        fan_out = FanOut(tools.outbox, dispatcher.told)
+        doorbell = Doorbell(pool, {NEWS_CHANNEL: fan_out.ring, DUE_CHANNEL: dispatcher.ring})
+        async with anyio.create_task_group() as lifetime:
+            for run in (tools.outbox.run, doorbell.run, dispatcher.watch):
+                lifetime.start_soon(run)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(dispatcher.run)
+                tasks.start_soon(fan_out.run)
+                app = health_app(lambda: (dispatcher.ready, {}), registry)
+                server = Server(uvicorn.Config(app, log_config=None, access_log=False))
+                log.info("dispatcher_started", port=listener.getsockname()[1])
+                await until_signalled(server, listener)
+                fan_out.stop()
+                dispatcher.stop()
+            lifetime.cancel_scope.cancel()

@@ -1,0 +1,2 @@
+-- A merchant of the bench.
+INSERT INTO merchants (id, name) VALUES (%(id)s, 'Bench') ON CONFLICT DO NOTHING

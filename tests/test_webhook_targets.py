@@ -1,0 +1,152 @@
+"""Where webhooks may go: addresses in every notation, URLs, and names that change their answer."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+from raw_bank import Received, raw_bank
+
+from engine.courier import Courier
+from engine.delivery import Outcome, Reply
+from engine.target import Targets, networks
+
+PUBLIC_ONLY = Targets(https_only=False)
+LOCAL = Targets(https_only=False, inside=networks("127.0.0.0/8,::1/128"))
+ONE_ADDRESS = Targets(https_only=False, inside=networks("127.0.0.1/32"))
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "address", ["93.184.216.34", "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"]
+)
+def test_public_addresses_are_reached(address: str) -> None:
+    assert PUBLIC_ONLY.allows(ip_address(address))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "127.8.9.10", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1",
+        "169.254.169.254", "169.254.0.1", "192.0.0.1", "192.0.2.1", "198.18.0.1", "224.0.0.1", "240.0.0.1",
+        "255.255.255.255",
+        "::", "::1", "fe80::1", "fc00::1", "fd00:ec2::254", "ff02::1", "2001:db8::1", "fec0::1",
+        "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::ffff:10.0.0.1", "::ffff:0:127.0.0.1",
+        "::127.0.0.1", "64:ff9b::127.0.0.1", "64:ff9b::169.254.169.254", "64:ff9b:1::10.0.0.1",
+        "2002:7f00:1::", "2002:a9fe:a9fe::", "2001:0:7f00:1::",
+    ],
+)  # fmt: skip
+def test_addresses_that_lead_inside_are_refused_in_every_notation(address: str) -> None:
+    assert not PUBLIC_ONLY.allows(ip_address(address))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.3.2.1", "::1", "::ffff:127.0.0.1"])
+def test_what_a_deployment_allows_inside_is_reached_and_nothing_else(address: str) -> None:
+    assert LOCAL.allows(ip_address(address))
+    for other in ("169.254.169.254", "10.0.0.1", "::ffff:10.0.0.1", "fe80::1"):
+        assert not LOCAL.allows(ip_address(other))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://shop.example/", "shop.example/hooks", "http://", "http:///hooks", "file:///etc/passwd", "javascript:1",
+        "http://user:secret@shop.example/", "http://shop.example:99999/", "http://[::1/", "http://shop.example/a b",
+        "http://shop.example/\n", "http://bücher.example/", "http://shop.example/" + "x" * 2048, "",
+        "http://127.0.0.1/", "http://[::1]/", "http://169.254.169.254/latest", "http://[::ffff:127.0.0.1]/",
+    ],
+)  # fmt: skip
+def test_urls_that_cannot_be_called_are_refused_in_words(url: str) -> None:
+    assert PUBLIC_ONLY.refusal_of_url(url)
+
+
+def test_production_takes_https_only() -> None:
+    production = Targets(https_only=True)
+
+    assert production.refusal_of_url("http://shop.example/hooks") == "use https"
+    assert production.refusal_of_url("https://shop.example/hooks") is None
+    assert PUBLIC_ONLY.refusal_of_url("http://shop.example/hooks") is None
+
+
+class FickleResolver(AbstractResolver):
+    """Answers each question with the next of its answers, and the last for ever."""
+
+    def __init__(self, *answers: Sequence[str]) -> None:
+        self.answers, self.asked = list(answers), 0
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        self.asked += 1
+        addresses = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=0)
+            for address in addresses
+        ]
+
+    async def close(self) -> None:
+        pass
+
+
+async def _closing(request: Received) -> None:
+    request.writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    await request.writer.drain()
+    request.writer.close()
+
+
+def _posted(
+    targets: Targets, resolver: FickleResolver, times: int = 1, url: str = "http://shop.example"
+) -> list[Reply]:
+    """Replies to posts to shop.example, at the port of a server on 127.0.0.1; and how many connections it saw."""
+
+    async def scene() -> list[Reply]:
+        async with (
+            raw_bank(_closing) as server,
+            Courier(targets, timeout_ms=2000, resolver=resolver, names_s=0) as courier,
+        ):
+            port = server.url.rsplit(":", 1)[1]
+            replies = [await courier.post(f"{url}:{port}/", {}, b"{}") for _ in range(times)]
+            assert server.connections == sum(reply.outcome is Outcome.DELIVERED for reply in replies)
+            return replies
+
+    return asyncio.run(scene())
+
+
+def test_the_address_that_was_judged_is_the_one_that_is_connected_to() -> None:
+    resolver = FickleResolver(["127.0.0.1"], ["127.0.0.2"])
+
+    (reply,) = _posted(ONE_ADDRESS, resolver)
+
+    assert reply.outcome is Outcome.DELIVERED
+    assert resolver.asked == 1  # a second look-up between judgement and connection could have answered otherwise
+
+
+def test_a_name_that_moves_inside_is_refused_from_then_on() -> None:
+    resolver = FickleResolver(["127.0.0.1"], ["127.0.0.2"])
+
+    first, second = _posted(ONE_ADDRESS, resolver, times=2)
+
+    assert first.outcome is Outcome.DELIVERED
+    assert (second.outcome, second.error) == (Outcome.FORBIDDEN, "the address is not public")
+
+
+def test_a_name_with_one_address_inside_is_refused_as_a_whole() -> None:
+    (reply,) = _posted(ONE_ADDRESS, FickleResolver(["127.0.0.1", "169.254.169.254"]))
+
+    assert reply.outcome is Outcome.FORBIDDEN
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "[::1]"])
+def test_loopback_is_refused_under_all_its_names(host: str) -> None:
+    async def scene() -> Reply:
+        async with Courier(PUBLIC_ONLY, timeout_ms=2000) as courier:
+            return await courier.post(f"http://{host}:9/", {}, b"{}")
+
+    reply = asyncio.run(scene())
+
+    assert reply.outcome in (Outcome.FORBIDDEN, Outcome.UNREACHABLE)
+    assert "Refused" not in (reply.error or ""), "it was not even tried"
