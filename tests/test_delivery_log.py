@@ -54,7 +54,7 @@ def delivered(
         )
         connection.execute(
             "INSERT INTO deliveries (payment, endpoint, sequence, state, due_at, attempts, failures, created_at,"
-            " finished_at, dead_reason) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            " finished_at, dead_reason, claimed_until) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             (
                 payment,
                 endpoint,
@@ -66,6 +66,7 @@ def delivered(
                 at,
                 at if state in ("delivered", "dead") else None,
                 "exhausted" if state == "dead" else None,
+                at + HOUR if state == "sending" else None,
             ),
         )
     return f"dlv_{payment}_{sequence}"

@@ -1,4 +1,4 @@
--- What merchants do about webhooks: answers under their idempotency keys, and indexes for looking back in time.
+-- What merchants do about webhooks: answers under their idempotency keys, and an index for looking back in time.
 
 -- Keys never forget here either (I6). Answers show secrets, so they are sealed like these (engine/vault.py).
 CREATE TABLE stored_answers (
@@ -10,8 +10,6 @@ CREATE TABLE stored_answers (
     created_at   timestamptz NOT NULL DEFAULT now()
 );
 
--- What failed at an endpoint is found without a look at all that arrived there.
-CREATE INDEX deliveries_dead ON deliveries (endpoint, created_at) WHERE state = 'dead';
 -- The events of some hours of last week. They come in the order of time, more or less: a summary a megabyte is enough, and costs
 -- those who write them next to nothing.
 CREATE INDEX outbox_by_time ON outbox USING brin (created_at) WITH (autosummarize = on);

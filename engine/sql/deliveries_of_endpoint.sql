@@ -6,6 +6,7 @@ FROM (
     SELECT * FROM deliveries
     WHERE endpoint = %(endpoint)s
       AND (%(state)s::text IS NULL OR state = %(state)s)
+      AND (%(state)s::text IS DISTINCT FROM 'dead' OR dead_reason IS NOT NULL)
       AND (%(before_at)s::timestamptz IS NULL
            OR (created_at, payment, sequence) < (%(before_at)s, %(before_payment)s, %(before_sequence)s))
       AND (%(before_at)s::timestamptz IS NULL OR created_at <= %(before_at)s)

@@ -4,7 +4,7 @@ WITH chosen AS (
     SELECT f.payment, f.sequence
     FROM (
         SELECT payment, sequence FROM deliveries
-        WHERE endpoint = %(endpoint)s AND state = 'dead' AND created_at >= %(since)s AND created_at < %(until)s
+        WHERE endpoint = %(endpoint)s AND dead_reason IS NOT NULL AND created_at >= %(since)s AND created_at < %(until)s
         UNION ALL
         SELECT payment, sequence FROM deliveries
         WHERE endpoint = %(endpoint)s AND finished_at IS NULL AND state = 'pending' AND failures > 0
