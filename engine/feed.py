@@ -3,7 +3,7 @@
 Events are read in the order of their transactions, and only from below the oldest one that is still under way
 (pg_snapshot_xmin): a slower commit may hold an event back for a moment, and never lets a reader skip it. Pages of many
 readers are read together; those who wait share one look at the outbox every TICK_S, since NOTIFY would make every
-commit of the ledger wait for the others (decision 0013).
+commit of the ledger wait for the others (decision 0015). How many may wait is the edge's to say.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from engine.webhook import FeedPage
 
 LATEST = "latest"  # instead of a cursor: only what comes from now on
 TICK_S = 0.1  # between two looks: what a waiting reader may be late by
-WAITING_MAX = 2_000  # readers that wait at once; further ones are answered without waiting
 SCAN_MAX = 1_000  # events looked at for one page of a reader with a filter
 _BATCH_MAX = 20  # pages read at once: 2,000 events of up to 20 KB at worst
 _AWAY_S = 0.5
@@ -59,7 +58,6 @@ class Feed:
         self._pages: Coalescer[_Reader, _Page] = Coalescer(self._read, _BATCH_MAX)
         self._waiting: dict[str, set[anyio.Event]] = {}
         self._somebody_waits = anyio.Event()
-        self._waiters = 0
 
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
@@ -71,7 +69,7 @@ class Feed:
         xid, id = _position(page.after)
         reader = _Reader(merchant=merchant, types=page.types, limit=page.limit, xid=xid, id=id)
         found = await self._pages(reader)
-        if page.wait_s and self._waiters < WAITING_MAX:
+        if page.wait_s:
             with anyio.move_on_after(page.wait_s):
                 while not (found.events or found.more):
                     with self._told_of(merchant) as news:
@@ -90,12 +88,10 @@ class Feed:
         on the page is then surely told."""
         event = anyio.Event()
         self._waiting.setdefault(merchant, set()).add(event)
-        self._waiters += 1
         self._somebody_waits.set()
         try:
             yield event
         finally:
-            self._waiters -= 1
             self._waiting[merchant].discard(event)
             if not self._waiting[merchant]:
                 del self._waiting[merchant]

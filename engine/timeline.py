@@ -159,13 +159,39 @@ def _acts(rows: Sequence[Row]) -> list[Moment]:
     ]
 
 
+def _webhooks(rows: Sequence[Row]) -> list[Moment]:
+    """Each attempt to tell an endpoint of an event."""
+    return [
+        Moment(
+            type="webhook_attempt",
+            at=row["at"],
+            document={
+                "event": row["event"],
+                "event_id": row["event_id"],
+                "sequence": row["sequence"],
+                "endpoint_id": row["endpoint"],
+                "attempt": row["attempt"],
+                "outcome": row["outcome"],
+                "status": row["status"],
+                "error": row["error"],
+                "duration_ms": row["duration_ms"],
+                "next_attempt_at": row["next_attempt_at"],
+            },
+        )
+        for row in rows
+    ]
+
+
 SOURCES: tuple[Source, ...] = (
     Source(statement="timeline_operations", moments=_commands),
     Source(statement="timeline_journal", moments=_journal),
     Source(statement="timeline_acts", moments=_acts),
+    Source(statement="timeline_webhooks", moments=_webhooks),
 )
 # Of what happened at the same instant, the cause comes first.
-_RANK = {name: rank for rank, name in enumerate(("command", "bank_attempt", "transition", "operator_act"))}
+_RANK = {
+    name: rank for rank, name in enumerate(("command", "bank_attempt", "transition", "operator_act", "webhook_attempt"))
+}
 
 
 def _attempt(

@@ -213,7 +213,13 @@ def _facts(receipt: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in facts.items() if value is not None]
 
 
-_WORDS = {"command": "verb", "bank_attempt": "answer", "transition": "event", "operator_act": "act"}
+_WORDS = {
+    "command": "verb",
+    "bank_attempt": "answer",
+    "transition": "event",
+    "operator_act": "act",
+    "webhook_attempt": "event",
+}
 
 
 def _more(moment: dict[str, Any]) -> str:
@@ -229,4 +235,8 @@ def _more(moment: dict[str, Any]) -> str:
         case "transition":
             facts = ", ".join(f"{name} {value}" for name, value in moment["evidence"].items())
             return f"{moment['from'] or 'nothing'} to {moment['to']}" + (f": {facts}" if facts else "")
+        case "webhook_attempt":
+            answered = moment["status"] or moment["error"]
+            again = f", again at {moment['next_attempt_at']}" if moment["next_attempt_at"] else ""
+            return f"attempt {moment['attempt']} to {moment['endpoint_id']}: {moment['outcome']} ({answered}){again}"
     return f"{moment['result'] or 'not done yet'}, by {moment['actor']}: {moment['reason']}"

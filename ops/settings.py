@@ -75,7 +75,10 @@ class Settings(BaseModel):
         2000, ge=2, le=100_000, description="calls an edge process handles at once, reads apart; half for one merchant"
     )
     waiting_max: int = Field(
-        2000, ge=2, le=100_000, description="clients that may wait for an outcome; beyond, they get 202 at once"
+        2000,
+        ge=2,
+        le=100_000,
+        description="clients that may wait, for an outcome or for events; beyond, they are answered at once",
     )
     mailbox_max: int = Field(64, ge=1, le=10_000, description="unanswered operations of one payment")
     record_ttl_s: int = Field(

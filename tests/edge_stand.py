@@ -147,6 +147,8 @@ class MemoryWebhooks:
     def __getattr__(self, verb: str) -> Callable[..., Awaitable[object]]:
         async def remember(*asked: object, **more: object) -> object:
             self._engine.asked.append((verb, *asked, *more.values()))
+            if not self._engine.gate.is_set():
+                await asyncio.to_thread(self._engine.gate.wait, 10)
             changed = isinstance(asked[0], Asked)
             return Answered(status=200, body=b"{}", replayed=False) if changed else b"{}"
 

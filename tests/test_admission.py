@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx
@@ -125,13 +126,15 @@ def test_a_refused_call_is_not_even_read(slow: Stand) -> None:
 
 @pytest.fixture
 def held() -> Iterator[Held]:
-    """Sends calls that the engine hears and does not answer until its gate is set; returns once it has heard them."""
+    """Sends calls that the engine hears and does not answer until its gate is set; returns once it has heard them. They
+    are new payments, or read what is at `path`."""
     with ThreadPoolExecutor(8) as pool:
 
-        def hold(edge: Stand, count: int, **arguments: Any) -> list[Future[httpx.Response]]:
+        def hold(edge: Stand, count: int, *, path: str = "", **arguments: Any) -> list[Future[httpx.Response]]:
             edge.engine.gate.clear()
             expected = len(edge.engine.asked) + count
-            calls = [pool.submit(edge.post, **arguments) for _ in range(count)]
+            send = partial(edge.get, path) if path else edge.post
+            calls = [pool.submit(send, **arguments) for _ in range(count)]
             eventually(lambda: len(edge.engine.asked) == expected, "the engine has heard of them")
             return calls
 
@@ -161,6 +164,18 @@ def test_beyond_those_who_may_wait_nobody_is_made_to(small: Stand, held: Held) -
     assert {call.result().status_code for call in (*waiting, *not_waiting)} == {202}
     origins = [asked[1] for asked in small.engine.asked]
     assert [origin.wait_s for origin in origins if isinstance(origin, Origin)] == [5, 0]
+
+
+def test_who_waits_for_events_takes_no_place_of_those_who_read(small: Stand, held: Held) -> None:
+    small.engine.forget()
+    waiting = held(small, 1, path="/v1/events", headers={"Prefer": "wait=5"})
+    not_waiting = held(small, 1, path="/v1/events", headers={"Prefer": "wait=5"})
+
+    read = small.get("/v1/payments?order_id=order-1")
+    small.engine.gate.set()
+
+    assert read.status_code == 200
+    assert [call.result().headers.get("preference-applied") for call in (*waiting, *not_waiting)] == ["wait=5", None]
 
 
 def test_a_client_that_goes_away_leaves_no_place_taken(small: Stand, held: Held) -> None:

@@ -13,6 +13,7 @@ from event_stand import ENDPOINTS, OTHER, a_payment_id, an_edge, an_endpoint, as
 from gateway import Gateway
 
 from edge import webhook_shapes as shapes
+from edge.moments import Timeline
 from engine.delivery_log import _ATTEMPTS_SHOWN
 from engine.webhook import REDELIVERIES_MAX
 from ops.embedded import EmbeddedRedis
@@ -70,6 +71,19 @@ def delivered(
             ),
         )
     return f"dlv_{payment}_{sequence}"
+
+
+def a_payment(gateway: Gateway) -> str:
+    """A payment with one operation, and no event told yet."""
+    payment, merchant = a_payment_id(), merchant_of(gateway)
+    gateway.sql(
+        "INSERT INTO payments SELECT (json_populate_record(NULL::payments, %s::json)).*", _a_receipt(payment, merchant)
+    )
+    gateway.sql(
+        "INSERT INTO operations SELECT (json_populate_record(NULL::operations, %s::json)).*",
+        _an_operation(payment, merchant),
+    )
+    return payment
 
 
 def attempted(gateway: Gateway, endpoint: str, delivery: str, number: int, outcome: str, status: int | None) -> None:
@@ -164,15 +178,7 @@ def test_deliveries_of_one_moment_are_paged_without_loss(gateway: Gateway, endpo
 
 
 def test_a_payments_deliveries_are_those_to_all_endpoints(gateway: Gateway, endpoint: str) -> None:
-    second, payment = an_endpoint(gateway)["id"], a_payment_id()
-    gateway.sql(
-        "INSERT INTO payments SELECT (json_populate_record(NULL::payments, %s::json)).*",
-        _a_receipt(payment, merchant_of(gateway)),
-    )
-    gateway.sql(
-        "INSERT INTO operations SELECT (json_populate_record(NULL::operations, %s::json)).*",
-        _an_operation(payment, merchant_of(gateway)),
-    )
+    second, payment = an_endpoint(gateway)["id"], a_payment(gateway)
     for sequence in (1, 2):
         delivered(gateway, endpoint, payment=payment, sequence=sequence)
     gateway.sql(
@@ -350,3 +356,21 @@ def _an_operation(payment: str, merchant: str) -> str:
             "attempts": 0, "request_id": "r", "created_at": "2030-01-01T00:00:00Z",
         }
     )  # fmt: skip
+
+
+def test_a_payments_timeline_tells_of_each_attempt_and_when_the_next_one_is(gateway: Gateway, endpoint: str) -> None:
+    payment = a_payment(gateway)
+    delivery = delivered(gateway, endpoint, "pending", payment=payment, failures=2)
+    attempted(gateway, endpoint, delivery, 1, "unreachable", None)
+    attempted(gateway, endpoint, delivery, 2, "refused", 500)
+
+    answer = ask(gateway, "GET", f"/v1/payments/{payment}/timeline")
+
+    Timeline.model_validate_json(answer.content)
+    told = [each for each in answer.json()["data"] if each["type"] == "webhook_attempt"]
+    assert [(each["event"], each["attempt"], each["outcome"], each["status"]) for each in told] == [
+        ("payment.authorized", 1, "unreachable", None),
+        ("payment.authorized", 2, "refused", 500),
+    ]
+    assert {each["endpoint_id"] for each in told} == {endpoint}
+    assert [each["next_attempt_at"] is None for each in told] == [True, False]

@@ -1,10 +1,11 @@
 """Admission: how much an edge takes on at once, and of whom; the rest is refused before it is read or accepted (I10).
 
-Three lanes, so that no kind of call keeps out another: writes, reads, and writes whose client waits for the outcome.
-A merchant takes at most half of a lane, and calls no faster than its rate: its flood costs the others little. A wait
-is a wish (RFC 7240): where its lane is full, the answer is 202 at once, so a slow bank never keeps new work out.
+Three lanes, so that no kind of call keeps out another: writes, reads, and calls whose client waits, for an outcome or
+for events. A merchant takes at most half of a lane, and calls no faster than its rate: its flood costs the others
+little. A wait is a wish (RFC 7240): where its lane is full, the answer comes at once (202, or a page without events),
+so neither a slow bank nor a quiet feed keeps new work out.
 
-All of it is this process' own, so a merchant's rate holds for each edge (docs/decisions/0013). What is admitted here is
+All of it is this process' own, so a merchant's rate holds for each edge (docs/decisions/0014). What is admitted here is
 bounded, and with it the memory that calls can take: a body has at most 64 KiB.
 """
 

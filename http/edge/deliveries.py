@@ -72,13 +72,9 @@ class Events:
     async def list(self, call: Call) -> Answer:
         """GET /v1/events"""
         found = query.parameters(call, ("after", "type", "limit"))
-        wait_s = preference.wait_s(call.headers.get(b"prefer"))
-        page = FeedPage(
-            types=query.types(found),
-            limit=query.limit(found),
-            after=query.cursor(found, "after"),
-            wait_s=wait_s,
-        )
+        types, limit, after = query.types(found), query.limit(found), query.cursor(found, "after")
+        wait_s = preference.granted_s(call)
+        page = FeedPage(types=types, limit=limit, after=after, wait_s=wait_s)
         headers = (*JSON, (b"preference-applied", b"wait=%d" % wait_s)) if wait_s else JSON
         return Answer(status=200, body=await self._feed.events(call.merchant, page), headers=headers)
 

@@ -22,19 +22,19 @@ from engine.payment import State
 Json = dict[str, object]
 """A part of the document."""
 
-_TEXT: Json = {"type": "string"}
+TEXT: Json = {"type": "string"}
 _WHOLE: Json = {"type": "integer"}
 
 # What may go wrong with each kind of call, by code.
-_GUARDED = (
+GUARDED = (
     *("api_key_missing", "api_key_invalid", "scope_missing", "merchant_disabled", "malformed_request"),
     *("rate_limited", "overloaded", "store_unavailable", "internal_error"),
 )
-_READ = (*_GUARDED, "not_found")
+READ = (*GUARDED, "not_found")
 _WRITE = (
     *("idempotency_key_missing", "idempotency_key_invalid", "malformed_json", "payload_too_large"),
     *("unsupported_media_type", "validation_failed", "idempotency_key_reused", "card_declined", "payment_failed"),
-    *("acceptance_unknown", *_GUARDED),
+    *("acceptance_unknown", *GUARDED),
 )
 _CREATE = (*_WRITE, "currency_not_supported")
 _OPERATE = (
@@ -43,39 +43,37 @@ _OPERATE = (
 )
 
 
-def _parameter(name: str, where: str, description: str, schema: Json, *, required: bool = False) -> Json:
+def parameter(name: str, where: str, description: str, schema: Json, *, required: bool = False) -> Json:
     return {"name": name, "in": where, "required": required, "description": description, "schema": schema}
 
 
-_PAYMENT_ID = _parameter("payment", "path", "The payment's id.", {**_TEXT, "pattern": "^pay_"}, required=True)
-_OPERATION_ID = _parameter("operation", "path", "The operation's id.", {**_TEXT, "pattern": "^op_"}, required=True)
-_KEY = _parameter(
+PAYMENT_ID = parameter("payment", "path", "The payment's id.", {**TEXT, "pattern": "^pay_"}, required=True)
+_OPERATION_ID = parameter("operation", "path", "The operation's id.", {**TEXT, "pattern": "^op_"}, required=True)
+KEY = parameter(
     "Idempotency-Key",
     "header",
     "Names this attempt: repeat it and nothing happens twice. 1 to 255 printable ASCII characters, bare or quoted.",
-    {**_TEXT, "minLength": 1, "maxLength": 257, "examples": ["order-1001-authorize"]},
+    {**TEXT, "minLength": 1, "maxLength": 257, "examples": ["order-1001-authorize"]},
     required=True,
 )
-_PREFER = _parameter(
-    "Prefer", "header", f"`wait=N` waits up to N seconds ({WAIT_S_MAX} at most) for the outcome.", dict(_TEXT)
+PREFER = parameter(
+    "Prefer", "header", f"`wait=N` waits up to N seconds ({WAIT_S_MAX} at most) for the outcome.", dict(TEXT)
 )
 _LIST = (
-    _parameter("order_id", "query", "Payments of this order.", dict(_TEXT)),
-    _parameter("customer_id", "query", "Payments of this customer.", dict(_TEXT)),
-    _parameter("status", "query", "Payments in this state. At least one filter is required.", {"enum": [*State]}),
-    _parameter(
-        "limit", "query", "Page size.", {**_WHOLE, "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT}
-    ),
-    _parameter("cursor", "query", "`next_cursor` of the page before.", dict(_TEXT)),
+    parameter("order_id", "query", "Payments of this order.", dict(TEXT)),
+    parameter("customer_id", "query", "Payments of this customer.", dict(TEXT)),
+    parameter("status", "query", "Payments in this state. At least one filter is required.", {"enum": [*State]}),
+    parameter("limit", "query", "Page size.", {**_WHOLE, "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT}),
+    parameter("cursor", "query", "`next_cursor` of the page before.", dict(TEXT)),
 )
-_BY_KEY = (_parameter("idempotency_key", "query", "The key that was sent with it.", dict(_TEXT), required=True),)
-_POST = (_PAYMENT_ID, _KEY, _PREFER)
+_BY_KEY = (parameter("idempotency_key", "query", "The key that was sent with it.", dict(TEXT), required=True),)
+_POST = (PAYMENT_ID, KEY, PREFER)
 _DONE: Mapping[int, type[BaseModel]] = {200: Payment, 202: Payment}
-_LETTER = _parameter("letter", "path", "The dead letter's id.", {**_TEXT, "pattern": "^dl_"}, required=True)
-_PAGED = _LIST[-2:]
+_LETTER = parameter("letter", "path", "The dead letter's id.", {**TEXT, "pattern": "^dl_"}, required=True)
+PAGED = _LIST[-2:]
 _ACT = (
     *("idempotency_key_missing", "idempotency_key_invalid", "malformed_json", "payload_too_large"),
-    *("unsupported_media_type", "validation_failed", "idempotency_key_reused", "act_refused", *_READ),
+    *("unsupported_media_type", "validation_failed", "idempotency_key_reused", "act_refused", *READ),
 )
 
 
@@ -100,7 +98,7 @@ CALLS: tuple[Description, ...] = (
         method="post",
         name="createPayment",
         summary="Create and authorize a payment; a sale with `capture: true`",
-        parameters=(_KEY, _PREFER),
+        parameters=(KEY, PREFER),
         body=PaymentBody,
         answers={201: Payment, 202: Payment},
         codes=_CREATE,
@@ -113,17 +111,17 @@ CALLS: tuple[Description, ...] = (
         parameters=_LIST,
         body=None,
         answers={200: PaymentList},
-        codes=_GUARDED,
+        codes=GUARDED,
     ),
     Description(
         path="/v1/payments/{payment}",
         method="get",
         name="getPayment",
         summary="The receipt of a payment",
-        parameters=(_PAYMENT_ID,),
+        parameters=(PAYMENT_ID,),
         body=None,
         answers={200: Payment},
-        codes=_READ,
+        codes=READ,
     ),
     Description(
         path="/v1/payments/{payment}/capture",
@@ -160,20 +158,20 @@ CALLS: tuple[Description, ...] = (
         method="get",
         name="isShippable",
         summary="Whether the goods may leave",
-        parameters=(_PAYMENT_ID,),
+        parameters=(PAYMENT_ID,),
         body=None,
         answers={200: Shippable},
-        codes=_READ,
+        codes=READ,
     ),
     Description(
         path="/v1/payments/{payment}/timeline",
         method="get",
         name="getTimeline",
-        summary="What happened to a payment: commands, bank attempts, transitions, operators' acts, oldest first",
-        parameters=(_PAYMENT_ID,),
+        summary="What happened to a payment: commands, bank attempts, transitions, acts, webhooks; oldest first",
+        parameters=(PAYMENT_ID,),
         body=None,
         answers={200: Timeline},
-        codes=_READ,
+        codes=READ,
     ),
     Description(
         path="/v1/operations/{operation}",
@@ -183,7 +181,7 @@ CALLS: tuple[Description, ...] = (
         parameters=(_OPERATION_ID,),
         body=None,
         answers={200: Operation},
-        codes=_READ,
+        codes=READ,
     ),
     Description(
         path="/v1/operations",
@@ -193,17 +191,17 @@ CALLS: tuple[Description, ...] = (
         parameters=_BY_KEY,
         body=None,
         answers={200: OperationList},
-        codes=(*_GUARDED, "idempotency_key_invalid"),
+        codes=(*GUARDED, "idempotency_key_invalid"),
     ),
     Description(
         path="/v1/dead-letters",
         method="get",
         name="listDeadLetters",
         summary="Commands that were given up, newest first",
-        parameters=_PAGED,
+        parameters=PAGED,
         body=None,
         answers={200: DeadLetterList},
-        codes=_GUARDED,
+        codes=GUARDED,
         scope="operator",
     ),
     Description(
@@ -214,7 +212,7 @@ CALLS: tuple[Description, ...] = (
         parameters=(_LETTER,),
         body=None,
         answers={200: WholeDeadLetter},
-        codes=_READ,
+        codes=READ,
         scope="operator",
     ),
     Description(
@@ -222,7 +220,7 @@ CALLS: tuple[Description, ...] = (
         method="post",
         name="requeueDeadLetter",
         summary="Give its entry back to the commands",
-        parameters=(_LETTER, _KEY),
+        parameters=(_LETTER, KEY),
         body=ReasonBody,
         answers={200: Act},
         codes=_ACT,
@@ -233,7 +231,7 @@ CALLS: tuple[Description, ...] = (
         method="post",
         name="dropDeadLetter",
         summary="Throw it away; the key of a command that never began is free again",
-        parameters=(_LETTER, _KEY),
+        parameters=(_LETTER, KEY),
         body=ReasonBody,
         answers={200: Act},
         codes=_ACT,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from engine.delivery import Outcome
 from engine.payment import State, Status, Verb
 
 _CLOSED = ConfigDict(extra="forbid")
@@ -79,7 +80,29 @@ class OperatorAct(BaseModel):
     done_at: datetime | None
 
 
-Moment = Annotated[Command | BankAttempt | Transition | OperatorAct, Field(discriminator="type")]
+class WebhookAttempt(BaseModel):
+    """An attempt to tell a webhook endpoint of one of the payment's events, and what came of it."""
+
+    model_config = _CLOSED
+
+    type: Literal["webhook_attempt"]
+    at: datetime
+    event: str = Field(examples=["payment.captured"])
+    event_id: str = Field(description="the `webhook-id` of all attempts of this event")
+    sequence: int
+    endpoint_id: str
+    attempt: int
+    outcome: Outcome
+    status: int | None = Field(description="of HTTP; null where there was no answer")
+    error: str | None
+    duration_ms: int
+    next_attempt_at: datetime | None = Field(description="of the last attempt, while another one is to come")
+
+
+Moment = Annotated[
+    Command | BankAttempt | Transition | OperatorAct | WebhookAttempt,
+    Field(discriminator="type"),
+]
 
 
 class Timeline(BaseModel):

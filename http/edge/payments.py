@@ -102,9 +102,7 @@ class Payments:
 
 def _origin(call: Call) -> tuple[Origin, int]:
     key = idempotency_key.of_call(call)
-    wait_s = preference.wait_s(call.headers.get(b"prefer"))
-    if wait_s and call.place is not None and not call.place.wait():
-        wait_s = 0
+    wait_s = preference.granted_s(call)
     origin = Origin(
         merchant=call.merchant, key=key, wait_s=wait_s, request_id=call.request_id, traceparent=call.traceparent
     )

@@ -1,11 +1,14 @@
-"""The Prefer header (RFC 7240): how many seconds the client is ready to wait for the outcome.
+"""The Prefer header (RFC 7240): how many seconds the client is ready to wait, for an outcome or for events.
 
-Only `wait` is known; other preferences and malformed ones are ignored, as the RFC wants it.
+Only `wait` is known; other preferences and malformed ones are ignored, as the RFC wants it. Who waits gives back its
+place among the calls under way (admission.py).
 """
 
 from __future__ import annotations
 
 import re
+
+from edge.call import Call
 
 WAIT_S_MAX = 30  # longer than any load balancer's patience would only lose the answer
 VALUE_BYTES_MAX = 256  # no honest list of preferences is longer, and matching one must stay cheap
@@ -20,8 +23,14 @@ _PREFERENCE = re.compile(
 )
 
 
+def granted_s(call: Call) -> int:
+    """Seconds that this call may wait, among those who wait from now on; 0 where they are too many already."""
+    asked_s = wait_s(call.headers.get(b"prefer"))
+    return asked_s if asked_s and (call.place is None or call.place.wait()) else 0
+
+
 def wait_s(value: bytes | None) -> int:
-    """Seconds to wait for the outcome, 0 to 30; 0 when nothing (sound) was asked."""
+    """Seconds to wait, 0 to 30; 0 when nothing (sound) was asked."""
     if value is None or len(value) > VALUE_BYTES_MAX:
         return 0
     alone = _WAIT_ALONE.match(value)

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from edge.description import _GUARDED as GUARDED
-from edge.description import _KEY as KEY
-from edge.description import _LIST, Description
-from edge.description import _PAYMENT_ID as PAYMENT_ID
-from edge.description import _PREFER as PREFER
-from edge.description import _READ as READ
-from edge.description import _TEXT as TEXT
-from edge.description import _parameter as parameter
+from edge.description import GUARDED, KEY, PAGED, PAYMENT_ID, PREFER, READ, TEXT, Description, parameter
 from edge.webhook_bodies import (
     TYPES,
     EndpointBody,
@@ -32,7 +25,6 @@ from edge.webhook_shapes import (
 )
 from engine.delivery import State
 
-PAGED = _LIST[-2:]
 _ENDPOINTS = "/v1/webhook-endpoints"
 _ONE = f"{_ENDPOINTS}/{{endpoint}}"
 _DELIVERY = f"{_ONE}/deliveries/{{delivery}}"

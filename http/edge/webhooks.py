@@ -1,7 +1,7 @@
 """The merchant's calls about webhook endpoints and secrets: parse, call one verb of the engine, render.
 
 Everything that changes something by POST needs an Idempotency-Key; its answer is kept and repeated, secret and all, and
-rests sealed (decision 0014).
+rests sealed (decision 0016).
 """
 
 from __future__ import annotations
