@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from audit_stand import Ledger, named
 
+from engine.delivery import ENDPOINT_DISABLED
+from engine.identity import endpoint_id
 from ops.audit.invariant import INVARIANTS, Scan
 
 pytest_plugins = ["bank_fixtures", "audit_fixtures"]
@@ -194,6 +196,20 @@ BOUNDED = {invariant.name for invariant in INVARIANTS if invariant.scan in (Scan
 
 
 def test_a_healthy_ledger_breaches_nothing(ledger: Ledger) -> None:
+    assert named(ledger.audited()) == set()
+    assert named(ledger.glanced_at()) == set()
+
+
+def test_what_merchants_are_told_of_their_endpoints_is_no_event_of_a_payment(ledger: Ledger) -> None:
+    endpoint = endpoint_id(b"told")
+    ledger.write(
+        *(
+            f"{EVENT} SELECT 'evt_notice_{notice}', '{endpoint}', {notice}, id, '{ENDPOINT_DISABLED}', '{{}}', now()"
+            f" FROM merchants LIMIT 1"
+            for notice in (1, 2)
+        )
+    )
+
     assert named(ledger.audited()) == set()
     assert named(ledger.glanced_at()) == set()
 
