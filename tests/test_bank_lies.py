@@ -12,7 +12,6 @@ from gateway import Gateway, a_gateway, eventually
 
 from engine.identity import partition_of
 from engine.payment import Verb
-from ops.embedded import EmbeddedRedis
 
 pytest_plugins = ["bank_fixtures"]
 
@@ -29,10 +28,10 @@ STORY = {
 
 @pytest.fixture(scope="module")
 def gateway(
-    module_database: str, redis_server: EmbeddedRedis, calm_bank: Bank, tmp_path_factory: pytest.TempPathFactory
+    module_database: str, module_redis_url: str, calm_bank: Bank, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    redis_url, folder = f"redis://127.0.0.1:{redis_server.port}/0", tmp_path_factory.mktemp("gateway")
-    with a_gateway(module_database, redis_url, f"http://127.0.0.1:{calm_bank.port}", folder) as running:
+    folder = tmp_path_factory.mktemp("gateway")
+    with a_gateway(module_database, module_redis_url, f"http://127.0.0.1:{calm_bank.port}", folder) as running:
         yield running
 
 

@@ -14,8 +14,6 @@ import pytest
 from bank_harness import Bank, fresh_cards
 from gateway import Gateway, a_gateway, eventually
 
-from ops.embedded import EmbeddedRedis
-
 pytest_plugins = ["bank_fixtures"]
 
 HOLD_S = 168 * 3600  # how long the bank holds money
@@ -25,12 +23,12 @@ DAY_S = 86_400
 
 @pytest.fixture(scope="module")
 def gateway(
-    module_database: str, redis_server: EmbeddedRedis, calm_bank: Bank, tmp_path_factory: pytest.TempPathFactory
+    module_database: str, module_redis_url: str, calm_bank: Bank, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
     """What is too old expires at once."""
-    redis_url, folder = f"redis://127.0.0.1:{redis_server.port}/0", tmp_path_factory.mktemp("gateway")
+    folder = tmp_path_factory.mktemp("gateway")
     bank_url, environ = f"http://127.0.0.1:{calm_bank.port}", {"PENSTOCK_EXPIRY_GRACE_S": "0"}
-    with a_gateway(module_database, redis_url, bank_url, folder, **environ) as running:
+    with a_gateway(module_database, module_redis_url, bank_url, folder, **environ) as running:
         yield running
 
 

@@ -12,7 +12,7 @@ from gateway import Gateway
 from lossy_wire import LossyWire, a_lossy_wire
 
 from engine.statement import statement
-from ops.embedded import EmbeddedPostgres, EmbeddedRedis
+from ops.embedded import EmbeddedPostgres
 
 CARD = "4111111111111111"
 
@@ -25,13 +25,15 @@ def wire(postgres: EmbeddedPostgres) -> Iterator[LossyWire]:
 
 @pytest.fixture(scope="module")
 def gateway(
-    module_database: str, redis_server: EmbeddedRedis, wire: LossyWire, tmp_path_factory: pytest.TempPathFactory
+    module_database: str, module_redis_url: str, wire: LossyWire, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
     """Its edge reaches Postgres through the wire."""
-    redis_url, folder = f"redis://127.0.0.1:{redis_server.port}/0", tmp_path_factory.mktemp("reads")
+    folder = tmp_path_factory.mktemp("reads")
     through = urlsplit(module_database)
     wired = through._replace(netloc=through.netloc.replace(f":{through.port}", f":{wire.port}")).geturl()
-    running = Gateway(database=module_database, redis_url=redis_url, bank_url="http://127.0.0.1:1", folder=folder)
+    running = Gateway(
+        database=module_database, redis_url=module_redis_url, bank_url="http://127.0.0.1:1", folder=folder
+    )
     running.environ["PENSTOCK_CONNECTOR"] = "instant"
     try:
         running.start("edge", PENSTOCK_DATABASE_URL=wired)
