@@ -82,8 +82,10 @@ def test_a_valid_entry_by_hand_works_so_that_the_others_fail_for_what_is_wrong_w
     payment, entry = a_capture(flowing)
 
     write(flowing, entry)
+    flowing.settled()
 
-    eventually(lambda: flowing.get(payment)["status"] == "captured", "it is captured")
+    assert flowing.get(payment)["status"] == "captured"
+    assert flowing.dead() == []
 
 
 def test_corrupt_entries_are_dead_letters_and_their_neighbours_settle(flowing: Gateway) -> None:

@@ -154,7 +154,7 @@ def test_a_revoked_key_is_gone_with_the_next_refresh(dsn: str) -> None:
 
     async def scenario(ring: KeyRing) -> None:
         await ring.run_once()
-        await ring.identify(b"sk_leaked")
+        assert (await ring.identify(b"sk_leaked")).merchant == "m_1"
         with psycopg.connect(dsn) as connection:
             connection.execute("UPDATE api_keys SET revoked_at = now() WHERE id = 'key_sk_leaked'")
         async with asyncio.timeout(20):
@@ -162,6 +162,8 @@ def test_a_revoked_key_is_gone_with_the_next_refresh(dsn: str) -> None:
             while await known(ring, b"sk_leaked"):  # noqa: ASYNC110 (a ring tells nobody that it was refreshed)
                 await asyncio.sleep(0.01)
             refreshing.cancel()
+        with pytest.raises(Rejected, match="api_key_invalid"):
+            await ring.identify(b"sk_leaked")
 
     on_ring(dsn, scenario)
 

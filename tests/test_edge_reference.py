@@ -68,10 +68,10 @@ def test_every_path_is_described(edge: Stand, document: dict) -> None:
 
 
 def test_every_reference_in_the_document_resolves(document: dict) -> None:
-    for pointer in set(re.findall(r'"\$ref":"#/([^"]*)"', orjson.dumps(document).decode())):
-        place = document
-        for step in pointer.split("/"):
-            place = place[step]
+    pointers = set(re.findall(r'"\$ref":"#/([^"]*)"', orjson.dumps(document).decode()))
+
+    assert pointers
+    assert [pointer for pointer in pointers if not resolved(document, pointer)] == []
 
 
 def test_every_problem_is_described_with_an_example(document: dict) -> None:
@@ -99,11 +99,13 @@ def test_a_request_body_is_described_with_its_bounds(document: dict) -> None:
 def test_what_the_engine_renders_is_what_is_described(failure: Failure | None) -> None:
     payment, operation = a_payment(failure), an_operation(failure)
 
-    receipts.Payment.model_validate_json(render_payment(payment, operation))
-    receipts.Operation.model_validate_json(render(operation_document(operation)))
-    receipts.Problem.model_validate_json(render_refusal(payment, operation, "transition_not_allowed"))
+    shown = receipts.Payment.model_validate_json(render_payment(payment, operation))
+    asked = receipts.Operation.model_validate_json(render(operation_document(operation)))
+    refused = receipts.Problem.model_validate_json(render_refusal(payment, operation, "transition_not_allowed"))
+    assert (shown.id, asked.id, refused.code) == (payment.id, operation.id, "transition_not_allowed")
     if failure is not None:
-        receipts.Problem.model_validate_json(render_failure(payment, operation, failure))
+        failed = receipts.Problem.model_validate_json(render_failure(payment, operation, failure))
+        assert (failed.code, failed.decline_code) == (failure.code, failure.decline_code)
 
 
 def test_the_page_and_all_it_loads_come_from_here(edge: Stand) -> None:
@@ -125,6 +127,14 @@ def test_the_page_gets_the_dialect_that_it_can_read(edge: Stand, document: dict)
     assert older["openapi"] == "3.0.3"
     assert older["paths"].keys() == document["paths"].keys()
     assert '"type":"null"' not in text and '"const":' not in text
+
+
+def resolved(document: dict, pointer: str) -> object:
+    """What stands there; None when nothing does."""
+    place: object = document
+    for step in pointer.split("/"):
+        place = place.get(step) if isinstance(place, dict) else None
+    return place
 
 
 def a_payment(failure: Failure | None) -> Payment:

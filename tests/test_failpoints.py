@@ -16,13 +16,6 @@ from engine.failpoint import POINTS, FailpointReached, Failpoints
 ENGINE = Path(__file__).parent.parent / "engine"
 
 
-def test_nothing_happens_unless_it_is_asked_for() -> None:
-    points = Failpoints()
-
-    for name in POINTS:
-        points(name)
-
-
 @pytest.mark.parametrize("passing", [1, 2, 5])
 def test_a_point_acts_at_its_passing_and_only_once(passing: int) -> None:
     points = Failpoints(f"after-intent:raise@{passing}")

@@ -26,11 +26,13 @@ async def waiting(places: Places, merchant: str, log: list[str]) -> asyncio.Task
     return task
 
 
-def test_a_free_place_is_taken_at_once() -> None:
+def test_a_free_place_is_taken_at_once_and_there_are_no_more_than_there_are() -> None:
     async def story() -> None:
-        places = Places(2)
-        await asyncio.wait_for(places.take("a"), 1)
-        await asyncio.wait_for(places.take("a"), 1)
+        places, log = Places(2), []  # type: tuple[Places, list[str]]
+        for merchant in ("a", "a", "b"):
+            await waiting(places, merchant, log)
+
+        assert log == ["a", "a"], "and there is no third"
 
     run(story())
 
