@@ -82,7 +82,7 @@ class Decider:
             return self.admit(payment, operation, now)
         if lost and operation.attempts and operation.doubted_at is None:
             operation = replace(operation, doubted_at=now)
-        if self._schedule.spent(operation, now):
+        if self._schedule.spent(operation, now) and not self._owed(operation, lost):
             return self._review(payment, operation, now, "asked too often or too long ago to ask again", {})
         return replace(self._attempted(payment, operation, now), inherited=lost)
 
@@ -132,10 +132,12 @@ class Decider:
             case Unsent():
                 if operation.doubted_at is None:  # the bank has still not seen its key
                     operation = replace(operation, first_sent_at=None)
-                if answer.wait is None:
+                before = operation.attempts - 1
+                if answer.wait is None and not self._schedule.insisted(operation, before):
                     return self._unanswered(payment, operation, answer.reason, True, now, evidence)
-                # The bank is left alone for a while, and that is nothing this operation has used up.
-                operation = replace(operation, attempts=operation.attempts - 1)
+                # The bank is left alone for a while, and that is nothing this operation has used up. Nor does a person
+                # who had it asked although it was spent have to come again.
+                operation = replace(operation, attempts=before)
                 at = self._schedule.returning(now, answer.wait)
                 return self._parked(payment, operation, answer.reason, at, now, evidence)
 
@@ -146,6 +148,13 @@ class Decider:
             operations=(operation,),
             then=operation,
         )
+
+    def _owed(self, operation: Operation, lost: bool) -> bool:
+        """Whether a person had it asked although it was spent, and that call may not have been made: it went with its
+        owner, or was held back and gave its attempt back. What the bank left unanswered is in review and not parked."""
+        if lost:
+            return self._schedule.insisted(operation, operation.attempts - 1)
+        return operation.next_attempt_at is not None and self._schedule.insisted(operation, operation.attempts)
 
     def _is_gone(self, case: Case, answer: Refused, history: Sequence[Operation]) -> bool:
         """Whether this refusal to release a hold can only mean that it is released: by us, or since it expired."""

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from engine.payment import Operation, Status
+from engine.payment import Operation, Status, Verb
 from engine.step import Again
 
 
@@ -77,9 +77,9 @@ class Schedule:
     def parked_until(self, operation: Operation, now: datetime, *, over: bool) -> datetime:
         return _not_before(operation, now + self._policy.parking(operation.attempts, self._draw), over)
 
-    def returning(self, now: datetime, wait: timedelta) -> datetime:
+    def returning(self, now: datetime, wait: timedelta | None) -> datetime:
         """When to come again to a bank that is left alone: not all at once."""
-        return now + wait + self._policy.park_base * self._draw.random()
+        return now + (wait or self._policy.park_base) + self._policy.park_base * self._draw.random()
 
     def stays_in_hand(self, operation: Operation) -> bool:
         return self._policy.stays_in_hand(operation.attempts)
@@ -87,6 +87,13 @@ class Schedule:
     def spent(self, operation: Operation, now: datetime) -> bool:
         """Only what may have reached the bank can be asked too often or too late; the rest just waits."""
         return operation.doubted_at is not None and self._policy.spent(operation.attempts, operation.first_sent_at, now)
+
+    def insisted(self, operation: Operation, before: int) -> bool:
+        """Whether its latest attempt, after `before` others, began when it was spent: only a person has that done, and
+        never for an authorization, of which the bank would place a second hold."""
+        if operation.verb is Verb.AUTHORIZE or operation.send_by is None:
+            return False
+        return self._policy.spent(before, operation.first_sent_at, operation.send_by - self._policy.send_window)
 
 
 def _not_before(operation: Operation, at: datetime, over: bool) -> datetime:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+
 import orjson
 import pytest
 from decision_stand import (
     ALREADY,
+    HELD_BACK,
     LOST,
     MISTAKEN,
     NEVER_AGAIN,
@@ -21,6 +25,7 @@ from decision_stand import (
 )
 
 from engine.intervention import Kind
+from engine.outcome import Unsent
 from engine.payment import State, Status, Verb
 
 ACT = {"id": 1, "actor": "ada", "reason": "the statement"}
@@ -61,6 +66,61 @@ def test_a_retry_of_what_was_asked_too_often_is_one_more_attempt_and_no_more() -
 
     assert desk.operation(Verb.CAPTURE).status is Status.REVIEW
     assert desk.operation(Verb.CAPTURE).attempts == desk.patience.attempts_max + 1
+
+
+def worn_out(verb: Verb, *, by_age: bool) -> Desk:
+    """In review because it was asked too often, or too long ago for its bank key."""
+    desk = in_review(verb)
+    if by_age:
+        return replace(desk, now=desk.now + 2 * desk.patience.bank_key_life)
+    return desk.holding(changed(desk.operation(verb), attempts=desk.patience.attempts_max))
+
+
+@pytest.mark.parametrize("verb", REFERENCES)
+@pytest.mark.parametrize("by_age", [False, True], ids=["asked too often", "asked too long ago"])
+@pytest.mark.parametrize("unsent", [HELD_BACK, NOT_SENT], ids=["held back", "bank out of reach"])
+def test_a_retry_that_does_not_reach_the_bank_goes_on_until_one_does(verb: Verb, by_age: bool, unsent: Unsent) -> None:
+    desk = worn_out(verb, by_age=by_age)
+    desk = desk.act(Kind.RETRY, desk.operation(verb))
+    told = desk.events
+
+    for _ in range(10):
+        desk = desk.answer(unsent)
+        assert desk.operation(verb).status is Status.IN_DOUBT
+        assert desk.operation(verb).next_attempt_at is not None
+        desk = desk.later()
+
+    assert desk.at_bank is not None and desk.events == told
+    assert desk.answer(approved).operation(verb).status is Status.SUCCEEDED
+    assert desk.answer(LOST).operation(verb).status is Status.REVIEW, "once, and then it is a person's again"
+
+
+@pytest.mark.parametrize("by_age", [False, True], ids=["asked too often", "asked too long ago"])
+def test_a_retry_that_goes_with_its_worker_is_made_by_the_next_one(by_age: bool) -> None:
+    desk = worn_out(Verb.CAPTURE, by_age=by_age)
+    desk = desk.act(Kind.RETRY, desk.operation(Verb.CAPTURE)).lost_by_its_owner()
+
+    assert desk.at_bank is not None
+    assert desk.answer(LOST).operation(Verb.CAPTURE).status is Status.REVIEW
+
+
+def test_what_nobody_insists_on_is_a_person_s_when_it_is_spent_however_it_came_to_rest() -> None:
+    parked = an_authorized_payment().accept(Verb.CAPTURE).answer(LOST).answer(LOST).later().answer(HELD_BACK)
+    day = 2 * parked.patience.bank_key_life
+
+    assert parked.later(parked.now + day).operation(Verb.CAPTURE).status is Status.REVIEW
+    last = changed(parked.operation(Verb.CAPTURE), attempts=parked.patience.attempts_max - 1)
+    assert parked.holding(last).later().answer(NOT_SENT).operation(Verb.CAPTURE).status is Status.REVIEW
+    assert parked.holding(last).later().lost_by_its_owner().operation(Verb.CAPTURE).status is Status.REVIEW
+
+
+def test_no_authorization_is_asked_again_when_the_bank_may_have_forgotten_it_whoever_had_it_asked() -> None:
+    desk = a_payment_begun().answer(LOST).answer(LOST)
+    desk = desk.act(Kind.RETRY, desk.operation(Verb.AUTHORIZE)).answer(HELD_BACK)
+    # As after a change of settings: when it was asked last, its key would have been too old by today's rules.
+    hasty = replace(desk, patience=replace(desk.patience, bank_key_life=timedelta(0)))
+
+    assert hasty.later().operation(Verb.AUTHORIZE).status is Status.REVIEW
 
 
 def test_an_authorization_in_review_is_not_asked_again() -> None:
