@@ -151,11 +151,6 @@ def _refused(tables: Tables, batch: Batch, live: set[int], won: Any) -> list[Row
     return refused
 
 
-def _later(moment: datetime | None, than: datetime) -> bool:
-    """SQL's `>`: what is not known breaks no constraint."""
-    return moment is None or moment > than
-
-
 Check = Callable[[Row], Any]
 _HELD = frozenset({"authorized", "captured", "refunded", "voided", "expired"})
 _FINAL = frozenset({"succeeded", "declined", "rejected", "failed"})
@@ -176,7 +171,8 @@ _PAYMENT_CHECKS: Mapping[str, Check] = {
 
 _OPERATION_CHECKS: Mapping[str, Check] = {
     "sent_has_its_deadline":    lambda r: r["status"] != "sent"
-                                          or (r["attempts"] and r["send_by"] and _later(r["deadline"], r["send_by"])),
+                                          or (r["attempts"] and r["send_by"] and r["deadline"]
+                                              and r["deadline"] > r["send_by"]),
     "settled_has_no_card":      lambda r: not r["settled_at"] or r["sealed"] is None,
     "answered_is_whole":        lambda r: (r["response_status"] is None) == (r["response_body"] is None),
     "final_is_final":           lambda r: not r["settled_at"] or r["status"] in _FINAL,
