@@ -24,7 +24,7 @@ demo: setup ## the FicMart story from order to refund, on a stack of its own
 	@$(BIN)/penstock demo $(ARGS)
 
 test: setup ## all tests, two files at a time, against real Postgres and Redis that they start themselves
-	@$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	@$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: setup ## the tests that take less than a few seconds each, up to the first failure
 	@$(BIN)/pytest -x -m 'not slow' $(ARGS)

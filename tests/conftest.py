@@ -24,6 +24,13 @@ settings.load_profile("ours")
 _serial = count(1)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long begin first: the last of them would be waited for alone."""
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(scope="session")
 def store_folder() -> Iterator[Path]:
     """A folder that other accounts reach: run by root, Postgres is `nobody`."""
