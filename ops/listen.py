@@ -18,8 +18,8 @@ from starlette.types import Receive, Scope, Send
 from engine.errors import Broken
 from ops.data_dir import DataDir
 from ops.receiver import Manners, Receiver
-from ops.registration import registered
-from ops.serving import Server, bind, until_signalled
+from ops.registration import Registration, registered
+from ops.serving import Server, bind, obeyed
 from ops.webhook_screen import Screen
 
 _BODY_BYTES_MAX = 1024 * 1024  # fifty times what we send
@@ -41,6 +41,16 @@ class Listening:
     as_json: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where to register, for whom, as what, and whether to stay registered."""
+
+    edge: str
+    api_key: str
+    wanted: dict[str, object]
+    keep: bool
+
+
 def listen(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 9797,
@@ -51,7 +61,9 @@ def listen(
     register: Annotated[
         bool, typer.Option("--register", help="Register an endpoint at the edge, and delete it at the end.")
     ] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="With --register: do not delete it at the end.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="With --register: keep it at the end, and say how to go on.")
+    ] = False,
     edge: Annotated[
         str | None, typer.Option(help="Where to register; else the stack of --data-dir, or 127.0.0.1:8000.")
     ] = None,
@@ -82,6 +94,8 @@ def listen(
       penstock listen --port 9797 --secret whsec_... --status 503,200 --slow 2
     """
     wanted: dict[str, object] = {"ordered": ordered, "ed25519": ed25519, "description": "penstock listen"}
+    if not register and (keep or edge or events or ordered or schedule or ed25519):
+        raise typer.BadParameter("--keep, --edge, --events, --ordered, --schedule and --ed25519 are for --register")
     if events is not None:
         wanted["events"] = events.split(",")
     if schedule is not None:
@@ -97,47 +111,58 @@ def listen(
         as_json=as_json,
     )
     _receiver(listening.secrets, listening.public_keys, listening.manners)  # wrong ones are told before anything starts
-    place = (edge or _edge(data_dir), api_key, wanted, keep) if register else None
+    place = Place(edge=edge or _edge(data_dir), api_key=api_key, wanted=wanted, keep=keep) if register else None
     anyio.run(_listen, listening, place, backend_options={"use_uvloop": True})
 
 
-async def _listen(listening: Listening, place: tuple[str, str, dict[str, object], bool] | None) -> None:
+async def _listen(listening: Listening, place: Place | None) -> None:
     listener = bind(listening.host, listening.port, "--port")
     port = listener.getsockname()[1]
     path = f"/{token_urlsafe(9)}" if place else "/"
     url = f"http://{f'[{listening.host}]' if ':' in listening.host else listening.host}:{port}{path}"
     screen = Screen(listening.as_json)
-    async with _known(listening, place, url, screen) as receiver:
-        app = App(receiver, screen, slow_s=listening.slow_s, only=path if place else None)
-        server = Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
-        app.enough = lambda: _stop(server, screen, listening.count)
-        await until_signalled(server, listener)
-    screen.end()
+    app = App(screen, listening, only=path if place else None)
+    server = Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+
+    def stop() -> None:
+        server.should_exit = True
+        app.ending.set()
+
+    app.enough, again = stop, None
+    with obeyed(stop):  # around the registration too: one that is under way is ended, and then taken back
+        async with _known(listening, place, url, screen) as (app.receiver, endpoint):
+            await server.serve([listener])
+    if place is not None and place.keep and endpoint is not None:
+        again = f"penstock listen --host {listening.host} --port {port} --secret {endpoint.secret}"
+    screen.end(again)
 
 
 @asynccontextmanager
 async def _known(
-    listening: Listening, place: tuple[str, str, dict[str, object], bool] | None, url: str, screen: Screen
-) -> AsyncIterator[Receiver]:
+    listening: Listening, place: Place | None, url: str, screen: Screen
+) -> AsyncIterator[tuple[Receiver, Registration | None]]:
     """A receiver that knows its secrets, because it was told them or because it registers now."""
     if place is None:
         screen.begin(url, None, listening.secrets)
-        yield _receiver(listening.secrets, listening.public_keys, listening.manners)
+        yield _receiver(listening.secrets, listening.public_keys, listening.manners), None
         return
-    edge, api_key, wanted, keep = place
-    async with registered(edge, api_key, {**wanted, "url": url}, keep=keep) as endpoint:
+    async with registered(place.edge, place.api_key, {**place.wanted, "url": url}, keep=place.keep) as endpoint:
         screen.begin(url, endpoint.id, (endpoint.secret,))
-        keys = () if endpoint.public_key is None else (endpoint.public_key,)
-        yield _receiver((*listening.secrets, endpoint.secret), (*listening.public_keys, *keys), listening.manners)
+        secrets = (*listening.secrets, endpoint.secret)
+        keys = (*listening.public_keys, *(() if endpoint.public_key is None else (endpoint.public_key,)))
+        yield _receiver(secrets, keys, listening.manners), endpoint
 
 
 class App:
     """The receiver as an ASGI application. `only`: the path of this run; requests to others are for a listener that is
-    gone, and 410 has their endpoint disabled."""
+    gone, and 410 has their endpoint disabled. `enough` is called when there were as many events as were asked for."""
 
-    def __init__(self, receiver: Receiver, screen: Screen, *, slow_s: float, only: str | None) -> None:
-        self._receiver, self._screen, self._slow_s, self._only = receiver, screen, slow_s, only
-        self.enough: Callable[[], None] = lambda: None
+    receiver: Receiver  # as soon as its secrets are known, and before anything is served
+    enough: Callable[[], None]
+
+    def __init__(self, screen: Screen, listening: Listening, *, only: str | None) -> None:
+        self._screen, self._slow_s, self._count, self._only = screen, listening.slow_s, listening.count, only
+        self.ending = anyio.Event()  # who is slow is so no longer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body, more = b"", True
@@ -149,17 +174,14 @@ class App:
             await _answer(send, _GONE)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        arrival = self._receiver.receive(headers, body, time.time())
+        arrival = self.receiver.receive(headers, body, time.time())
         if self._slow_s:
-            await anyio.sleep(self._slow_s)
+            with anyio.move_on_after(self._slow_s):
+                await self.ending.wait()
         self._screen.show(arrival)
         await _answer(send, arrival.status)
-        self.enough()
-
-
-def _stop(server: Server, screen: Screen, count: int) -> None:
-    if count and screen.distinct() >= count:
-        server.should_exit = True
+        if self._count and self._screen.distinct() >= self._count:
+            self.enough()
 
 
 async def _answer(send: Send, status: int) -> None:

@@ -46,7 +46,8 @@ class Manners:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """One request, and what was made of it. `signature` is the scheme that held, or why none did."""
+    """One request, and what was made of it. `signature` is the scheme that held, or why none did; `waited_s` has passed
+    since the attempt before."""
 
     id: str
     type: str
@@ -54,6 +55,7 @@ class Arrival:
     sequence: int | None
     previous: int | None
     attempt: int
+    waited_s: float | None
     signature: str
     verified: bool
     place: Place
@@ -68,7 +70,7 @@ class Receiver:
         self._secrets = [_raw(secret, "whsec_") for secret in secrets]
         self._keys = [Ed25519PublicKey.from_public_bytes(_raw(key, "whpk_")) for key in public_keys]
         self._fail, self._codes = manners.fail, list(manners.codes)
-        self._attempts: OrderedDict[str, int] = OrderedDict()
+        self._attempts: OrderedDict[str, tuple[int, float]] = OrderedDict()  # how many, and when the last one was
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._last: OrderedDict[str, int] = OrderedDict()
 
@@ -84,8 +86,8 @@ class Receiver:
             _whole(about.get("sequence")),
             _whole(about.get("previous_sequence")),
         )
-        attempt = self._attempts.pop(id, 0) + 1
-        _remember(self._attempts, id, attempt)
+        attempts, before_s = self._attempts.pop(id, (0, None))
+        _remember(self._attempts, id, (attempts + 1, now_s))
         status = self._status() if verified else UNVERIFIED
         place = self._place(id, subject, sequence, previous) if 200 <= status < 300 else Place.NONE
         return Arrival(
@@ -94,7 +96,8 @@ class Receiver:
             subject=subject,
             sequence=sequence,
             previous=previous,
-            attempt=attempt,
+            attempt=attempts + 1,
+            waited_s=None if before_s is None else now_s - before_s,
             signature=signature,
             verified=verified,
             place=place,

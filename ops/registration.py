@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from secrets import token_hex
 
@@ -35,6 +35,10 @@ async def registered(
             made = await client.post(
                 "/v1/webhook-endpoints", json=dict(wanted), headers={"Idempotency-Key": f"listen-{token_hex(8)}"}
             )
+        except httpx.TimeoutException as error:
+            raise Broken(
+                f"the edge at {edge} did not answer in time; it may have registered {wanted['url']}"
+            ) from error
         except httpx.HTTPError as error:
             raise Broken(f"no edge answers at {edge} ({type(error).__name__}): name another one with --edge") from error
         if made.status_code != httpx.codes.CREATED:
@@ -44,9 +48,18 @@ async def registered(
             yield Registration(id=about["id"], secret=about["secret"], public_key=about["public_key"])
         finally:
             if not keep:
-                # The listener may be ending by a signal: the few milliseconds for this are worth it.
-                with anyio.CancelScope(shield=True), suppress(httpx.HTTPError):
-                    await client.delete(f"/v1/webhook-endpoints/{about['id']}")
+                await _deleted(client, about["id"])
+
+
+async def _deleted(client: httpx.AsyncClient, endpoint: str) -> None:
+    """Somebody else may have deleted it before. Raises Broken: it is still there."""
+    with anyio.CancelScope(shield=True):  # whatever else goes wrong, nothing is left behind
+        try:
+            gone = await client.delete(f"/v1/webhook-endpoints/{endpoint}")
+        except httpx.HTTPError as error:
+            raise Broken(f"{endpoint} is still registered: the edge is gone ({type(error).__name__})") from error
+    if gone.status_code not in (httpx.codes.OK, httpx.codes.NOT_FOUND):
+        raise Broken(f"{endpoint} is still registered: {_said(gone)}")
 
 
 def _said(answer: httpx.Response) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import multiprocessing.connection
 import resource
@@ -76,6 +77,19 @@ def share(listener: socket.socket, processes: int, serve: Callable[[socket.socke
         child.join()
     if died:
         raise Broken("an edge process died; see its log")
+
+
+@contextmanager
+def obeyed(stop: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, SIGINT and SIGTERM do nothing but call this: for what must not be left half-done."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
 
 
 async def until_signalled(server: Server, listener: socket.socket) -> None:

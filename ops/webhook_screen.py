@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ops.receiver import Arrival, Place
 
-_COLUMNS = (("time", 12), ("event", 26), ("payment", 30), ("seq", 4), ("try", 4), ("signature", 12), ("order", 10))
+_COLUMNS = (("time", 12), ("event", 26), ("payment", 30), ("seq", 4), ("try", 10), ("signature", 12), ("order", 10))
 _COLOURS: Mapping[Place, str] = {
     Place.NEXT: "green",
     Place.FIRST: "cyan",
@@ -57,6 +57,7 @@ class Screen:
                     "sequence": arrival.sequence,
                     "previous_sequence": arrival.previous,
                     "attempt": arrival.attempt,
+                    "waited_s": arrival.waited_s,
                     "signature": arrival.signature,
                     "verified": arrival.verified,
                     "order": arrival.place,
@@ -66,8 +67,10 @@ class Screen:
             )
             return
         sequence = "" if arrival.sequence is None else str(arrival.sequence)
+        waited = "" if arrival.waited_s is None else f" +{arrival.waited_s:.1f}s"
         clock = datetime.now().strftime("%H:%M:%S.%f")[:12]
-        cells = (clock, arrival.type, arrival.subject, sequence, str(arrival.attempt), arrival.signature, arrival.place)
+        attempt = f"{arrival.attempt}{waited}"
+        cells = (clock, arrival.type, arrival.subject, sequence, attempt, arrival.signature, arrival.place)
         styles = ("dim", "bold", "", "", "", "green" if arrival.verified else "red", _COLOURS[arrival.place])
         line = Text()
         for cell, (_, width), style in zip(cells, _COLUMNS, styles, strict=True):
@@ -79,13 +82,16 @@ class Screen:
         """Events that were acknowledged, each once."""
         return sum(self.counted[place] for place in Place if place not in (Place.AGAIN, Place.NONE))
 
-    def end(self) -> None:
+    def end(self, again: str | None = None) -> None:
+        """`again`: how to listen once more to what was told to this one."""
         if not self._as_json:
             self._console.print(
                 f"{self.counted['requests']} requests, {self.distinct()} events; again: {self.counted[Place.AGAIN]}, "
                 f"late: {self.counted[Place.LATE]}, gaps: {self.counted[Place.GAP]}, "
                 f"wrong signatures: {self.counted['wrong']}"
             )
+            if again is not None:
+                self._console.print(f"the endpoint is kept; listen again with: {again}")
 
     def _line(self, document: dict[str, object]) -> None:
         print(json.dumps(document), flush=True)
