@@ -105,7 +105,7 @@ def show_payment(payment: PaymentId, data_dir: DataDir = _LOCAL, as_json: Json =
 
 @payment_app.command("timeline")
 def show_timeline(payment: PaymentId, data_dir: DataDir = _LOCAL, as_json: Json = False) -> None:
-    """All that happened to a payment, by time: commands, bank attempts with their evidence, transitions, acts.
+    """All that happened to a payment, by time: commands, bank attempts, transitions, acts, webhooks.
 
     Example: penstock payment timeline pay_3K7VZ0Q1M8C2R4T6W9XABDEFGH
     """

@@ -150,6 +150,7 @@ def _announce(parts: list[Part]) -> None:
     )
     edge = next(part.address for part in parts if part.role == "edge")
     _say(f"\nThe API's reference: {edge}/docs. A first payment, to paste:\n\n{_CURL.format(edge=edge)}\n")
+    _say(f"Its webhooks, as they arrive: penstock listen --register --edge {edge}\n")
     _say("Ctrl-C stops it all.")
 
 
