@@ -131,10 +131,7 @@ class Actor:
             await self._carry_out(self._dossier.acts[0])
             return True
         if head is None:
-            if not self._tools.decider.overdue(payment, self._tools.clock()):
-                return False
-            await self._expire()
-            return True
+            return await self._watch_the_clock(payment)
         self._working_on = head.id
         due = head.next_attempt_at is None or head.next_attempt_at <= self._tools.clock()
         if head.status is Status.REVIEW or not due:
@@ -197,10 +194,19 @@ class Actor:
             await self._sleep_until(head.deadline)
         await self._see_through(lambda payment, now: decider.attempt(payment, head, now, lost=lost))
 
-    async def _expire(self) -> None:
-        """Nothing is left to do, and the authorization is too old: behind whatever was accepted, its hold goes back."""
-        decider, last = self._tools.decider, self._dossier.operations[-1]
-        await self._see_through(lambda payment, now: decider.expire(payment, last, now))
+    async def _watch_the_clock(self, payment: Payment) -> bool:
+        """Nothing is left to do. The hold of an authorization that is too old goes back, behind whatever was accepted;
+        of one that soon will be, the merchant is told. False when it is neither."""
+        decider, now = self._tools.decider, self._tools.clock()
+        if decider.overdue(payment, now):
+            begin = decider.expire
+        elif decider.expiring(payment, now):
+            begin = decider.warn
+        else:
+            return False
+        last = self._dossier.operations[-1]
+        await self._see_through(lambda payment, now: begin(payment, last, now))
+        return True
 
     async def _carry_out(self, act: Intervention) -> None:
         """What an operator asked for, when no attempt of this payment can be at the bank."""

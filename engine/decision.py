@@ -66,9 +66,28 @@ class Decider:
         expires_at = payment.at.expires_at
         return payment.state is State.AUTHORIZED and expires_at is not None and now - expires_at >= self.expiry_grace
 
+    def expiring(self, payment: Payment, now: datetime) -> bool:
+        """Whether its merchant is still to be told that its authorization expires soon."""
+        at = payment.at
+        if payment.state is not State.AUTHORIZED or at.expires_at is None or at.expiring_at is not None:
+            return False
+        return at.expires_at - self.expiry_notice <= now < at.expires_at
+
+    @property
+    def expiry_notice(self) -> timedelta:
+        return self._policy.expiry_notice
+
     @property
     def expiry_grace(self) -> timedelta:
         return self._policy.expiry_grace
+
+    def warn(self, payment: Payment, last: Operation, now: datetime) -> Step:
+        """Tell the merchant once that its authorization expires soon; nothing is asked of the bank."""
+        told_at = replace(payment.at, expiring_at=now)
+        payment = replace(payment, version=payment.version + 1, at=told_at)
+        evidence = {"expires_at": payment.at.expires_at}
+        payment, told = self._scribe.journaled(payment, last, Event.EXPIRING, now, evidence)
+        return Step(payment=payment, operations=(), events=(told,))
 
     def expire(self, payment: Payment, last: Operation, now: datetime) -> Step:
         """Ask the bank to release a hold that is too old, behind the last operation. Its success is the expiry."""

@@ -17,10 +17,9 @@ from msgspec import Struct
 from engine.lifecycle import TRANSITIONS, Effect
 
 ENDPOINT_DISABLED = "webhook_endpoint.disabled"  # operational: its `payment` is the endpoint's id
-EXPIRING = "payment.expiring"  # an authorization will lapse soon; journaled like any event by whoever knows the clock
 EVENT_TYPES = frozenset(
     {f"payment.{event}" for (_, event), (_, effects) in TRANSITIONS.items() if Effect.JOURNAL in effects}
-    | {EXPIRING, ENDPOINT_DISABLED}
+    | {ENDPOINT_DISABLED}
 )
 
 NEWS_CHANNEL = "penstock_outbox"  # NOTIFY: there are new events

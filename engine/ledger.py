@@ -121,21 +121,35 @@ class Ledger:
 
     async def unfinished(self, partition: int, now: datetime, limit: int) -> list[str]:
         """Payments of a partition with unsettled operations; asked until Postgres answers."""
-        rows = await _patiently(lambda: self._due([partition], now, None, True, limit), 1)
+        rows = await _patiently(lambda: self._due([partition], now, None, None, True, limit), 1)
         return [payment for _, payment in rows]
 
     async def due(
-        self, partitions: Sequence[int], now: datetime, expired_by: datetime, limit: int
+        self, partitions: Sequence[int], now: datetime, expiring_by: datetime, expired_by: datetime, limit: int
     ) -> list[tuple[int, str]]:
-        """Partition and payment: operations whose time has come, acts, authorizations expired by then. Raises Away."""
-        return await self._due(partitions, now, expired_by, False, limit)
+        """Partition and payment: operations whose time has come, acts, authorizations expired by then, and those that
+        expire by then, of which nobody was told. Raises Away."""
+        return await self._due(partitions, now, expiring_by, expired_by, False, limit)
 
     async def _due(
-        self, partitions: Sequence[int], now: datetime, expired_by: datetime | None, everything: bool, limit: int
+        self,
+        partitions: Sequence[int],
+        now: datetime,
+        expiring_by: datetime | None,
+        expired_by: datetime | None,
+        everything: bool,
+        limit: int,
     ) -> list[tuple[int, str]]:
-        arguments = {"partitions": list(partitions), "now": now, "expired_by": expired_by, "everything": everything}
+        arguments = {
+            "partitions": list(partitions),
+            "now": now,
+            "expiring_by": expiring_by,
+            "expired_by": expired_by,
+            "everything": everything,
+            "limit": limit,
+        }
         async with borrowed(self._pool) as connection:
-            cursor = await connection.execute(statement("unsettled"), {**arguments, "limit": limit})
+            cursor = await connection.execute(statement("unsettled"), arguments)
             return [(row[0], row[1]) for row in await cursor.fetchall()]
 
     async def _commit_batch(self, writes: Sequence[Write]) -> list[Verdict | Exception]:

@@ -30,6 +30,7 @@ class Event(StrEnum):
     VOID_REFUSED = "void_refused"
     REFUNDED = "refunded"
     REFUND_REFUSED = "refund_refused"
+    EXPIRING = "expiring"  # soon, and the merchant may still capture or void
     EXPIRED = "expired"
     RELEASED = "released"  # the hold of a payment that had expired by the bank's word
     IN_DOUBT = "in_doubt"
@@ -63,6 +64,7 @@ TRANSITIONS: Mapping[tuple[State, Event], tuple[State, tuple[Effect, ...]]] = {
     (S.AUTHORIZED, E.CAPTURE_REFUSED): (S.AUTHORIZED, (F.JOURNAL, F.ANSWER)),
     (S.AUTHORIZED, E.VOIDED):          (S.VOIDED,     (F.JOURNAL, F.ANSWER)),
     (S.AUTHORIZED, E.VOID_REFUSED):    (S.AUTHORIZED, (F.JOURNAL, F.ANSWER)),
+    (S.AUTHORIZED, E.EXPIRING):        (S.AUTHORIZED, (F.JOURNAL,)),
     (S.AUTHORIZED, E.EXPIRED):         (S.EXPIRED,    (F.JOURNAL, F.ANSWER)),
     (S.AUTHORIZED, E.FAILED):          (S.FAILED,     (F.JOURNAL, F.ANSWER)),  # a sale not captured, its hold released
     (S.AUTHORIZED, E.IN_DOUBT):        (S.AUTHORIZED, (F.JOURNAL, F.ASK_AGAIN)),

@@ -122,6 +122,7 @@ class Times(Struct, frozen=True, kw_only=True):
     failed_at: datetime | None = None
     expired_at: datetime | None = None
     expires_at: datetime | None = None  # the authorization's, as the bank told it
+    expiring_at: datetime | None = None  # when the merchant was told that this comes soon
 
 
 class Failure(Struct, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ class Policy:
     park_base: timedelta
     park_cap: timedelta
     bank_key_life: timedelta  # from the first send; below the bank's own 24 h
+    expiry_notice: timedelta  # before an authorization's expires_at, its merchant is told; zero: never
     expiry_grace: timedelta  # from an authorization's expires_at until its hold is released
 
     def backoff(self, attempts: int, draw: random.Random) -> timedelta:

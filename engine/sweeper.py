@@ -1,7 +1,7 @@
 """The sweeper: what the schedule makes due in the ledger goes straight into its actor's mailbox. No stream entry.
 
 Runs in the owner, for its own partitions: parked retries and operations in doubt whose `next_attempt_at` has come,
-operators' acts, authorizations that are too old.
+operators' acts, authorizations that are too old or soon will be.
 """
 
 from __future__ import annotations
@@ -26,10 +26,17 @@ class Sweeper:
     """Looks every `sweep_ms`."""
 
     def __init__(
-        self, ledger: Ledger, tenures: Mapping[int, Tenure], clock: Clock, sweep_ms: int, expiry_grace: timedelta
+        self,
+        ledger: Ledger,
+        tenures: Mapping[int, Tenure],
+        clock: Clock,
+        sweep_ms: int,
+        *,
+        expiry_notice: timedelta,
+        expiry_grace: timedelta,
     ) -> None:
         self._ledger, self._tenures, self._clock, self._sweep_s = ledger, tenures, clock, sweep_ms / 1000
-        self._expiry_grace = expiry_grace
+        self._expiry_notice, self._expiry_grace = expiry_notice, expiry_grace
 
     async def run(self) -> None:
         while True:
@@ -43,7 +50,7 @@ class Sweeper:
             return
         try:
             now = self._clock()
-            due = await self._ledger.due(reading, now, now - self._expiry_grace, _DUE_MAX)
+            due = await self._ledger.due(reading, now, now + self._expiry_notice, now - self._expiry_grace, _DUE_MAX)
         except Away as error:
             log.warning("postgres_away", error=type(error).__name__)
             return

@@ -49,7 +49,12 @@ class Worker:
         self._reclaimer = Reclaimer(streams, self.keeper.tenures)
         self._reader = Reader(streams, self._reclaimer, self.keeper.tenures, limits.read)
         self._sweeper = Sweeper(
-            tools.ledger, self.keeper.tenures, tools.clock, limits.sweep_ms, tools.decider.expiry_grace
+            tools.ledger,
+            self.keeper.tenures,
+            tools.clock,
+            limits.sweep_ms,
+            expiry_notice=tools.decider.expiry_notice,
+            expiry_grace=tools.decider.expiry_grace,
         )
         self._stop = anyio.Event()
 

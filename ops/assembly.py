@@ -271,6 +271,7 @@ def policy_of(settings: Settings) -> Policy:
         park_base=timedelta(milliseconds=settings.park_base_ms),
         park_cap=timedelta(milliseconds=settings.park_cap_ms),
         bank_key_life=timedelta(hours=settings.bank_key_hours),
+        expiry_notice=timedelta(seconds=settings.expiry_notice_s),
         expiry_grace=timedelta(seconds=settings.expiry_grace_s),
     )
 

@@ -139,6 +139,12 @@ class Settings(BaseModel):
     bank_key_hours: int = Field(
         23, ge=1, le=23, description="the bank forgets keys at 24 h; asking later charges twice"
     )
+    expiry_notice_s: int = Field(
+        86_400,
+        ge=0,
+        le=7 * 86_400,
+        description="before an authorization expires, its merchant is told so long (`payment.expiring`); 0: never",
+    )
     expiry_grace_s: int = Field(
         300, ge=0, le=86_400, description="from an authorization's expiry until its hold is given back: clocks differ"
     )

@@ -41,6 +41,7 @@ PATIENCE = Policy(
     park_base=timedelta(seconds=5),
     park_cap=timedelta(minutes=5),
     bank_key_life=timedelta(hours=23),
+    expiry_notice=timedelta(days=1),
     expiry_grace=timedelta(minutes=5),
 )
 JOURNAL = Journal(b"j" * 32)
@@ -189,6 +190,14 @@ class Desk:
         if not self.decider.overdue(self.payment, now):
             return replace(self, now=now)
         return replace(self, now=now).commit(self.decider.expire(self.payment, self.operations[-1], now))
+
+    def nears_expiry(self, left: timedelta) -> Desk:
+        """Time passes until only so much is left of its authorization; then the sweeper finds it."""
+        assert self.payment.at.expires_at is not None
+        now = self.payment.at.expires_at - left
+        if not self.decider.expiring(self.payment, now):
+            return replace(self, now=now)
+        return replace(self, now=now).commit(self.decider.warn(self.payment, self.operations[-1], now))
 
     def later(self, moment: datetime | None = None) -> Desk:
         """Time passes: until the parked operation is due, or until `moment`; then the sweeper finds it."""

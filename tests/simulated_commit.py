@@ -50,7 +50,7 @@ class Batch:
 
 _MOMENTS = frozenset(
     "created_at authorized_at captured_at voided_at refunded_at declined_at failed_at expired_at expires_at "
-    "first_sent_at send_by deadline next_attempt_at doubted_at settled_at at".split()
+    "expiring_at first_sent_at send_by deadline next_attempt_at doubted_at settled_at at".split()
 )
 _NEVER_CHANGES = {
     "payments": frozenset(

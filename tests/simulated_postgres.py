@@ -78,10 +78,13 @@ def _unsettled(tables: Tables, wanted: Parameters) -> list[Row]:
             if wanted["everything"] or (at is not None and at <= wanted["now"]):
                 key = (row["partition"], row["payment"])
                 found[key] = {"partition": row["partition"], "payment": row["payment"]}
-    by = wanted["expired_by"]
+    expiring_by, expired_by = wanted["expiring_by"], wanted["expired_by"]
     for row in tables.payments.values():
-        old = by is not None and row["state"] == "authorized" and row["expires_at"] and row["expires_at"] <= by
-        if old and row["partition"] in wanted["partitions"] and not _has_unsettled(tables, row["id"]):
+        if expired_by is None or row["state"] != "authorized" or not row["expires_at"]:
+            continue
+        untold = row["expiring_at"] is None and wanted["now"] < row["expires_at"] <= expiring_by
+        due = untold or row["expires_at"] <= expired_by
+        if due and row["partition"] in wanted["partitions"] and not _has_unsettled(tables, row["id"]):
             found[row["partition"], row["id"]] = {"partition": row["partition"], "payment": row["id"]}
     return list(found.values())[: wanted["limit"]]
 

@@ -136,6 +136,7 @@ def plan_of(seed: int) -> Plan:
             park_base=timedelta(milliseconds=200),
             park_cap=timedelta(milliseconds=800),
             bank_key_life=timedelta(seconds=key_life_s),
+            expiry_notice=timedelta(days=1),
             expiry_grace=timedelta(minutes=5),
         ),
         tolerance=Tolerance(silences_max=draw.choice((2, 1000)), rest_s=0.1, rest_cap_s=0.5, probes=1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bank_harness import Bank, a_bank, fresh_cards
@@ -52,7 +53,10 @@ def test_an_authorization_the_bank_may_have_placed_without_its_key_goes_to_revie
     payment = gateway.pay(card).json()["id"]
     shown = eventually(lambda: _with_status(gateway, payment, "review"), "it is in review")
 
+    told = eventually(lambda: _told(gateway, "payment.review"), "the merchant is told")
+
     assert (shown["status"], shown["in_doubt"]) == ("pending", True)
+    assert [(event["data"]["id"], event["data"]["operation"]["status"]) for event in told] == [(payment, "review")]
     assert effects(bank, card) == ["AUTH_HOLD"]
 
 
@@ -62,9 +66,11 @@ def test_commands_behind_an_operation_in_doubt_wait_and_run_in_order(gateway: Ga
 
     payment = gateway.pay(card).json()["id"]
     eventually(lambda: _with_status(gateway, payment, "in_doubt"), "it is in doubt")
+    told = eventually(lambda: _told(gateway, "payment.in_doubt"), "the merchant is told")
     captured = gateway.post(f"/v1/payments/{payment}/capture", wait=20)
     refunded = gateway.post(f"/v1/payments/{payment}/refund", wait=20)
 
+    assert [(event["data"]["id"], event["data"]["in_doubt"]) for event in told] == [(payment, True)]
     assert (captured.status_code, refunded.status_code) == (200, 200)
     assert effects(bank, card) == ["AUTH_HOLD", "CAPTURE", "REFUND"]
     events = gateway.sql("SELECT event FROM transitions ORDER BY sequence")
@@ -109,6 +115,10 @@ def test_a_bank_that_is_down_means_waiting_not_failing(
 
     assert (parked["status"], parked["in_doubt"], parked["operation"]["status"]) == ("pending", False, "accepted")
     assert found == ["AUTH_HOLD"]
+
+
+def _told(gateway: Gateway, type: str) -> list[dict[str, Any]]:
+    return list(gateway.request("GET", f"/v1/events?type={type}").json()["data"])
 
 
 def _with_status(gateway: Gateway, payment: str, status: str) -> dict[str, object] | None:

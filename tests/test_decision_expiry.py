@@ -1,5 +1,7 @@
 """An authorization that is too old expires by itself and gives its hold back; the bank's word wins over our clock."""
 
+from datetime import timedelta
+
 import orjson
 import pytest
 from decision_stand import (
@@ -48,6 +50,35 @@ def test_the_hold_is_given_back_and_that_is_the_expiry() -> None:
     assert desk.payment.bank.void_id == "void_1"
     assert desk.payment.failure is not None and desk.payment.failure.code == "authorization_expired"
     assert desk.events == ["created", "authorized", "expired"]
+
+
+def test_a_merchant_is_told_once_that_it_expires_soon_and_may_still_capture() -> None:
+    soon = an_authorized_payment().nears_expiry(timedelta(days=1, seconds=1))
+    told = soon.nears_expiry(timedelta(days=1))
+    again = told.nears_expiry(timedelta(hours=1))
+
+    event = orjson.loads(told.told[-1][1])
+    assert (soon.events, told.events, again.events) == (
+        ["created", "authorized"],
+        ["created", "authorized", "expiring"],
+        ["created", "authorized", "expiring"],
+    )
+    assert (event["type"], event["data"]["status"]) == ("payment.expiring", "authorized")
+    assert event["data"]["expires_at"] > event["timestamp"]
+    assert again.at_bank is None and again.payment.state is State.AUTHORIZED
+    assert again.accept(Verb.CAPTURE).answer(approved).payment.state is State.CAPTURED
+
+
+@pytest.mark.parametrize("desk", [a_captured_payment(), an_authorized_payment().accept(Verb.VOID).answer(approved)])
+def test_of_what_is_captured_or_voided_nothing_is_told(desk: Desk) -> None:
+    assert desk.nears_expiry(timedelta(hours=1)).events == desk.events
+
+
+def test_of_what_has_expired_the_expiry_itself_is_told() -> None:
+    desk = an_authorized_payment().nears_expiry(timedelta(0))
+
+    assert desk.events == ["created", "authorized"]
+    assert desk.expires().answer(approved).events == ["created", "authorized", "expired"]
 
 
 def test_it_is_an_operation_of_the_engine_s_own_that_a_new_owner_finds_again() -> None:

@@ -18,6 +18,7 @@ pytest_plugins = ["bank_fixtures"]
 
 HOLD_S = 168 * 3600  # how long the bank holds money
 SOON_S = 2
+NOTICE_S = 60
 DAY_S = 86_400
 
 
@@ -25,9 +26,9 @@ DAY_S = 86_400
 def gateway(
     module_database: str, module_redis_url: str, calm_bank: Bank, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    """What is too old expires at once."""
-    folder = tmp_path_factory.mktemp("gateway")
-    bank_url, environ = f"http://127.0.0.1:{calm_bank.port}", {"PENSTOCK_EXPIRY_GRACE_S": "0"}
+    """What is too old expires at once, and is announced a minute before."""
+    folder, bank_url = tmp_path_factory.mktemp("gateway"), f"http://127.0.0.1:{calm_bank.port}"
+    environ = {"PENSTOCK_EXPIRY_GRACE_S": "0", "PENSTOCK_EXPIRY_NOTICE_S": str(NOTICE_S)}
     with a_gateway(module_database, module_redis_url, bank_url, folder, **environ) as running:
         yield running
 
@@ -47,8 +48,23 @@ def test_it_expires_by_itself_and_a_capture_is_a_stable_409(gateway: Gateway, ba
     assert shown["expired_at"] > shown["expires_at"]
     assert (first.status_code, first.json()["code"]) == (409, "authorization_expired")
     assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
-    assert events(gateway, payment) == ["created", "authorized", "expired"]
+    assert events(gateway, payment) == ["created", "authorized", "expiring", "expired"]
     gateway.settled()
+
+
+def test_it_is_announced_once_and_the_feed_has_it(gateway: Gateway, bank: Bank) -> None:
+    payment = authorized(gateway, bank, next(fresh_cards), expires_in_s=NOTICE_S + 2)
+    before = events(gateway, payment)
+
+    told = eventually(lambda: of_type(gateway, payment, "payment.expiring"), "it is told", 15)
+    captured = gateway.post(f"/v1/payments/{payment}/capture", wait=10)
+
+    assert before == ["created", "authorized"]
+    [event] = told
+    assert (event["data"]["status"], event["sequence"]) == ("authorized", 3)
+    assert event["data"]["expires_at"] > event["timestamp"]
+    assert captured.json()["status"] == "captured"
+    assert events(gateway, payment) == ["created", "authorized", "expiring", "captured"]
 
 
 def test_a_capture_behind_the_expiry_finds_it_expired_and_asks_nothing(gateway: Gateway, bank: Bank) -> None:
@@ -106,6 +122,12 @@ def authorized(gateway: Gateway, bank: Bank, card: str, *, expires_in_s: int) ->
 def with_status(gateway: Gateway, payment: str, status: str) -> dict[str, Any] | None:
     shown = gateway.get(payment)
     return shown if shown["status"] == status else None
+
+
+def of_type(gateway: Gateway, payment: str, type: str) -> list[dict[str, Any]]:
+    """From the feed; it holds events back while an older transaction is under way."""
+    page = gateway.request("GET", f"/v1/events?type={type}&limit=100").json()
+    return [event for event in page["data"] if event["data"]["id"] == payment]
 
 
 def events(gateway: Gateway, payment: str) -> list[str]:

@@ -43,6 +43,7 @@ STAYS = {
         Event.VOID,
         Event.CAPTURE_REFUSED,
         Event.VOID_REFUSED,
+        Event.EXPIRING,
         Event.IN_DOUBT,
         Event.REVIEW,
     },
