@@ -123,35 +123,22 @@ CALLS: tuple[Description, ...] = (
         answers={200: Payment},
         codes=READ,
     ),
-    Description(
-        path="/v1/payments/{payment}/capture",
-        method="post",
-        name="capturePayment",
-        summary="Take the money that was authorized",
-        parameters=_POST,
-        body=OperationBody,
-        answers=_DONE,
-        codes=_OPERATE,
-    ),
-    Description(
-        path="/v1/payments/{payment}/void",
-        method="post",
-        name="voidPayment",
-        summary="Let an authorization go",
-        parameters=_POST,
-        body=OperationBody,
-        answers=_DONE,
-        codes=_OPERATE,
-    ),
-    Description(
-        path="/v1/payments/{payment}/refund",
-        method="post",
-        name="refundPayment",
-        summary="Give captured money back",
-        parameters=_POST,
-        body=OperationBody,
-        answers=_DONE,
-        codes=_OPERATE,
+    *(
+        Description(
+            path=f"/v1/payments/{{payment}}/{verb}",
+            method="post",
+            name=f"{verb}Payment",
+            summary=summary,
+            parameters=_POST,
+            body=OperationBody,
+            answers=_DONE,
+            codes=_OPERATE,
+        )
+        for verb, summary in (
+            ("capture", "Take the money that was authorized"),
+            ("void", "Let an authorization go"),
+            ("refund", "Give captured money back"),
+        )
     ),
     Description(
         path="/v1/payments/{payment}/shippable",
