@@ -54,6 +54,24 @@ def test_a_card_that_cannot_be_opened_is_a_question_for_a_person_and_what_follow
     assert (again.status_code, again.json()["status"]) == (202, "pending")
 
 
+def test_a_worker_holds_no_more_than_it_may_and_the_rest_waits_in_the_stream(banked: Gateway, bank: Bank) -> None:
+    bank.fault("latency", operation="authorize", latency_ms=200)
+    for card in islice(fresh_cards, 80):
+        banked.pay(card)
+    in_hand: list[int] = []
+
+    def all_done() -> bool:
+        streams = [stream for stream in map(keys.commands, range(16)) if banked.redis.exists(stream)]
+        groups = [group for stream in streams for group in banked.redis.xinfo_groups(stream)]  # type: ignore[union-attr]
+        in_hand.append(max((group["pending"] for group in groups), default=0))
+        return banked.backlog() == 0
+
+    banked.start("worker", PENSTOCK_IN_HAND_MAX="2")
+    eventually(all_done, "all is done", 20)
+
+    assert max(in_hand) == 2
+
+
 def test_a_malformed_entry_is_a_dead_letter_and_its_neighbours_settle(gateway: Gateway) -> None:
     bad = gateway.pay(CARD, key="bad").json()["id"]
     partition = partition_of(bad, 16)
