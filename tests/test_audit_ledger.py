@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
-from audit_stand import Ledger, named
+from audit_stand import GRACE_S, Ledger, named
 
 from engine.delivery import ENDPOINT_DISABLED
 from engine.identity import endpoint_id
 from ops.audit.invariant import INVARIANTS, Scan
+from ops.audit.snapshot import one_moment
+from ops.statement import statement
 
 pytest_plugins = ["bank_fixtures", "audit_fixtures"]
 
@@ -231,3 +234,17 @@ def test_what_is_broken_by_hand_is_named_with_its_payment(ledger: Ledger, told: 
     assert (invariant in named(bounded)) is (invariant in BOUNDED and told != ORPHAN)
     (found,) = [each for each in whole.found if each.invariant.name == invariant]
     assert all(each.payment for each in found.breaches)
+
+
+@pytest.mark.parametrize("name", [each.name for each in INVARIANTS if each.scan is Scan.CHANGED])
+def test_a_bounded_look_finds_each_row_by_its_payment_also_where_statistics_are_of_the_first_minute(
+    ledger: Ledger, name: str
+) -> None:
+    given = {"payments": [f"pay_{number}" for number in range(2000)], "table": [], "grace_s": GRACE_S, "limit": 20}
+    with psycopg.connect(ledger.dsn) as connection, one_moment(connection, by_index=True):
+        explained = connection.execute(b"EXPLAIN " + statement(f"audit/{name}"), given)
+        plan = "\n".join(row[0] for row in explained)
+
+    acts = "Seq Scan on audit"  # few, and read only for an attempt that was late
+    assert "Seq Scan" not in plan.replace(acts, "")
+    assert "Memoize" not in plan and "Materialize" not in plan, "nothing is read whole, to be searched again and again"
