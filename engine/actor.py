@@ -27,7 +27,7 @@ from engine.intervention import Intervention, carry_out, declined
 from engine.ledger import Ledger, Verdict
 from engine.meters import Meters
 from engine.opening import opening, operation_of
-from engine.payment import Operation, Payment, Status, Verb
+from engine.payment import UNSETTLED, Operation, Payment, Status, Verb
 from engine.places import Places
 from engine.ports import Clock
 from engine.receipt import render_payment
@@ -38,6 +38,7 @@ from engine.wire import Command, Snapshot, encode_snapshot
 
 log = structlog.get_logger()
 
+_WORKABLE = UNSETTLED - {Status.REVIEW}
 _TRIES = 3  # exceptions of this actor before its command is given up as a dead letter
 _TIMER_S = 0.002  # timers may ring a millisecond early, and attempts must never overlap, not even by that
 _TRY_AGAIN_S = 0.2
@@ -158,6 +159,8 @@ class Actor:
             raise Broken(f"{self._id} is not a payment of the merchant who asks for a {command.verb}")
         if known is None and dossier.payment is None and command.verb is not Verb.AUTHORIZE:
             raise Broken(f"{command.verb} of {self._id}, which nobody has seen")
+        if delivery.deadly and (known is None or known.status in _WORKABLE):
+            raise Broken("its workers died with it again and again, at last with nothing else in hand")
         # From here on nothing fails, so a delivery is taken in whole or not at all.
         self._docket.add(command, delivery.entry)
         if known is None and dossier.payment is None:

@@ -22,11 +22,15 @@ log = structlog.get_logger()
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
-    """A command with its entry, or (both None) a call to look into the ledger."""
+    """A command with its entry, or (both None) a call to look into the ledger.
+
+    `deadly`: its workers died with it in hand again and again, and with nothing else at last.
+    """
 
     command: Command | None
     entry: str | None
     first: bool
+    deadly: bool = False
 
     @property
     def order(self) -> int:

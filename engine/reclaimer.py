@@ -53,7 +53,7 @@ class Reclaimer:
         token = tenure.ownership.token
         try:
             pending = await self._streams.pending(tenure.partition, token, idle_ms, _ENTRIES_MAX)
-            stray = [entry for entry in pending if entry not in tenure.held]
+            stray = [entry for entry, _ in pending if entry not in tenure.held]
             entries = await self._streams.reclaim(tenure.partition, token, stray) if stray else []
         except LeaseLost:
             tenure.doubt_lease()

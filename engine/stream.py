@@ -94,14 +94,15 @@ class CommandStreams:
             if cursor == b"0-0":
                 return claimed
 
-    async def pending(self, partition: int, token: str, idle_ms: int, entries_max: int) -> list[str]:
-        """Ids of entries pending for at least `idle_ms`, oldest first. Raises LeaseLost, Unavailable."""
+    async def pending(self, partition: int, token: str, idle_ms: int, entries_max: int) -> list[tuple[str, int]]:
+        """Ids of entries pending for at least `idle_ms`, oldest first, and how often each was delivered. Raises
+        LeaseLost, Unavailable."""
         reply = await self._scripts.call(
             "pending", keys.lease(partition), keys.commands(partition), token, keys.GROUP, idle_ms, entries_max
         )
         if reply[0] == b"lost":
             raise LeaseLost
-        return [entry.decode() for entry in reply[1]]
+        return [(entry.decode(), deliveries) for entry, deliveries in reply[1]]
 
     async def reclaim(self, partition: int, token: str, ids: Sequence[str]) -> list[StreamEntry]:
         """The named pending entries, now ours. Raises LeaseLost, Unavailable."""

@@ -7,8 +7,9 @@ takes in new entries. It ends drained, or ousted: then everything stops where it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import anyio
 import structlog
@@ -23,8 +24,12 @@ from engine.stream import CommandStreams, LeaseLost, StreamEntry
 from engine.wire import decode_command, named_in
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 _RESUME_MAX = 100_000  # unsettled payments of one partition at take-over: a bound for memory, far above any backlog
+_DELIVERIES_MAX = 5  # an entry that was delivered more often may be what its workers died of
+_ALONE_MAX = 3  # so often it is run alone; then it is given up
+_SUSPECTS_MAX = 10_000  # pending entries looked at; a tenure holds fewer
 _AWAY_S = 0.5
 _BREACH_S = 5.0  # between two looks at what only a person can put right
 _REST_S = 60.0  # a payment that nobody can work on is looked at again this often: its row may have been put right
@@ -42,8 +47,9 @@ class Ownership:
 class Tenure:
     """Run `run` for as long as the partition is owned."""
 
-    def __init__(self, ownership: Ownership, tools: Tools, streams: CommandStreams) -> None:
-        self.ownership = ownership
+    def __init__(self, ownership: Ownership, tools: Tools, streams: CommandStreams, alone: asyncio.Lock) -> None:
+        """`alone` is the worker's: whoever has it runs one entry, and no other tenure does meanwhile."""
+        self.ownership, self._alone = ownership, alone
         self._tools, self._streams = tools, streams
         self._actors: dict[str, Actor] = {}
         self._resting: dict[str, float] = {}  # payments to leave alone, until when
@@ -84,27 +90,50 @@ class Tenure:
             self._idle.set()
 
     async def _take_over(self) -> None:
-        """First what the ledger knows as unfinished, then what was read and not acknowledged; only then new entries."""
+        """First, one by one, what its owners may have died of; then what the ledger knows as unfinished, then what was
+        read and not acknowledged; only then new entries."""
         tools, partition = self._tools, self.partition
+        await self._insist(self._run_suspects)
         due = await tools.ledger.unfinished(partition, tools.clock(), _RESUME_MAX)
         for payment in due:
             self.resume(payment)
+        claimed = await self._insist(lambda: self._streams.claim(partition, self.ownership.token))
+        self.take_in(claimed)
+        if due or claimed:
+            log.info("took_over", partition=partition, unsettled=len(due), pending=len(claimed))
+
+    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """What must be had from the stream before anything else. Without the lease there is no going on."""
         while True:
             try:
-                claimed = await self._streams.claim(partition, self.ownership.token)
-                break
+                return await call()
             except LeaseLost:
-                return self.oust("the lease was lost while taking over")
+                self.oust("the lease was lost while taking over")
+                await anyio.sleep_forever()  # until the scope, which is cancelled by now, takes note
             except Unavailable:
                 await anyio.sleep(_AWAY_S)
             except Broken as error:  # its stream is none: nothing of this partition can be done, all else can
                 self._breach("unreadable_stream", error=str(error))
                 await anyio.sleep(_BREACH_S)
-        self.take_in(claimed)
-        if due or claimed:
-            log.info("took_over", partition=partition, unsettled=len(due), pending=len(claimed))
 
-    def take_in(self, entries: list[StreamEntry]) -> None:
+    async def _run_suspects(self) -> None:
+        """Entries that were delivered too often, and what is pending before them (I3): with nothing else in hand.
+
+        A worker that dies then dies of this one, whose count alone has grown; after three such deaths it is given up.
+        """
+        partition, token = self.partition, self.ownership.token
+        pending = await self._streams.pending(partition, token, 0, _SUSPECTS_MAX)
+        often = [index for index, (_, deliveries) in enumerate(pending) if deliveries > _DELIVERIES_MAX]
+        for entry, deliveries in pending[: often[-1] + 1 if often else 0]:
+            async with self._alone:
+                if self._draining:
+                    return
+                log.warning("run_alone", partition=partition, entry=entry, deliveries=deliveries)
+                claimed = await self._streams.reclaim(partition, token, [entry])
+                self.take_in(claimed, deadly=deliveries > _DELIVERIES_MAX + _ALONE_MAX)
+                await self._emptied()
+
+    def take_in(self, entries: list[StreamEntry], *, deadly: bool = False) -> None:
         """Hand entries to their payments' actors, in order. Unreadable ones are buried."""
         for entry in entries:
             self.held.add(entry.id)
@@ -115,7 +144,7 @@ class Tenure:
             except Broken as error:
                 self._tasks.create_task(self._unreadable(entry, str(error)))
                 continue
-            self._deliver(command.payment, Delivery(command=command, entry=entry.id, first=entry.first))
+            self._deliver(command.payment, Delivery(command=command, entry=entry.id, first=entry.first, deadly=deadly))
 
     def resume(self, payment: str) -> None:
         """Let the payment's actor look at what is unsettled in the ledger."""
@@ -163,11 +192,16 @@ class Tenure:
         """Read no more, let the actors finish, then end. What is not finished in time is left to the next owner."""
         self._draining, self.reading = True, False
         with anyio.move_on_after(timeout_s):
-            while self._actors and not self._closed.is_set():
-                self._idle = anyio.Event()
-                await self._idle.wait()
+            await self._emptied()
         self._closed.set()
         self._scope.cancel()
+
+    async def _emptied(self) -> None:
+        """When no actor has anything to do."""
+        while self._actors and not self._closed.is_set():
+            if self._idle.is_set():
+                self._idle = anyio.Event()
+            await self._idle.wait()
 
     def _deliver(self, payment: str, delivery: Delivery) -> None:
         actor = self._actors.get(payment)

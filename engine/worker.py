@@ -6,6 +6,7 @@ leases go (I2). A soft stop drains; a kill leaves entries pending for the next o
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 import anyio
@@ -42,8 +43,10 @@ class Worker:
         self._settlement: Settlement = tools.settlement
         self._meters: Meters = tools.meters
 
+        alone = asyncio.Lock()
+
         def make_tenure(ownership: Ownership) -> Tenure:
-            return Tenure(ownership, tools, streams)
+            return Tenure(ownership, tools, streams, alone)
 
         self.keeper = LeaseKeeper(limits.lease, scripts, tools.ledger, make_tenure)
         self._reclaimer = Reclaimer(streams, self.keeper.tenures)

@@ -99,6 +99,12 @@ class Gateway:
 
     def start(self, role: str, **environ: str) -> Running:
         """Start an edge or a worker and wait until it is ready."""
+        running = self.launch(role, **environ)
+        eventually(lambda: _ready(running), f"{role} is ready", 20)
+        return running
+
+    def launch(self, role: str, **environ: str) -> Running:
+        """The same without the waiting: it may die at once."""
         port = free_port()
         number = len(self.processes)
         variables = {
@@ -121,7 +127,6 @@ class Gateway:
             )
         running = Running(role=role, process=process, port=port, log=log)
         self.processes.append(running)
-        eventually(lambda: _ready(running), f"{role} is ready", 20)
         return running
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:

@@ -140,7 +140,7 @@ def pending(db: Database, keys: Keys, arguments: Arguments) -> Any:
     if db.group(commands, str(group)) is None:
         return [b"pending", []]
     idle = db.streams[commands].idle(str(group), int(idle_ms), int(entries_max), db.now_ms)
-    return [b"pending", [text_of(entry) for entry in idle]]
+    return [b"pending", [[text_of(entry), deliveries] for entry, deliveries in idle]]
 
 
 def reclaim(db: Database, keys: Keys, arguments: Arguments) -> Any:

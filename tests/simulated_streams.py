@@ -94,10 +94,10 @@ class Stream:
         taken, left = beyond[:count], beyond[count:]
         return (left[0] if left else ZERO), self.claim(name, consumer, taken, now_ms)
 
-    def idle(self, name: str, idle_ms: int, count: int, now_ms: int) -> list[Id]:
-        """XPENDING ... IDLE: ids pending for at least so long."""
+    def idle(self, name: str, idle_ms: int, count: int, now_ms: int) -> list[tuple[Id, int]]:
+        """XPENDING ... IDLE: ids pending for at least so long, and how often each was delivered."""
         pending = self.groups[name].pending.items()
-        return [entry for entry, known in pending if now_ms - known.at_ms >= idle_ms][:count]
+        return [(entry, known.deliveries) for entry, known in pending if now_ms - known.at_ms >= idle_ms][:count]
 
     def drop_idle_consumers(self, name: str, keep: str) -> None:
         """XGROUP DELCONSUMER of everyone else who holds nothing."""
