@@ -67,7 +67,7 @@ def test_urls_that_cannot_be_called_are_refused_in_words(url: str) -> None:
 def test_production_takes_https_only() -> None:
     production = Targets(https_only=True)
 
-    assert production.refusal_of_url("http://shop.example/hooks") == "use https"
+    assert production.refusal_of_url("http://shop.example/hooks") == "must use https"
     assert production.refusal_of_url("https://shop.example/hooks") is None
     assert PUBLIC_ONLY.refusal_of_url("http://shop.example/hooks") is None
 
