@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -289,23 +290,41 @@ def test_an_endpoint_inside_our_network_is_never_called(ledger: Ledger, shop: Sh
 
 
 def test_the_metrics_tell_what_became_of_webhooks(ledger: Ledger, shop: Shop, running: Gateway) -> None:
-    endpoint = ledger.register(shop.url("/measured"))
+    measured = ledger.register(shop.url("/measured"))
+    refusing = ledger.register(shop.url("/refusing"), retry_schedule=[3600])
+    shop.answers["/refusing"] = lambda event: 500
+    off = ledger.register(shop.url("/off"), status="disabled", disabled_reason="failing", disabled_at=datetime.now(UTC))
+    before = _metrics(running)
+
     payment = ledger.happen("payment.created")
-    eventually(lambda: ledger.delivery(payment, endpoint)["state"] == "delivered", "it is delivered")
+    eventually(lambda: ledger.delivery(payment, measured)["state"] == "delivered", "it is delivered")
+    eventually(lambda: ledger.delivery(payment, refusing).get("failures"), "it is refused")
+    ledger.sql("UPDATE deliveries SET created_at = now() - interval '1 hour' WHERE endpoint = %s", refusing.id)
 
-    text = httpx.get(f"http://127.0.0.1:{running.processes[0].port}/metrics").text
+    def told() -> bool:
+        now = _metrics(running)
+        grown = {name for name, value in now.items() if value == before[name] + 1}
+        return (
+            grown >= {
+                'penstock_webhook_attempts_total{outcome="delivered"}',
+                'penstock_webhook_attempts_total{outcome="refused"}',
+                'penstock_webhook_deliveries_total{state="delivered"}',
+                "penstock_webhook_delivery_seconds_count",
+            }
+            and now["penstock_webhook_events_waiting"] == 0
+            and now["penstock_webhook_deliveries_waiting"] >= 1
+            and now["penstock_webhook_oldest_undelivered_seconds"] >= 3600
+            and now['penstock_webhook_endpoints_disabled{reason="failing"}'] >= 1
+        )  # fmt: skip
 
-    for name in (
-        'penstock_webhook_attempts_total{outcome="delivered"}',
-        'penstock_webhook_attempts_total{outcome="timeout"}',
-        'penstock_webhook_deliveries_total{state="delivered"}',
-        "penstock_webhook_delivery_seconds_count",
-        "penstock_webhook_deliveries_waiting",
-        "penstock_webhook_events_waiting",
-        "penstock_webhook_oldest_undelivered_seconds",
-        'penstock_webhook_endpoints_disabled{reason="failing"}',
-    ):
-        assert name in text
+    eventually(told, "attempts at once, and what waits within some seconds")
+    assert ledger.status(off) == ("disabled", "failing")
+
+
+def _metrics(running: Gateway) -> dict[str, float]:
+    lines = httpx.get(f"http://127.0.0.1:{running.processes[0].port}/metrics").text.splitlines()
+    pairs = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
+    return {name: float(value) for name, value in pairs}
 
 
 def _when(delivery: dict[str, Any], state: str, attempts: int | None = None) -> dict[str, Any] | None:
