@@ -1,15 +1,14 @@
 """The actor: one payment's mailbox. One command at a time, in accept order (I3), while hundreds of others do the same.
 
-It takes in what was delivered, asks the pure rules (decision.py), commits, asks the bank, commits, and only then lets
-the entry go (I1, I4). When an operation is parked or in review, those behind it are journaled and wait with it. It
-keeps no state that the ledger does not have; when it has nothing left to do it ends.
+It takes in what was delivered, asks the pure rules (decision.py) for the next step and sees it through (pursuit.py).
+When an operation is parked or in review, those behind it are journaled and wait with it. It keeps no state that the
+ledger does not have; when it has nothing left to do it ends.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Protocol
 
@@ -17,46 +16,23 @@ import anyio
 import structlog
 
 from engine.dead_letter import Cause, Failure, letter_fields
-from engine.decision import Decider
 from engine.docket import Delivery, Docket
 from engine.dossier import Dossier
-from engine.errand import errand_of
 from engine.errors import Broken, Unavailable
-from engine.failpoint import Failpoints
 from engine.intervention import Intervention, carry_out, declined
-from engine.ledger import Ledger, Verdict
-from engine.meters import Meters
 from engine.opening import opening, operation_of
 from engine.payment import UNSETTLED, Operation, Payment, Status, Verb
-from engine.places import Places
-from engine.ports import Clock
+from engine.pursuit import Conflict, Ousted, Pursuit
 from engine.receipt import render_payment
-from engine.settlement import Buried, Settlement
-from engine.step import Again, Step
-from engine.teller import Teller
+from engine.settlement import Buried
+from engine.tools import Tools
 from engine.wire import Command, Snapshot, encode_snapshot
 
 log = structlog.get_logger()
 
 _WORKABLE = UNSETTLED - {Status.REVIEW}
 _TRIES = 3  # exceptions of this actor before its command is given up as a dead letter
-_TIMER_S = 0.002  # timers may ring a millisecond early, and attempts must never overlap, not even by that
 _TRY_AGAIN_S = 0.2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
-    """What all actors of a worker share."""
-
-    ledger: Ledger
-    settlement: Settlement
-    teller: Teller
-    decider: Decider
-    clock: Clock
-    failpoints: Failpoints
-    meters: Meters
-    places: Places  # attempts under way at banks, from intent to outcome
-    partition_of: Callable[[str], int]
 
 
 class Home(Protocol):
@@ -79,14 +55,6 @@ class Home(Protocol):
     def oust(self, why: str) -> None: ...
 
 
-class _Ousted(Exception):
-    """The partition has a newer owner."""
-
-
-class _Conflict(Exception):
-    """The ledger knows more than we do: load again."""
-
-
 class Actor:
     """Lives while it has something to do. `mailbox` is filled by the tenure."""
 
@@ -95,6 +63,7 @@ class Actor:
         self.mailbox: deque[Delivery] = deque()
         self._dossier = Dossier(payment, home.partition, tools.ledger)
         self._docket = Docket(home.partition, home.release, tools.settlement, tools.clock, tools.meters)
+        self._pursuit = Pursuit(payment, home.epoch, tools, self._dossier, self._docket)
         self._working_on = ""  # the operation that an exception would be about
         self._failures: list[Failure] = []  # exceptions about it, in a row
 
@@ -105,9 +74,9 @@ class Actor:
                 while await self._turn() or self.mailbox:
                     self._failures.clear()
                 return self._home.finished(self._id, self._docket.left)
-            except _Ousted:
+            except Ousted:
                 return self._home.oust("a commit was fenced off by a newer epoch")
-            except _Conflict:
+            except Conflict:
                 self._reload()
             except Exception as error:
                 self._failures.append(Failure(at=self._tools.clock(), error=f"{type(error).__name__}: {error}"[:200]))
@@ -194,8 +163,8 @@ class Actor:
         decider = self._tools.decider
         lost = head.attempts > 0 and head.next_attempt_at is None  # an attempt was under way when its owner went
         if lost:
-            await self._sleep_until(head.deadline)
-        await self._see_through(lambda payment, now: decider.attempt(payment, head, now, lost=lost))
+            await self._pursuit.wait_until(head.deadline)
+        await self._pursuit.see_through(lambda payment, now: decider.attempt(payment, head, now, lost=lost))
 
     async def _watch_the_clock(self, payment: Payment) -> bool:
         """Nothing is left to do. The hold of an authorization that is too old goes back, behind whatever was accepted;
@@ -208,7 +177,7 @@ class Actor:
         else:
             return False
         last = self._dossier.operations[-1]
-        await self._see_through(lambda payment, now: begin(payment, last, now))
+        await self._pursuit.see_through(lambda payment, now: begin(payment, last, now))
         return True
 
     async def _carry_out(self, act: Intervention) -> None:
@@ -217,80 +186,20 @@ class Actor:
         self._working_on = act.operation
         subject = self._dossier.find(act.operation)
         if subject is not None:
-            await self._sleep_until(subject.deadline)
+            await self._pursuit.wait_until(subject.deadline)
         try:
-            await self._see_through(lambda payment, now: carry_out(decider, payment, operations, act, now))
+            await self._pursuit.see_through(lambda payment, now: carry_out(decider, payment, operations, act, now))
         except Broken as fault:
             if act not in self._dossier.acts:
                 raise
             why = str(fault)
-            await self._see_through(lambda payment, now: declined(decider, payment, act, why, now))
-
-    async def _see_through(self, begin: Callable[[Payment, datetime], Step]) -> None:
-        """A step, the attempts that it leads to, and the engine's own operations that follow from their answers."""
-        again: Again | None = None
-        while True:
-            if again is not None:
-                await self._sleep_until(again.at)
-            payment = self._dossier.payment
-            if payment is None:
-                raise Broken(f"nothing to do for {self._id}, which nobody has seen")
-            # A place first: an attempt that is committed and then waits for its turn would outlive its send_by.
-            await self._tools.places.take(payment.terms.merchant)
-            try:
-                now = self._tools.clock()
-                if again is None:
-                    step = begin(payment, now)
-                else:
-                    step = self._tools.decider.attempt(payment, again.operation, now, lost=False)
-                again = await self._commit_and_ask(step)
-            finally:
-                self._tools.places.give_back()
-            if again is None:
-                return
-
-    async def _commit_and_ask(self, step: Step) -> Again | None:
-        """Commit an intent, ask, commit the outcome, and so on while one follows from the other (I1)."""
-        failpoints = self._tools.failpoints
-        failpoints("before-intent")
-        payment = await self._commit(step)
-        failpoints("after-intent")
-        while step.then is not None:
-            operation = step.then
-            answer = await self._tools.teller.ask(payment, operation, inherited=step.inherited)
-            history = self._dossier.others(operation)
-            verdict = self._tools.decider.conclude(payment, operation, history, answer, self._tools.clock())
-            if isinstance(verdict, Again):
-                return verdict
-            step = verdict
-            failpoints("before-outcome")
-            payment = await self._commit(step)
-            failpoints("after-outcome")
-        return None
-
-    async def _commit(self, step: Step) -> Payment:
-        """Write the step; then, and only then, believe it and let go of what it finished."""
-        verdict = await self._tools.ledger.commit(step, self._home.epoch)
-        if verdict is Verdict.STALE:
-            raise _Ousted
-        if verdict is Verdict.CONFLICT:
-            raise _Conflict
-        self._dossier.committed(step)
-        for act in step.acts:
-            log.info("act_done", payment=self._id, act=act.id, result=act.result)
-        for operation in step.operations:
-            if operation.settled_at is not None:
-                if errand_of(operation) is None:
-                    await self._docket.settle(operation)
-            elif operation is not step.then and operation.status is not Status.SUCCEEDED:
-                await self._docket.park(operation)
-        return step.payment
+            await self._pursuit.see_through(lambda payment, now: declined(decider, payment, act, why, now))
 
     async def _queue_fresh(self, payment: Payment) -> None:
         """Journal what must wait behind an operation in doubt, in accept order, and let its entries go (I3, I4)."""
         for operation in self._dossier.waiting:
             self._working_on = operation.id  # one by one: should the ledger refuse one, it is known which
-            payment = await self._commit(self._tools.decider.queue(payment, [operation]))
+            payment = await self._pursuit.commit(self._tools.decider.queue(payment, [operation]))
         for asked in self._docket.operations:
             await self._docket.acknowledge(asked)
 
@@ -306,8 +215,9 @@ class Actor:
             elif loaded.payment is None or known.status is Status.REVIEW:
                 raise Broken(f"nothing can be done about {culprit}: {reason}")
             else:
-                await self._commit(self._tools.decider.review(loaded.payment, known, self._tools.clock(), reason))
-        except (_Ousted, _Conflict, Unavailable):
+                review = self._tools.decider.review(loaded.payment, known, self._tools.clock(), reason)
+                await self._pursuit.commit(review)
+        except (Ousted, Conflict, Unavailable):
             pass  # the next commit meets it as well, the next load has mended it, or we are shutting down
         except Exception as error:
             log.exception("breach", name="unworkable_payment", payment=self._id, partition=self._home.partition)
@@ -344,11 +254,6 @@ class Actor:
                 snapshot=b"" if command is None or known is None else _snapshot(command, known, now),
             )
             await self._home.bury(buried, cause)
-
-    async def _sleep_until(self, moment: datetime | None) -> None:
-        left_s = 0.0 if moment is None else (moment - self._tools.clock()).total_seconds()
-        if left_s > 0:
-            await anyio.sleep(left_s + _TIMER_S)
 
 
 def _snapshot(command: Command, known: Payment, now: datetime) -> bytes:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import anyio
 
-from engine.actor import Tools
 from engine.lease import LeaseKeeper, LeaseTerms
 from engine.ledger import Ledger
 from engine.meters import Meters
@@ -22,6 +21,7 @@ from engine.settlement import Settlement
 from engine.stream import CommandStreams
 from engine.sweeper import Sweeper
 from engine.tenure import Ownership, Tenure
+from engine.tools import Tools
 
 _METER_S = 1.0
 

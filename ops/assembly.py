@@ -25,7 +25,6 @@ from edge.admission import Admission, AdmissionLimits
 from edge.app import create_app
 from edge.authentication import KeyRing
 from edge.server import configuration
-from engine.actor import Tools
 from engine.archive import Archive
 from engine.audit_log import AuditLog
 from engine.breaker import Tolerance
@@ -54,6 +53,7 @@ from engine.settlement import Settlement
 from engine.stream import CommandStreams
 from engine.teller import Teller
 from engine.timeline import Timeline
+from engine.tools import Tools
 from engine.vault import Vault
 from engine.wakeup import Wakeups
 from engine.worker import Worker, WorkerLimits

@@ -20,7 +20,6 @@ from simulated_postgres import PostgresPool, PostgresServer
 from simulated_redis import RedisClient, RedisServer, SimulatedScripts
 from simulation_plan import Plan
 
-from engine.actor import Tools
 from engine.archive import Archive
 from engine.decision import Decider
 from engine.enquiry import Enquiry
@@ -39,6 +38,7 @@ from engine.reader import ReadLimits
 from engine.settlement import Settlement
 from engine.stream import CommandStreams
 from engine.teller import Teller
+from engine.tools import Tools
 from engine.vault import Vault
 from engine.wakeup import Wakeups
 from engine.worker import Worker, WorkerLimits

@@ -22,11 +22,11 @@ from simulated_postgres import STATEMENTS
 from simulated_scripts import SCRIPTS, Arguments, Database, Keys, accept, read
 from simulated_streams import text_of
 
-from engine.actor import Actor
 from engine.ledger import Ledger, Loaded, Verdict
 from engine.outcome import Answer, NoAnswer, Refusal, Refused
 from engine.payment import Operation, Payment
 from engine.ports import Ask
+from engine.pursuit import Pursuit
 from engine.settlement import Buried, Journaled, Settled, Settlement
 from engine.step import Step
 from engine.stream import StreamEntry
@@ -74,8 +74,8 @@ def _ack_before_commit() -> Variant:
     """Entries are acknowledged as soon as they were read."""
     take_in = Tenure.take_in
 
-    def hasty(self: Tenure, entries: list[StreamEntry]) -> None:
-        take_in(self, entries)
+    def hasty(self: Tenure, entries: list[StreamEntry], *, deadly: bool = False) -> None:
+        take_in(self, entries, deadly=deadly)
         if entries:
             ids = tuple(entry.id for entry in entries)
             self._tasks.create_task(
@@ -202,14 +202,14 @@ def _answers_rendered_again() -> Variant:
 
 def _sale_captured_last() -> Variant:
     """The capture of a sale comes after what was asked for meanwhile."""
-    commit = Actor._commit
+    commit = Pursuit.commit
 
-    async def appended(self: Actor, step: Step) -> Payment:
+    async def appended(self: Pursuit, step: Step) -> Payment:
         payment = await commit(self, step)
         self._dossier.operations.sort(key=lambda known: known.parent is not None)
         return payment
 
-    return patch.object(Actor, "_commit", appended)
+    return patch.object(Pursuit, "commit", appended)
 
 
 VARIANTS: Mapping[str, Callable[[], Variant]] = {

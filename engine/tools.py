@@ -1,0 +1,30 @@
+"""What all actors of a worker share: the ledger, the way to the banks, the rules, a clock. Built by ops/assembly.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine.decision import Decider
+from engine.failpoint import Failpoints
+from engine.ledger import Ledger
+from engine.meters import Meters
+from engine.places import Places
+from engine.ports import Clock
+from engine.settlement import Settlement
+from engine.teller import Teller
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """One per worker."""
+
+    ledger: Ledger
+    settlement: Settlement
+    teller: Teller
+    decider: Decider
+    clock: Clock
+    failpoints: Failpoints
+    meters: Meters
+    places: Places  # attempts under way at banks, from intent to outcome
+    partition_of: Callable[[str], int]
