@@ -6,9 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 
+import httpx
 import pytest
 from audit_stand import Ledger
+from gateway import Gateway, eventually
 
 from ops.embedded import EmbeddedPostgres
 
@@ -74,3 +78,15 @@ def test_a_database_that_is_no_installation_is_2(postgres: EmbeddedPostgres, led
 
     assert (told.returncode, told.stdout) == (2, "")
     assert "penstock migrate" in told.stderr
+
+
+def test_an_auditor_that_cannot_look_says_so_is_not_ready_and_goes_on_until_it_is_stopped(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    gateway = Gateway(database=ledger.dsn, redis_url=f"redis://{NOWHERE}/0", bank_url="http://bank", folder=tmp_path)
+    with closing(gateway):
+        auditor = gateway.launch("auditor", PENSTOCK_AUDIT_EVERY_S="1")
+        eventually(lambda: auditor.log.read_text().count('"event":"audit_failed"') >= 2, "two looks failed", 20)
+
+        assert httpx.get(f"http://127.0.0.1:{auditor.port}/readyz").status_code == 503
+        assert auditor.end() == 0
