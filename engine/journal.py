@@ -51,7 +51,7 @@ class Journal:
 
     def chain(self, head: str, entry: Entry) -> Chained:
         """`head` is the mac of the previous row, "" before the first."""
-        row = [
+        row = (
             entry.payment,
             entry.sequence,
             entry.from_state,
@@ -60,7 +60,11 @@ class Journal:
             entry.operation,
             entry.at,
             entry.evidence,
-        ]
+        )
+        return Chained(entry=entry, mac=self.mac(head, row))
+
+    def mac(self, head: str, row: tuple[object, ...]) -> str:
+        """Of a row behind this head: payment, sequence, from, to, event, operation, at (in UTC), evidence."""
         # Timestamps as the ledger writes them into `evidence`: whoever verifies the chain has the stored text only.
         canonical = orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
-        return Chained(entry=entry, mac=hmac.digest(self._key, head.encode() + canonical, "sha256").hex())
+        return hmac.digest(self._key, head.encode() + canonical, "sha256").hex()

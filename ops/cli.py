@@ -18,6 +18,7 @@ from typer.core import TyperCommand
 
 from ops.audit_cli import audit
 from ops.dead_letter_cli import dead_letter_app
+from ops.journal_cli import verify_journal
 from ops.merchant_cli import key_app, merchant_app
 from ops.partition_cli import partitions
 from ops.payment_cli import payment_app
@@ -43,6 +44,7 @@ app.command(rich_help_panel="On this machine")(up)
 app.command(rich_help_panel="On this machine")(status)
 app.command(rich_help_panel="Operators")(partitions)
 app.command(rich_help_panel="Is it all in order?")(audit)
+app.command(rich_help_panel="Is it all in order?")(verify_journal)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

@@ -7,7 +7,6 @@ variable is an error: a typo in a setting that guards money must not pass in sil
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import secrets
 import socket
@@ -329,7 +328,12 @@ def _keys(listed: SecretStr) -> list[bytes]:
 
 
 def _key(secret: SecretStr) -> bytes:
+    return decoded_key(secret.get_secret_value())
+
+
+def decoded_key(text: str) -> bytes:
+    """A key out of a variable or a file. Raises ValueError."""
     try:
-        return base64.b64decode(secret.get_secret_value(), validate=True)
-    except binascii.Error:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
         raise ValueError("must be base64 of 32 random bytes: openssl rand -base64 32") from None

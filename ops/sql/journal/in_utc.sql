@@ -1,0 +1,2 @@
+-- For this transaction, times come as UTC.
+SET LOCAL TIME ZONE 'UTC'
