@@ -48,7 +48,10 @@ class HookLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookTrial:
-    """What the living endpoints got of the events that count. Latencies in ms, from the moment each event was due."""
+    """What the living endpoints got of the events that count.
+
+    Latencies in ms, from the moment each event was due. `delivered_per_s`: between the first arrival and the last.
+    """
 
     load: HookLoad
     events: int
@@ -80,6 +83,9 @@ def run_hook_trial(load: HookLoad, stack: Addresses, tell: Progress) -> HookTria
         dead_endpoint = _register(ledger, dead, f"http://127.0.0.1:{silent.getsockname()[1]}/", load.ordered)
         before: dict[str, float] = {}
         began = time.time()
+        # Half way between two events, so that rounding puts none on the other side.
+        first = math.ceil(load.warmup_s * load.rate_per_s)
+        counts_from = began + (first - 0.5) / load.rate_per_s
         events = _Events(merchants, dead if load.dead else None, load.rate_per_s, began)
         while (elapsed_s := time.time() - began) < load.warmup_s + load.seconds:
             if not before and elapsed_s >= load.warmup_s:
@@ -91,18 +97,16 @@ def run_hook_trial(load: HookLoad, stack: Addresses, tell: Progress) -> HookTria
         attempts, waiting = _row(ledger, "bench_dead", dead_endpoint)
         spent = _cpu_s(stack)
         figures = _figures(sink)
-    counted = [
-        [(due, latency) for due, latency in came if due >= began + load.warmup_s] for came in figures["came"].values()
-    ]
+    counted = [[(due, latency) for due, latency in came if due >= counts_from] for came in figures["came"].values()]
     latencies = [latency * 1000 for came in counted for _, latency in came]
-    ends = [due + latency for came in counted for due, latency in came]
+    ends = sorted(due + latency for came in counted for due, latency in came)
     cost = usage.per_thousand(before, spent, len(latencies))
     cost["receiver"] = round(figures["cpu_s"] * 1000 / max(1, events.written), 4)
     return HookTrial(
         load=load,
-        events=events.written_since(began + load.warmup_s),
+        events=events.written - first,
         delivered=len(latencies),
-        delivered_per_s=round(len(ends) / max(0.001, max(ends) - began - load.warmup_s), 1) if ends else 0.0,
+        delivered_per_s=round((len(ends) - 1) / max(0.001, ends[-1] - ends[0]), 1) if ends else 0.0,
         repeated=figures["repeated"],
         latency_ms=percentiles(latencies),
         worst_endpoint_p99_ms=max(
@@ -133,10 +137,6 @@ class _Events:
                 due.append(self._event(self._dead, number, at))
             self.written += 1
         return due
-
-    def written_since(self, moment: float) -> int:
-        """How many of those that were written were due from then on."""
-        return self.written - math.ceil((moment - self._began) * self._rate_per_s - 1e-6)
 
     def _event(self, merchant: str, number: int, at: float) -> dict[str, object]:
         payment = payment_id("bench", merchant, str(number // 2))
