@@ -258,7 +258,8 @@ def test_a_dead_endpoint_with_thousands_due_delays_no_other(ledger: Ledger, shop
                FROM generate_series(1, 5000) AS n"""
         )
         ledger.register(shop.url("/lively"))
-        eventually(lambda: ledger.sql("SELECT 1 FROM delivery_attempts WHERE endpoint = %s", endpoint.id), "it is dead")
+        tried = "SELECT DISTINCT outcome FROM delivery_attempts WHERE endpoint = %s"
+        assert eventually(lambda: ledger.sql(tried, endpoint.id), "it is dead") == [("timeout",)]
 
         payments = [ledger.happen("payment.created") for _ in range(20)]
         eventually(lambda: len(shop.ids("/lively")) == 20, "the others get theirs", 5)
