@@ -23,9 +23,12 @@ class Coalescer(Generic[Item, Result]):
     """`carry_out` takes a batch and returns one result or exception per item, or raises for all of them."""
 
     def __init__(
-        self, carry_out: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]], batch_max: int
+        self,
+        carry_out: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
+        batch_max: int,
+        linger_s: float = LINGER_S,
     ) -> None:
-        self._carry_out, self._batch_max = carry_out, batch_max
+        self._carry_out, self._batch_max, self._linger_s = carry_out, batch_max, linger_s
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._knock = asyncio.Event()
         self._closed = False
@@ -50,7 +53,7 @@ class Coalescer(Generic[Item, Result]):
                 await self._knock.wait()
                 while self._waiting:
                     if self._busy and len(self._waiting) < self._batch_max:
-                        await asyncio.sleep(LINGER_S)
+                        await asyncio.sleep(self._linger_s)
                     self._busy = len(self._waiting) > 1
                     await self.run_once()
                 self._knock.clear()

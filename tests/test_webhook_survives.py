@@ -21,7 +21,7 @@ from gateway import Gateway, Running, eventually
 from webhook_stand import Answer, Ledger, Received, Shop, a_shop, dispatchers
 
 CRASHES, DISPATCHERS = 20, 2
-PAYMENTS = 50  # a round
+PAYMENTS = 30  # a round
 TYPES = ("payment.created", "payment.authorized", "payment.captured", "payment.refunded")
 FIRST_AND_THIRD = ["payment.created", "payment.captured"]
 REQUESTS = PAYMENTS * (4 + 4 + 2)  # a round, when nothing goes wrong
