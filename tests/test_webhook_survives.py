@@ -27,7 +27,7 @@ FIRST_AND_THIRD = ["payment.created", "payment.captured"]
 REQUESTS = PAYMENTS * (4 + 4 + 2)  # a round, when nothing goes wrong
 REFUSED = 20  # each so manieth request is answered 503
 # A claim lapses late enough that no living dispatcher loses one, however slow the machine.
-PATIENT = {"PENSTOCK_WEBHOOK_TIMEOUT_MS": "2000", "PENSTOCK_WEBHOOK_LEASE_MS": "6000"}
+PATIENT = {"PENSTOCK_WEBHOOK_TIMEOUT_MS": "2000", "PENSTOCK_WEBHOOK_LEASE_MS": "8000"}
 
 
 class Trap:
