@@ -6,25 +6,27 @@ import base64
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
+import psutil
 import psycopg
 import redis
+from nursery import NURSERY, Child
+
+from engine.identity import partition_of, payment_id
 
 MASTER_KEY = base64.b64encode(b"m" * 32).decode()
 FINGERPRINT_KEY = base64.b64encode(b"f" * 32).decode()
 # Short, so that a take-over takes a second and an unanswered attempt two.
-RUN = "from ops import assembly, settings; assembly.run_{}(settings.load_settings())"
 HASTE = {
     "PENSTOCK_LEASE_MS": "1000",
     "PENSTOCK_ATTEMPT_TIMEOUT_MS": "1500",
@@ -46,13 +48,18 @@ class Running:
     """One process of the gateway."""
 
     role: str
-    process: subprocess.Popen[bytes]
+    process: Child
     port: int
     log: Path
 
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    @property
+    def out(self) -> bool:
+        """Dead or stopped."""
+        return self.process.poll() is not None or psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
@@ -100,11 +107,15 @@ class Gateway:
     def start(self, role: str, **environ: str) -> Running:
         """Start an edge or a worker and wait until it is ready."""
         running = self.launch(role, **environ)
-        eventually(lambda: _ready(running), f"{role} is ready", 20)
+        self.wait_for(running)
         return running
 
+    def wait_for(self, *launched: Running) -> None:
+        for running in launched:
+            eventually(lambda running=running: _ready(running), f"{running.role} is ready", 30)
+
     def launch(self, role: str, **environ: str) -> Running:
-        """The same without the waiting: it may die at once."""
+        """Start an edge or a worker, which may die at once; several that start together are ready sooner."""
         port = free_port()
         number = len(self.processes)
         variables = {
@@ -121,10 +132,7 @@ class Gateway:
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
         log = self.folder / f"{role}-{number}.log"
-        with log.open("wb") as sink:
-            process = subprocess.Popen(
-                [sys.executable, "-c", RUN.format(role)], env={**inherited, **variables}, stdout=sink, stderr=sink
-            )
+        process = NURSERY.start(role, {**inherited, **variables}, log)
         running = Running(role=role, process=process, port=port, log=log)
         self.processes.append(running)
         return running
@@ -147,6 +155,34 @@ class Gateway:
         with psycopg.connect(self.database, autocommit=True) as connection:
             cursor = connection.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []
+
+    def keys_in(self, partition: int, merchant: str = "mer_local") -> Iterator[str]:
+        """Idempotency keys whose payments fall into a partition."""
+        ((installation,),) = self.sql("SELECT id FROM installation")
+        return (
+            key
+            for key in (uuid4().hex for _ in count())
+            if partition_of(payment_id(installation, merchant, key), 16) == partition
+        )
+
+    def owned(self) -> dict[int, list[int]]:
+        """The partitions of each living worker that says it is ready, by its pid."""
+        owned: dict[int, list[int]] = {}
+        for running in self.processes:
+            if running.role == "worker" and not running.out:
+                with suppress(httpx.HTTPError):
+                    owned[running.pid] = self.http.get(f"http://127.0.0.1:{running.port}/readyz").json()["partitions"]
+        return owned
+
+    def shared(self, workers: int) -> dict[int, list[int]]:
+        """Wait until so many workers share all partitions, each once."""
+
+        def settled() -> dict[int, list[int]] | None:
+            owned = self.owned()
+            everyone = len(owned) == workers and all(owned.values())
+            return owned if everyone and sorted(chain(*owned.values())) == list(range(16)) else None
+
+        return dict(eventually(settled, f"{workers} workers share all partitions", 30))
 
     def unsettled(self) -> int:
         return int(self.sql("SELECT count(*) FROM operations WHERE settled_at IS NULL")[0][0])

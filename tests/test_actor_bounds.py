@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import signal
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from bank_harness import Bank, fresh_cards
 from gateway import Gateway, a_gateway, eventually
 
 from engine import keys
-from engine.identity import partition_of, payment_id
+from engine.identity import partition_of
 
 pytest_plugins = ["bank_fixtures"]
 
@@ -76,7 +76,7 @@ def test_a_malformed_entry_is_a_dead_letter_and_its_neighbours_settle(gateway: G
     bad = gateway.pay(CARD, key="bad").json()["id"]
     partition = partition_of(bad, 16)
     merchant = _rewrite(gateway, partition, reply_to=[1])
-    neighbours = [gateway.pay(CARD, key=key).json()["id"] for key in _keys_in(gateway, partition, merchant, 5)]
+    neighbours = [gateway.pay(CARD, key=key).json()["id"] for key in islice(gateway.keys_in(partition, merchant), 5)]
 
     worker = gateway.start("worker")
     for neighbour in neighbours:
@@ -162,14 +162,6 @@ def test_a_repeat_of_an_answered_operation_is_let_go_by_the_actor_that_answered_
 
 def _statuses(gateway: Gateway, payment: str) -> dict[str, str]:
     return dict(gateway.sql("SELECT verb, status FROM operations WHERE payment = %s", payment))
-
-
-def _keys_in(gateway: Gateway, partition: int, merchant: str, number: int) -> list[str]:
-    """Idempotency keys whose payments fall into a partition."""
-    ((installation,),) = gateway.sql("SELECT id FROM installation")
-    candidates = (f"neighbour-{index}" for index in count())
-    fitting = (key for key in candidates if partition_of(payment_id(installation, merchant, key), 16) == partition)
-    return list(islice(fitting, number))
 
 
 def _rewrite(gateway: Gateway, partition: int, **changes: Any) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from gateway import Gateway, a_gateway, eventually
+from nursery import Child
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from redis import Redis
@@ -44,7 +45,7 @@ def read_only(postgres: EmbeddedPostgres, database: str) -> Callable[[bool], Non
     return turn
 
 
-def alive_for(worker: subprocess.Popen[bytes], seconds: float) -> bool:
+def alive_for(worker: Child, seconds: float) -> bool:
     try:
         worker.wait(seconds)
     except subprocess.TimeoutExpired:
