@@ -197,6 +197,7 @@ class Intake:
                 if settled is not None:
                     return _stored(command, settled, replayed=repeated, waited=True)
             body = await self._shown(command) if repeated else offer.body
+            tools.failpoints("before-answer")
             return Reply(status=202, body=body, payment=command.payment, operation=command.operation)
 
     async def _offered(self, offer: _Offer) -> tuple[str, Any]:

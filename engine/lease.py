@@ -1,14 +1,14 @@
 """The keeper of leases: says that this worker lives, takes and keeps its fair share of partitions, gives back the rest.
 
 Keeps I2 on the side of efficiency (correctness is the epoch). A worker that finds its own heartbeat gone knows that
-Redis lost its memory (I11): it re-creates its own leases if their epochs still hold, and takes nobody else's for one
-lease time.
+Redis lost its memory (I11), and one that did not beat for a lease time that it slept, or Redis did. Either way others
+may not be listed: it re-creates its own leases if their epochs still hold, and takes and gives none for one lease time.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import anyio
@@ -16,6 +16,7 @@ import structlog
 
 from engine import keys
 from engine.errors import Broken, Unavailable
+from engine.failpoint import UNARMED, Failpoints
 from engine.ledger import Ledger
 from engine.postgres import Away
 from engine.scripts import Scripts
@@ -42,14 +43,20 @@ class LeaseKeeper:
     """Run `run` for life inside the worker; `tenures` is what is owned now."""
 
     def __init__(
-        self, terms: LeaseTerms, scripts: Scripts, ledger: Ledger, make_tenure: Callable[[Ownership], Tenure]
+        self,
+        terms: LeaseTerms,
+        scripts: Scripts,
+        ledger: Ledger,
+        make_tenure: Callable[[Ownership], Tenure],
+        failpoints: Failpoints = UNARMED,
     ) -> None:
-        self._terms, self._scripts, self._ledger, self._make_tenure = terms, scripts, ledger, make_tenure
+        self._terms, self._scripts, self._ledger = terms, scripts, ledger
+        self._make_tenure, self._failpoints = make_tenure, failpoints
         self.tenures: dict[int, Tenure] = {}
         self._leaving: set[int] = set()
         self._unchecked: set[Tenure] = set()  # their leases lapsed and were re-created; their epochs are not read yet
         self._stopping = anyio.Event()
-        self._beaten = False
+        self._beaten_at: float | None = None
         self._quiet_until = 0.0
         self.settled = anyio.Event()  # set once the first round is through: ready to be asked
 
@@ -97,14 +104,21 @@ class LeaseKeeper:
             self.settled.set()
 
     async def _beat(self) -> set[int]:
-        """The partitions that should be ours."""
-        terms = self._terms
+        """The partitions that should be ours. While others may not be listed yet: those that are."""
+        terms, lease_s = self._terms, self._terms.lease_ms / 1000
         reply = await self._scripts.call("heartbeat", keys.WORKERS, terms.worker, terms.lease_ms * _DEAD_AFTER_LEASES)
         known, live = reply[0], [name.decode(errors="replace") for name in reply[1:]]
-        if self._beaten and not known:
-            self._quiet_until = anyio.current_time() + terms.lease_ms / 1000
+        now = anyio.current_time()
+        if self._beaten_at is not None and now - self._beaten_at > lease_s:
+            self._quiet_until = now + lease_s
+            silent_s = round(now - self._beaten_at, 1)
+            log.warning("was_silent", worker=terms.worker, partitions=len(self.tenures), seconds=silent_s)
+        elif self._beaten_at is not None and not known:
+            self._quiet_until = now + lease_s
             log.warning("redis_forgot_us", worker=terms.worker, partitions=len(self.tenures))
-        self._beaten = True
+        self._beaten_at = now
+        if now < self._quiet_until:
+            return set(self.tenures)
         return {partition for partition, owner in shares(terms.partitions, live).items() if owner == terms.worker}
 
     async def _renew(self) -> None:
@@ -140,8 +154,13 @@ class LeaseKeeper:
                     tenure.confirm_lease()
 
     async def _take(self, wanted: list[int], homes: anyio.abc.TaskGroup) -> None:
-        if not wanted or anyio.current_time() < self._quiet_until:
+        if not wanted:
             return
+        seen = await self._ledger.epochs()  # before the lease: see acquire_partitions.sql
+        for partition in [partition for partition in wanted if partition not in seen]:
+            # Nobody can be its writer: it rests, and all others go on.
+            log.error("breach", name="missing_partition", partition=partition)
+            wanted.remove(partition)
         tokens = {partition: f"{self._terms.worker}:{secrets.token_hex(8)}" for partition in wanted}
         replies = await self._scripts.call_many(
             [("take-lease", (keys.lease(partition), tokens[partition], self._terms.lease_ms)) for partition in wanted]
@@ -149,21 +168,27 @@ class LeaseKeeper:
         free = [partition for partition, reply in zip(wanted, replies, strict=True) if reply == b"taken"]
         if not free:
             return
+        self._failpoints("after-lease")
         try:
-            epochs = await self._ledger.acquire(free, self._terms.worker)
+            epochs = await self._ledger.acquire({partition: seen[partition] for partition in free}, self._terms.worker)
         except Away:
-            for partition in free:
-                await self._scripts.call("release-lease", keys.lease(partition), tokens[partition])
+            await self._let_go({partition: tokens[partition] for partition in free})
             raise
-        for partition in free:
-            if partition not in epochs:  # nobody can be its writer: it rests, and all others go on
-                log.error("breach", name="missing_partition", partition=partition)
-                await self._scripts.call("release-lease", keys.lease(partition), tokens[partition])
-                continue
-            ownership = Ownership(partition=partition, epoch=epochs[partition], token=tokens[partition])
+        self._failpoints("after-epoch")
+        for partition, epoch in sorted(epochs.items()):
+            ownership = Ownership(partition=partition, epoch=epoch, token=tokens[partition])
             tenure = self.tenures[partition] = self._make_tenure(ownership)
             homes.start_soon(self._live, tenure)
-        log.info("acquired", worker=self._terms.worker, partitions=free)
+        log.info("acquired", worker=self._terms.worker, partitions=sorted(epochs))
+        missed = {partition: tokens[partition] for partition in free if partition not in epochs}
+        if missed:
+            log.warning("acquired_by_another", worker=self._terms.worker, partitions=sorted(missed))
+            await self._let_go(missed)
+
+    async def _let_go(self, tokens: Mapping[int, str]) -> None:
+        await self._scripts.call_many(
+            [("release-lease", (keys.lease(partition), token)) for partition, token in tokens.items()]
+        )
 
     async def _live(self, tenure: Tenure) -> None:
         try:

@@ -9,7 +9,7 @@ again until it is back or the partition is lost; a batch whose connection died i
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
@@ -24,6 +24,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from engine.coalescer import Coalescer
 from engine.errors import Broken
+from engine.failpoint import UNARMED, Failpoints
 from engine.intervention import Intervention
 from engine.payment import Operation, Payment
 from engine.postgres import Away, Mistakes, borrowed
@@ -47,6 +48,7 @@ Answer = TypeVar("Answer")
 
 _LOADS_MAX = 500  # payments a load asks for at once: a screenful for the planner, milliseconds for Postgres
 _PATIENCE_S = 5.0  # for what is asked between two heartbeats
+_DURING_COMMIT_S = 0.001  # of a failpoint: sent, and on most disks not yet synced
 _RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # Postgres away: soon at first, then once a second, which burns nothing
 
 
@@ -79,8 +81,8 @@ class Loaded(Struct, frozen=True, kw_only=True):
 class Ledger:
     """Run `run` for life; then commit and load from as many tasks as you like."""
 
-    def __init__(self, pool: AsyncConnectionPool, commit_batch_max: int) -> None:
-        self._pool = pool
+    def __init__(self, pool: AsyncConnectionPool, commit_batch_max: int, failpoints: Failpoints = UNARMED) -> None:
+        self._pool, self._failpoints = pool, failpoints
         self._commits: Coalescer[Write, Verdict] = Coalescer(self._commit_batch, commit_batch_max)
         self._loads: Coalescer[tuple[str, str], Loaded] = Coalescer(self._load_batch, _LOADS_MAX)
 
@@ -97,12 +99,13 @@ class Ledger:
         """A payment and its operations; `operation` is looked up too, however old. Broken: a row cannot be read."""
         return await self._loads((payment, operation))
 
-    async def acquire(self, partitions: Sequence[int], owner: str) -> dict[int, int]:
-        """Partition to its new epoch. Raises psycopg's errors when Postgres is away."""
+    async def acquire(self, epochs: Mapping[int, int], owner: str) -> dict[int, int]:
+        """Partition to its new epoch, of those that are still at the epoch given. Raises Away."""
         with anyio.fail_after(_PATIENCE_S):
             async with borrowed(self._pool) as connection:
                 cursor = await connection.execute(
-                    statement("acquire_partitions"), {"ids": list(partitions), "owner": owner}
+                    statement("acquire_partitions"),
+                    {"ids": list(epochs), "epochs": list(epochs.values()), "owner": owner},
                 )
                 return {row[0]: row[1] for row in await cursor.fetchall()}
 
@@ -185,7 +188,8 @@ class Ledger:
     async def _write(self, batch: dict[str, str], acts: Sequence[tuple[str, ActDone]]) -> dict[str, Verdict]:
         async with borrowed(self._pool) as connection:
             if not acts:
-                return await _committed(connection, batch)
+                written = _committed(connection, batch)
+                return await self._failpoints.during("during-commit", _DURING_COMMIT_S, written)
             async with connection.transaction():
                 refused = await _committed(connection, batch)
                 done = [act for payment, act in acts if payment not in refused]

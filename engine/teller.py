@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import anyio
-
 from engine.errors import Broken
 from engine.failpoint import Failpoints
 from engine.meters import Meters
@@ -18,7 +16,7 @@ from engine.payment import Operation, Payment, Verb
 from engine.ports import Ask, Clock, Connector
 from engine.vault import Vault
 
-_DURING_BANK_S = 0.05
+_DURING_BANK_S = 0.05  # of a failpoint: long after the write, on loopback, and before most answers
 
 
 class Teller:
@@ -36,12 +34,7 @@ class Teller:
         self._failpoints("before-bank")
         began = self._clock()
         asked = self._connectors[payment.terms.connector].ask(ask)
-        if self._failpoints.armed("during-bank"):
-            async with anyio.create_task_group() as call:
-                call.start_soon(self._interrupt)
-                answer = await asked
-        else:
-            answer = await asked
+        answer = await self._failpoints.during("during-bank", _DURING_BANK_S, asked)
         self._failpoints("after-bank")
         taken_s = (self._clock() - began).total_seconds()
         self._meters.bank_seconds.labels(operation.verb, type(answer).__name__).observe(taken_s)
@@ -63,8 +56,3 @@ class Teller:
             traceparent=operation.traceparent,
             repeated=repeated,
         )
-
-    async def _interrupt(self) -> None:
-        """The failpoint in the middle of a bank call: long after the write, on loopback, and before most answers."""
-        await anyio.sleep(_DURING_BANK_S)
-        self._failpoints("during-bank")

@@ -98,7 +98,9 @@ class Tenure:
         due = await tools.ledger.unfinished(partition, tools.clock(), _RESUME_MAX)
         for payment in due:
             self.resume(payment)
+        tools.failpoints("after-resume")
         claimed = await self._insist(lambda: self._streams.claim(partition, self.ownership.token))
+        tools.failpoints("after-claim")
         self.take_in(claimed)
         if due or claimed:
             log.info("took_over", partition=partition, unsettled=len(due), pending=len(claimed))
@@ -136,6 +138,8 @@ class Tenure:
 
     def take_in(self, entries: list[StreamEntry], *, deadly: bool = False) -> None:
         """Hand entries to their payments' actors, in order. Unreadable ones are buried."""
+        if entries:
+            self._tools.failpoints("after-read")
         for entry in entries:
             self.held.add(entry.id)
             try:

@@ -48,7 +48,7 @@ class Worker:
         def make_tenure(ownership: Ownership) -> Tenure:
             return Tenure(ownership, tools, streams, alone)
 
-        self.keeper = LeaseKeeper(limits.lease, scripts, tools.ledger, make_tenure)
+        self.keeper = LeaseKeeper(limits.lease, scripts, tools.ledger, make_tenure, tools.failpoints)
         self._reclaimer = Reclaimer(streams, self.keeper.tenures)
         self._reader = Reader(streams, self._reclaimer, self.keeper.tenures, limits.read)
         self._sweeper = Sweeper(

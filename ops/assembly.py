@@ -180,7 +180,7 @@ async def _serve_worker(settings: Settings) -> None:
         name = settings.worker_name
         gate = Gate(connector, tolerance_of(settings), allowance_of(settings), meters)
         tools = Tools(
-            ledger=Ledger(stores.pool, settings.commit_batch_max),
+            ledger=Ledger(stores.pool, settings.commit_batch_max, failpoints),
             settlement=Settlement(scripts, settings.record_ttl_s * 1000, failpoints),
             teller=Teller({connector.name: gate}, Vault(settings.vault_keys), now, failpoints, meters),
             decider=Decider(policy_of(settings), Journal(settings.fingerprint_key_bytes), random.Random()),

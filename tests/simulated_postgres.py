@@ -45,18 +45,20 @@ class PostgresServer:
             rows, won = ledger_commit(self.tables, batch)
             self._witness(client, batch, won)
             return rows
-        if name == "acquire_partitions":
-            self.acquired_by.update(dict.fromkeys(parameters["ids"], client))
         rows = STATEMENTS[name](self.tables, parameters)
+        if name == "acquire_partitions":
+            self.acquired_by.update(dict.fromkeys((row["id"] for row in rows), client))
         self._tell("postgres", name, client, parameters, "->", len(rows), "rows")
         return rows
 
 
 def _acquire(tables: Tables, wanted: Parameters) -> list[Row]:
-    for number in wanted["ids"]:
-        tables.partitions[number].epoch += 1
+    seen = dict(zip(wanted["ids"], wanted["epochs"], strict=True))
+    taken = {number: epoch + 1 for number, epoch in seen.items() if tables.partitions[number].epoch == epoch}
+    for number, epoch in taken.items():
+        tables.partitions[number].epoch = epoch
         tables.partitions[number].owner = wanted["owner"]
-    return [{"id": number, "epoch": tables.partitions[number].epoch} for number in wanted["ids"]]
+    return [{"id": number, "epoch": epoch} for number, epoch in taken.items()]
 
 
 def _release(tables: Tables, wanted: Parameters) -> list[Row]:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.failpoint import Failpoints
+from engine.failpoint import ACCEPTANCE, PATH, Failpoints
 from ops.campaign.crowd import baskets
-from ops.campaign.schedule import EDGE_POINTS, FAULTS, WORKER_POINTS, Fault, Strike, schedule
+from ops.campaign.schedule import FAULTS, Fault, Strike, schedule
 from ops.campaign.strike import INFLICT
 
 THREE_MINUTES = 180.0
@@ -36,9 +36,9 @@ def test_three_minutes_have_every_fault_and_every_crash_point(seed: int) -> None
 
     points = {(strike.fault, strike.failpoints.partition(":")[0]) for strike in strikes if strike.failpoints}
     assert {strike.fault for strike in strikes} == set(Fault)
-    assert {point for fault, point in points if fault is Fault.WORKER_DIES} == set(WORKER_POINTS)
-    assert {point for fault, point in points if fault is Fault.WORKER_SLEEPS} == set(WORKER_POINTS)
-    assert {point for fault, point in points if fault is Fault.EDGE_DIES} == set(EDGE_POINTS)
+    assert {point for fault, point in points if fault is Fault.WORKER_DIES} == set(PATH)
+    assert {point for fault, point in points if fault is Fault.WORKER_SLEEPS} == set(PATH)
+    assert {point for fault, point in points if fault is Fault.EDGE_DIES} == set(ACCEPTANCE)
 
 
 @given(seeds, st.floats(6, 900))

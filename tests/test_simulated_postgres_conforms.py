@@ -142,7 +142,9 @@ async def story(ledger: Ledger) -> list[object]:
     said: list[object] = []
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ledger.run)
-        (epoch,) = (await ledger.acquire([payment.partition], "worker")).values()
+        seen = {payment.partition: (await ledger.epochs())[payment.partition]}
+        (epoch,) = (await ledger.acquire(seen, "worker")).values()
+        said += [await ledger.acquire(seen, "too late") == {}]
         said += [await ledger.commit(step, epoch) for step in steps]
         said += [await ledger.commit(steps[1], epoch), await ledger.commit(steps[0], epoch)]  # too late
         said += [
@@ -166,8 +168,9 @@ def test_what_the_constraints_forbid_is_refused_alike_and_leaves_nothing(databas
     there, here = asyncio.run(really()), simulated()
 
     assert here == there
-    assert here[:5] == [Verdict.COMMITTED, Verdict.COMMITTED, Verdict.CONFLICT, Verdict.CONFLICT, Verdict.STALE]
-    assert here[5:-1] == [True] * len(CONSTRAINTS)
+    assert here[0] is True, "an epoch seen before another acquired is none"
+    assert here[1:6] == [Verdict.COMMITTED, Verdict.COMMITTED, Verdict.CONFLICT, Verdict.CONFLICT, Verdict.STALE]
+    assert here[6:-1] == [True] * len(CONSTRAINTS)
 
 
 def simulated() -> list[object]:

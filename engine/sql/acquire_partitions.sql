@@ -1,5 +1,10 @@
--- Take partitions: the new epoch shuts out whoever wrote for them before (I2).
-UPDATE partitions p SET epoch = epoch + 1, owner = %(owner)s, acquired_at = now()
-FROM (SELECT id FROM partitions WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE) AS taken
+-- Take partitions: the new epoch shuts out whoever wrote for them before (I2). Only from the epoch that was seen before
+-- the lease was taken: who slept in between, and lost the lease, does not shut out its new holder.
+UPDATE partitions p SET epoch = p.epoch + 1, owner = %(owner)s, acquired_at = now()
+FROM (SELECT held.id
+      FROM partitions held
+      JOIN unnest(%(ids)s::integer[], %(epochs)s::bigint[]) AS seen (id, epoch)
+        ON seen.id = held.id AND seen.epoch = held.epoch
+      ORDER BY held.id FOR UPDATE OF held) AS taken
 WHERE p.id = taken.id
 RETURNING p.id, p.epoch

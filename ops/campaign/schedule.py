@@ -12,14 +12,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from engine.failpoint import POINTS
+from engine.failpoint import ACCEPTANCE, PATH
 
 FIRST_AT_S = 2.0  # the load has begun to flow
 GAP_S = 3.5  # between two strikes, on average: some fifty in three minutes
 STRIKES_MIN = 10  # in a short campaign they follow each other faster
 PASSINGS_MAX = 40  # a crash point acts at one of its first passings
-EDGE_POINTS = POINTS[:2]
-WORKER_POINTS = POINTS[2:]
 
 
 class Part(StrEnum):
@@ -163,9 +161,9 @@ def _deck(draw: random.Random) -> Iterator[tuple[Fault, str]]:
     """Every fault with what it arms; those at a crash point once for each point, exceptions at all points together."""
     for fault, (part, *_) in FAULTS.items():
         if fault is Fault.WORKER_FAILS:
-            yield fault, ",".join(f"{point}:raise@{draw.randint(1, PASSINGS_MAX)}" for point in WORKER_POINTS)
+            yield fault, ",".join(f"{point}:raise@{draw.randint(1, PASSINGS_MAX)}" for point in PATH)
         elif fault in _ACTIONS:
-            for point in WORKER_POINTS if part is Part.WORKER else EDGE_POINTS:
+            for point in PATH if part is Part.WORKER else ACCEPTANCE:
                 yield fault, f"{point}:{_ACTIONS[fault]}@{draw.randint(1, PASSINGS_MAX)}"
         else:
             yield fault, ""
