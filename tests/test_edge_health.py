@@ -47,6 +47,18 @@ def test_readyz_names_what_is_away(edge: Stand) -> None:
     assert verbose.json()["checks"] == {"postgres": "ok", "redis": "connection refused"}
 
 
+def test_an_edge_that_can_accept_stays_ready_and_says_what_it_lacks(edge: Stand) -> None:
+    edge.probes.update(postgres=away, redis=fine)
+
+    plain, verbose = edge.client.get("/readyz"), edge.client.get("/readyz?verbose")
+
+    assert (plain.status_code, plain.json()) == (
+        200,
+        {"status": "degraded", "failing": {"postgres": "connection refused"}},
+    )
+    assert verbose.json()["checks"] == {"postgres": "connection refused", "redis": "ok"}
+
+
 def test_readyz_does_not_wait_for_a_probe_that_hangs(edge: Stand) -> None:
     edge.probes["redis"] = hanging
 

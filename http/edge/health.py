@@ -1,7 +1,8 @@
 """Health: whether this process lives, and whether it can do its work right now.
 
-/livez depends on nothing but the event loop: a store that is away is no reason to kill an edge. /readyz asks every
-probe at once, each within a bound, and names what failed; `?verbose` lists all.
+/livez depends on nothing but the event loop: a store that is away is no reason to kill an edge. Ready is who can accept.
+That needs Redis; with Postgres away an edge goes on accepting (I10), so it stays with its load balancer and is degraded.
+/readyz asks every probe at once, each within a bound, and names what failed; `?verbose` lists all.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from edge import answer
 from edge.answer import Answer
 from edge.call import Call
 
+NEEDED = ("redis",)  # what nothing can be accepted without
 PROBE_WITHIN_S = 2.0  # below the patience of the usual orchestrator's readiness check
 
 Probe = Callable[[], Awaitable[str | None]]
@@ -36,10 +38,12 @@ class Health:
         found = await asyncio.gather(*(_ask(probe) for probe in self._probes.values()))
         checks = dict(zip(self._probes, found, strict=True))
         failing = {name: wrong for name, wrong in checks.items() if wrong is not None}
-        document: dict[str, object] = {"status": "not ready" if failing else "ready", "failing": failing}
+        ready = failing.keys().isdisjoint(NEEDED)
+        status = "not ready" if not ready else "degraded" if failing else "ready"
+        document: dict[str, object] = {"status": status, "failing": failing}
         if b"verbose" in call.scope["query_string"]:
             document["checks"] = {name: wrong or "ok" for name, wrong in checks.items()}
-        if failing:
+        if not ready:
             return answer.of_document(document, status=503, headers=(*answer.JSON, (b"retry-after", b"1")))
         return answer.of_document(document)
 

@@ -58,7 +58,7 @@ def describe() -> Json:
         paths.setdefault(call.path, {})[call.method] = _call(call)
     for path, summary, media_type in (
         ("/livez", "Whether the process lives", "application/json"),
-        ("/readyz", "Whether it can work now; `?verbose` lists every check", "application/json"),
+        ("/readyz", "Whether it can accept now; `?verbose` lists every check", "application/json"),
         ("/metrics", "Prometheus metrics", "text/plain"),
         ("/problems", "Every kind of problem", "application/json"),
     ):
