@@ -1,7 +1,8 @@
 """Health: whether this process lives, and whether it can do its work right now.
 
-/livez depends on nothing but the event loop: a store that is away is no reason to kill an edge. Ready is who can accept.
-That needs Redis; with Postgres away an edge goes on accepting (I10), so it stays with its load balancer and is degraded.
+/livez depends on nothing but the event loop: a store that is away is no reason to kill an edge. Ready is who can
+accept. That needs Redis; with Postgres away an edge goes on accepting (I10), so it stays with its load balancer and is
+degraded.
 /readyz asks every probe at once, each within a bound, and names what failed; `?verbose` lists all.
 """
 
