@@ -23,12 +23,9 @@ class Coalescer(Generic[Item, Result]):
     """`carry_out` takes a batch and returns one result or exception per item, or raises for all of them."""
 
     def __init__(
-        self,
-        carry_out: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
-        batch_max: int,
-        linger_s: float = LINGER_S,
+        self, carry_out: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]], batch_max: int
     ) -> None:
-        self._carry_out, self._batch_max, self._linger_s = carry_out, batch_max, linger_s
+        self._carry_out, self._batch_max = carry_out, batch_max
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._knock = asyncio.Event()
         self._closed = False
@@ -53,7 +50,7 @@ class Coalescer(Generic[Item, Result]):
                 await self._knock.wait()
                 while self._waiting:
                     if self._busy and len(self._waiting) < self._batch_max:
-                        await asyncio.sleep(self._linger_s)
+                        await asyncio.sleep(LINGER_S)
                     self._busy = len(self._waiting) > 1
                     await self.run_once()
                 self._knock.clear()

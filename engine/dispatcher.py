@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 _SCAN_S = 1.0  # how late a retry may be that another dispatcher, or nobody any more, has planned
 _RESCAN_S = 0.05  # between two scans, however often it rings
-_LINGER_S = 0.01  # between two claims under load: what is freed meanwhile is claimed in one go
+_LINGER_S = 0.005  # between two claims under load: what is freed meanwhile is claimed in one go
 _AWAY_S = 0.5
 _CLOSED_S = 60.0  # until a lane whose secret cannot be opened is tried again
 _SHARE = 4  # a lane gets at most this part of the places that are free, so that some always are

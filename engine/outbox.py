@@ -36,7 +36,6 @@ from engine.statement import statement
 log = structlog.get_logger()
 
 _RECORDS_MAX = 500  # attempts recorded in one transaction: milliseconds of Postgres
-_RECORD_LINGER_S = 0.01  # under load: half of a small batch is overhead, and only the next of a payment waits for it
 _RETRY_S = 0.5  # Postgres away: twice a second finds it soon enough
 
 
@@ -89,7 +88,7 @@ class Outbox:
     def __init__(self, pool: AsyncConnectionPool, clock: Clock, *, lease_ms: int, patience: timedelta) -> None:
         self._pool, self._clock = pool, clock
         self._lease_ms, self._patience = lease_ms, patience
-        self._records: Coalescer[Tried, bool] = Coalescer(self._record, _RECORDS_MAX, _RECORD_LINGER_S)
+        self._records: Coalescer[Tried, bool] = Coalescer(self._record, _RECORDS_MAX)
 
     async def run(self) -> None:
         await self._records.run()

@@ -59,6 +59,7 @@ def running(database: str, tmp_path: Path) -> Iterator[Gateway]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_twenty_kills_lose_nothing_and_repeat_only_what_was_under_way(running: Gateway, shop: Shop) -> None:
     ledger, trap = Ledger(dsn=running.database), Trap()
     for path, columns in {"/all": {}, "/ordered": {"ordered": True}, "/some": {"events": FIRST_AND_THIRD}}.items():
