@@ -181,8 +181,11 @@ class Decider:
             return case.purpose in HOLDS
         captures = [other for other in history if other.verb is Verb.CAPTURE and other.attempts]
         unanswered = case.operation.doubted_at is not None
+        # The bank called it expired when it was to be captured. That settles it, unless an earlier attempt went
+        # unanswered and was carried out after all.
+        expired = case.purpose is Errand.RELEASE and all(capture.doubted_at is None for capture in captures)
         return answer.reason is Refusal.ALREADY_DONE and (
-            case.purpose is Errand.RELEASE  # the bank called it expired when it was to be captured
+            expired
             or (case.purpose is Errand.EXPIRE and not captures)
             or (case.purpose is Verb.VOID and not captures and unanswered)
         )

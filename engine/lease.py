@@ -1,8 +1,9 @@
 """The keeper of leases: says that this worker lives, takes and keeps its fair share of partitions, gives back the rest.
 
-Keeps I2 on the side of efficiency (correctness is the epoch). A worker that finds its own heartbeat gone knows that
-Redis lost its memory (I11), and one that did not beat for a lease time that it slept, or Redis did. Either way others
-may not be listed: it re-creates its own leases if their epochs still hold, and takes and gives none for one lease time.
+Keeps I2 on the side of efficiency (correctness is the epoch). A worker that finds its last heartbeat gone knows that
+Redis lost its memory (I11), and one that did not beat for nearly a lease time that it slept, or Redis did (who was
+heard a beat before it is silent for a lease time by then). Either way others may not be listed: it re-creates its own
+leases if their epochs still hold, and takes and gives none for one lease time.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class LeaseKeeper:
         self._unchecked: set[Tenure] = set()  # their leases lapsed and were re-created; their epochs are not read yet
         self._stopping = anyio.Event()
         self._beaten_at: float | None = None
+        self._told = 0  # what Redis called the time of our last beat, in ms
         self._quiet_until = 0.0
         self.settled = anyio.Event()  # set once the first round is through: ready to be asked
 
@@ -107,16 +109,16 @@ class LeaseKeeper:
         """The partitions that should be ours. While others may not be listed yet: those that are."""
         terms, lease_s = self._terms, self._terms.lease_ms / 1000
         reply = await self._scripts.call("heartbeat", keys.WORKERS, terms.worker, terms.lease_ms * _DEAD_AFTER_LEASES)
-        known, live = reply[0], [name.decode(errors="replace") for name in reply[1:]]
+        before, told, live = reply[0], reply[1], [name.decode(errors="replace") for name in reply[2:]]
         now = anyio.current_time()
-        if self._beaten_at is not None and now - self._beaten_at > lease_s:
+        if self._beaten_at is not None and now - self._beaten_at > lease_s * (1 - 1 / _BEATS_PER_LEASE):
             self._quiet_until = now + lease_s
             silent_s = round(now - self._beaten_at, 1)
             log.warning("was_silent", worker=terms.worker, partitions=len(self.tenures), seconds=silent_s)
-        elif self._beaten_at is not None and not known:
+        elif before < self._told:
             self._quiet_until = now + lease_s
             log.warning("redis_forgot_us", worker=terms.worker, partitions=len(self.tenures))
-        self._beaten_at = now
+        self._beaten_at, self._told = now, told
         if now < self._quiet_until:
             return set(self.tenures)
         return {partition for partition, owner in shares(terms.partitions, live).items() if owner == terms.worker}

@@ -173,11 +173,11 @@ def release_lease(db: Database, keys: Keys, arguments: Arguments) -> Any:
 def heartbeat(db: Database, keys: Keys, arguments: Arguments) -> Any:
     worker, silent_ms = _bytes(arguments[0]), int(arguments[1])
     workers = db.scores.setdefault(keys[0], {})
-    known = int(worker in workers)
+    before = workers.get(worker, 0)
     workers[worker] = db.now_ms
     for name in [name for name, at_ms in workers.items() if at_ms <= db.now_ms - silent_ms]:
         del workers[name]
-    return [known, *sorted(workers, key=lambda name: (workers[name], name))]
+    return [before, db.now_ms, *sorted(workers, key=lambda name: (workers[name], name))]
 
 
 def leave(db: Database, keys: Keys, arguments: Arguments) -> Any:

@@ -152,6 +152,15 @@ def test_a_hold_that_may_have_been_captured_is_for_a_person() -> None:
     assert (desk.payment.state, desk.operation(Verb.VOID).status) == (State.AUTHORIZED, Status.REVIEW)
 
 
+def test_a_hold_that_the_bank_called_expired_may_still_have_been_captured_by_an_attempt_without_an_answer() -> None:
+    desk = an_authorized_payment().accept(Verb.CAPTURE).answer(LOST).answer(EXPIRED)
+    assert desk.payment.state is State.EXPIRED
+
+    desk = desk.answer(ALREADY)
+
+    assert (desk.payment.state, desk.operation(Verb.VOID).status) == (State.EXPIRED, Status.REVIEW)
+
+
 @pytest.mark.parametrize("said", [MISTAKEN, UNKNOWN], ids=["refused", "unknown"])
 def test_a_hold_that_the_bank_does_not_release_is_for_a_person_who_ends_it(said: object) -> None:
     desk = expiring().answer(said)  # type: ignore[arg-type]

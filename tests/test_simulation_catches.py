@@ -6,12 +6,12 @@ import pytest
 from simulation import run
 from simulation_variants import VARIANTS
 
-SEEDS = range(400)
+SEEDS = range(1000)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_broken_engine_is_caught_within_some_hundred_histories(name: str) -> None:
+def test_a_broken_engine_is_caught_within_a_thousand_histories(name: str) -> None:
     with VARIANTS[name]():
         caught = next((history for history in map(run, SEEDS) if history.breaches), None)
 

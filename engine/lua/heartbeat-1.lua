@@ -2,12 +2,12 @@
 -- heartbeat-1: say that this worker lives, and who else does, by the store's clock.
 -- KEYS  1 workers (zset, score: last heartbeat in ms)
 -- ARGV  1 worker  2 ms after which a silent worker no longer counts
--- Returns {1 when this worker was known before else 0, live workers...}. A worker that finds itself unknown, though it
--- beat before, has seen Redis lose its memory.
+-- Returns {this worker's heartbeat before or 0, this one, live workers...}, both in ms. A worker whose heartbeat before
+-- is an older one than it was told has seen Redis lose its memory, or the last second of it.
 -- Atomic, so that all workers agree on one list.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local known = redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0
+local before = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0)
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
-return {known, unpack(redis.call('ZRANGE', KEYS[1], 0, -1))}
+return {before, now, unpack(redis.call('ZRANGE', KEYS[1], 0, -1))}
