@@ -80,6 +80,9 @@ class Load:
             self.ids[key].add(answer.json()["id"])
         return answer.status_code in (201, 202)
 
+    def accepted(self) -> int:
+        return sum(answer.status_code == 202 for answer in self.answers)
+
 
 @contextmanager
 def load_on(stand: Stand) -> Iterator[Load]:
@@ -177,10 +180,12 @@ def test_while_postgres_is_away_the_edge_accepts_up_to_its_backlog_and_workers_w
         time.sleep(LOAD_S)
         with frozen(postgres.pid):
             began, before = time.monotonic(), [_cpu_s(worker) for worker in workers]
-            accepted_before = len(load.answers)
+            answers_before, accepted_before = len(load.answers), load.accepted()
             time.sleep(AWAY_S)
+            wanted = accepted_before + 16 * BACKLOG // 2
+            eventually(lambda: load.accepted() > wanted, "half of all backlogs is filled", 60)
             busy = [_cpu_s(worker) - was for worker, was in zip(workers, before, strict=True)]
-            away_s, meanwhile = time.monotonic() - began, load.answers[accepted_before:]
+            away_s, meanwhile = time.monotonic() - began, load.answers[answers_before:]
             shown = gateway.request("GET", f"/v1/payments/{old}")
             ready = gateway.request("GET", "/readyz")
         time.sleep(LOAD_S)
@@ -188,9 +193,7 @@ def test_while_postgres_is_away_the_edge_accepts_up_to_its_backlog_and_workers_w
         eventually(lambda key=key: load.repeat(key), "the repeated key is accepted", 10)
     gateway.settled()
 
-    accepted = [answer for answer in meanwhile if answer.status_code == 202]
     refused = [answer for answer in meanwhile if answer.status_code != 202]
-    assert len(accepted) > 16 * BACKLOG * 0.5
     assert {(answer.status_code, answer.json()["code"]) for answer in refused} <= {(503, "overloaded")}
     assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)
     assert max(busy) / away_s < BUSY_MAX
