@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from engine.errors import Broken
 
 _ANY_HOST = {"", "0.0.0.0", "::"}
+_PORTS = range(10_000, 32_768)  # below those that Linux and macOS hand out by themselves
 _PASSWORD = re.compile(r"(//[^:/@]*):[^@/]*@")
 
 
@@ -36,10 +38,11 @@ def chosen_port(wanted: Port, option: str, say: Callable[[str], None], *, not_th
 
 
 def any_free_port() -> int:
-    """A port nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port nobody listens on right now, and that no outgoing connection is given before its server has it."""
+    while True:
+        port = _PORTS[secrets.randbelow(len(_PORTS))]
+        if _is_free(port):
+            return port
 
 
 def loopback(host: str | None) -> str:

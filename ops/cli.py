@@ -222,7 +222,7 @@ def _run_elsewhere(name: str, arguments: list[str]) -> None:
         raise typer.Exit(1) from None
     lone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
     lone.command(name=name)(command)
-    lone(arguments, prog_name=f"penstock {name}")
+    lone(arguments, prog_name=f"penstock {name.replace('_', ' ')}")
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ import fcntl
 import os
 import pwd
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO
 
 import psutil
 
+from ops.address import any_free_port
 from ops.watchdog import kill_tree
 
 _READY_S = 30.0  # a server that was killed under load replays its log first
@@ -78,7 +78,7 @@ class Daemon:
             raise EmbeddedError(f"{recipe.name} was started already")
         self._dismiss_watchdog()  # of a server that died by itself
         for _ in range(_PORT_TRIES):
-            self.port = self.port or _free_port()
+            self.port = self.port or any_free_port()
             trouble = self._try(recipe, lock)
             if trouble is None:
                 return
@@ -208,10 +208,3 @@ def _account(user: str | None) -> dict[str, Any]:
 def _environment() -> dict[str, str]:
     """Ours without PG*, which would lead a server astray; C, because macOS resolves other locales with threads."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
-
-
-def _free_port() -> int:
-    """Free now, and taken by somebody else before the server has it at worst: then another one is tried."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

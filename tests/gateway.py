@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import signal
-import socket
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ import redis
 from nursery import NURSERY, Child
 
 from engine.identity import partition_of, payment_id
+from ops.address import any_free_port
 
 MASTER_KEY = base64.b64encode(b"m" * 32).decode()
 FINGERPRINT_KEY = base64.b64encode(b"f" * 32).decode()
@@ -116,7 +116,7 @@ class Gateway:
 
     def launch(self, role: str, **environ: str) -> Running:
         """Start an edge or a worker, which may die at once; several that start together are ready sooner."""
-        port = free_port()
+        port = any_free_port()
         number = len(self.processes)
         variables = {
             "PENSTOCK_DATABASE_URL": self.database,
@@ -243,12 +243,6 @@ def eventually(check: Callable[[], Any], claim: str, within_s: float = 10.0) -> 
         if time.monotonic() > until:
             raise AssertionError(f"not within {within_s} s: {claim}")
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _ready(running: Running) -> bool:

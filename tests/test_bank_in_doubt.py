@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from bank_harness import Bank, a_bank, fresh_cards
-from gateway import Gateway, a_gateway, eventually, free_port
+from gateway import Gateway, a_gateway, eventually
+
+from ops.address import any_free_port
 
 pytest_plugins = ["bank_fixtures"]
 
@@ -104,7 +106,7 @@ def test_commands_behind_a_doubt_run_in_order_under_the_next_owner(gateway: Gate
 def test_a_bank_that_is_down_means_waiting_not_failing(
     database: str, redis_url: str, bank_postgres: str, tmp_path: Path
 ) -> None:
-    card, port = next(fresh_cards), free_port()
+    card, port = next(fresh_cards), any_free_port()
     with a_gateway(database, redis_url, f"http://127.0.0.1:{port}", tmp_path) as gateway:
         payment = gateway.pay(card).json()["id"]
         parked = eventually(lambda: _parked(gateway, payment), "it is parked")

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gateway import eventually, free_port
+from gateway import eventually
 from standardwebhooks import Webhook
 
 from engine.signature import secret_text, signatures
+from ops.address import any_free_port
 
 PAGE = Path(__file__).parent.parent / "docs" / "webhooks.md"
 NEW, OLD, WRONG = (secret_text(bytes([number]) * 32) for number in (1, 2, 3))
@@ -28,7 +29,7 @@ NEW, OLD, WRONG = (secret_text(bytes([number]) * 32) for number in (1, 2, 3))
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Where it listens, and its database."""
-    folder, port = tmp_path_factory.mktemp("shop"), free_port()
+    folder, port = tmp_path_factory.mktemp("shop"), any_free_port()
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len(blocks) == 1
     (folder / "receiver.py").write_text(blocks[0])
