@@ -27,7 +27,7 @@ EXTRA_CARDS = 5000
 RUN = "import os; from bank.simulator.server import run; from bank.simulator.settings import BankSettings; "
 RUN += "run(BankSettings.from_env(os.environ))"
 CALM = {"FAILURE_RATE": "0", "MIN_LATENCY_MS": "0", "MAX_LATENCY_MS": "0", "DB_MAX_OPEN_CONNS": "6"}
-fresh_cards = (extra_card(i) for i in range(EXTRA_CARDS))  # a bank declines any other
+fresh_cards = map(extra_card, range(EXTRA_CARDS))  # a bank declines any other; threads may share a map
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
