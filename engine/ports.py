@@ -1,6 +1,6 @@
 """What the engine asks of the world outside it: a connector to a bank, a clock.
 
-Implemented in bank/ (connectors) and ops/assembly.py (clock). A connector translates and classifies; it never retries,
+Implemented in bank/ (connectors) and ops/assembly (clock). A connector translates and classifies; it never retries,
 never decides about the payment and never logs a card.
 """
 

@@ -1,4 +1,4 @@
-"""What all actors of a worker share: the ledger, the way to the banks, the rules, a clock. Built by ops/assembly.py."""
+"""What all actors of a worker share: the ledger, the way to the banks, the rules, a clock. Built by ops/assembly."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def edge() -> None:
 
     Example: PENSTOCK_DATABASE_URL=postgresql://... PENSTOCK_REDIS_URL=redis://... penstock edge
     """
-    from ops.assembly import run_edge
+    from ops.assembly.edge import run_edge
     from ops.settings import load_settings
 
     run_edge(load_settings())
@@ -78,7 +78,7 @@ def worker() -> None:
 
     Example: PENSTOCK_WORKER_NAME=worker-a PENSTOCK_BANK_URL=http://bank:8787 penstock worker
     """
-    from ops.assembly import run_worker
+    from ops.assembly.worker import run_worker
     from ops.settings import load_settings
 
     run_worker(load_settings())
@@ -90,7 +90,7 @@ def auditor() -> None:
 
     Example: PENSTOCK_AUDITOR_PORT=9100 PENSTOCK_DATABASE_URL=postgresql://... penstock auditor
     """
-    from ops.assembly import run_auditor
+    from ops.assembly.auditor import run_auditor
     from ops.settings import keyless
 
     run_auditor(keyless())
@@ -102,7 +102,7 @@ def dispatcher() -> None:
 
     Example: PENSTOCK_DATABASE_URL=postgresql://... PENSTOCK_DISPATCHER_PORT=9100 penstock dispatcher
     """
-    from ops.assembly import run_dispatcher
+    from ops.assembly.dispatcher import run_dispatcher
     from ops.settings import load_settings
 
     run_dispatcher(load_settings())

@@ -22,6 +22,7 @@ from threading import Lock
 from typing import Any
 
 _LOOK_EVERY_S = 0.01
+_ROLES = ("edge", "worker", "dispatcher", "auditor")
 
 
 class Child:
@@ -58,7 +59,7 @@ class Nursery:
         self._lock = Lock()
 
     def start(self, role: str, environ: Mapping[str, str], log: Path) -> Child:
-        """A process that runs ops.assembly.run_<role>."""
+        """A process that runs ops.assembly.<role>.run_<role>."""
         return Child(self, self.ask(role=role, environ=dict(environ), log=str(log)))
 
     def ask(self, **order: object) -> Any:
@@ -78,7 +79,8 @@ class Nursery:
 
 
 def _serve() -> None:
-    importlib.import_module("ops.assembly")
+    for role in _ROLES:
+        importlib.import_module(f"ops.assembly.{role}")
     children: set[int] = set()
     for line in sys.stdin:
         order = json.loads(line)
@@ -111,7 +113,7 @@ def _live(role: str, environ: Mapping[str, str], log: str) -> int:
         os.environ.clear()
         os.environ.update(environ)
         settings = importlib.import_module("ops.settings").load_settings()
-        getattr(importlib.import_module("ops.assembly"), f"run_{role}")(settings)
+        getattr(importlib.import_module(f"ops.assembly.{role}"), f"run_{role}")(settings)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1

@@ -1,4 +1,4 @@
-"""Workers and edges of the simulation: the engine's own objects, put together as ops/assembly.py does it, on one host.
+"""Workers and edges of the simulation: the engine's own objects, put together as ops/assembly does it, on one host.
 
 A process is killed by never running any of its callbacks again: what it held in memory is gone, what it sent is sent.
 It is paused by holding its callbacks back. Only when a history is over are the remains of the dead unwound.

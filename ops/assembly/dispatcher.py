@@ -20,10 +20,11 @@ from engine.doorbell import Doorbell
 from engine.fan_out import FanOut
 from engine.meters import DispatchMeters
 from engine.outbox import Outbox
-from engine.ports import Clock
 from engine.signer import Signer
 from engine.vault import Vault
+from ops.assembly.process import check_production, now, tame_collector
 from ops.health import health_app
+from ops.logs import configure_logs
 from ops.serving import Server, bind, until_signalled
 from ops.settings import Settings
 from ops.stores import WORKER, open_ledger
@@ -31,7 +32,15 @@ from ops.stores import WORKER, open_ledger
 log = structlog.get_logger()
 
 
-async def serve_dispatcher(settings: Settings, now: Clock) -> None:
+def run_dispatcher(settings: Settings) -> None:
+    """Deliver webhooks until a signal says stop, then finish what is under way."""
+    check_production(settings)
+    configure_logs(settings.log_level)
+    tame_collector()
+    anyio.run(_serve_dispatcher, settings, backend_options={"use_uvloop": True})
+
+
+async def _serve_dispatcher(settings: Settings) -> None:
     """Until a signal says stop; then what is under way ends and is recorded."""
     listener = bind(settings.edge_host, settings.dispatcher_port, "PENSTOCK_DISPATCHER_PORT")
     registry = CollectorRegistry()

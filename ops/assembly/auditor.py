@@ -1,0 +1,43 @@
+"""The object graph of an auditor. Holds no key and asks no bank."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import anyio
+import structlog
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from ops.audit.auditor import Auditor
+from ops.audit.watch import Watch
+from ops.health import health_app
+from ops.installation import Locations
+from ops.logs import configure_logs
+from ops.serving import Server, bind, until_signalled
+from ops.settings import Settings
+
+log = structlog.get_logger()
+
+AUDIT_LIMIT = 100  # breaches that the auditor counts per invariant: above it, more is not worse
+
+
+def run_auditor(settings: Settings) -> None:
+    """Look every few seconds until a signal says stop. Needs no key and no bank."""
+    configure_logs(settings.log_level)
+    anyio.run(_serve_auditor, settings, backend_options={"use_uvloop": True})
+
+
+async def _serve_auditor(settings: Settings) -> None:
+    listener = bind(settings.edge_host, settings.auditor_port, "PENSTOCK_AUDITOR_PORT")
+    registry = CollectorRegistry()
+    places = Locations(ledger=settings.database_url, redis=settings.redis_url)
+    with closing(Auditor(places, grace_s=settings.audit_grace_s, limit=AUDIT_LIMIT)) as auditor:
+        watch = Watch(auditor, registry, settings.audit_every_s)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch.run)
+            door = health_app(lambda: (watch.ready, {}), registry)
+            server = Server(uvicorn.Config(door, log_config=None, access_log=False))
+            log.info("auditor_started", port=listener.getsockname()[1])
+            await until_signalled(server, listener)
+            tasks.cancel_scope.cancel()

@@ -1,0 +1,128 @@
+"""The object graph of an edge."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import anyio
+from prometheus_client import CollectorRegistry
+
+from edge.admission import Admission, AdmissionLimits
+from edge.app import create_app
+from edge.authentication import KeyRing
+from edge.server import configuration
+from engine.archive import Archive
+from engine.audit_log import AuditLog
+from engine.desk import Desk
+from engine.enquiry import Enquiry
+from engine.errors import Unavailable
+from engine.failpoint import Failpoints
+from engine.fingerprint import Fingerprinter
+from engine.front import AcceptLimits, Front
+from engine.graveyard import Graveyard
+from engine.intake import Intake, IntakeTools
+from engine.meters import Meters
+from engine.scripts import Scripts
+from engine.timeline import Timeline
+from engine.vault import Vault
+from engine.wakeup import Wakeups
+from ops.assembly.process import check_production, connected, now, tame_collector
+from ops.logs import configure_logs
+from ops.serving import Server, allow_many_files, bind, share, until_signalled
+from ops.settings import Settings
+from ops.stores import EDGE, open_stores
+from ops.webhook_desk import webhook_desk
+
+
+def run_edge(settings: Settings) -> None:
+    """Serve until a signal says stop; several processes share one socket when PENSTOCK_EDGE_PROCESSES says so."""
+    check_production(settings)
+    listener = bind(settings.edge_host, settings.edge_port, "PENSTOCK_EDGE_PORT")
+    if settings.edge_processes == 1:
+        _edge_process(settings, listener)
+    else:
+        share(listener, settings.edge_processes, partial(_edge_process, settings))
+
+
+def _edge_process(settings: Settings, listener: socket.socket) -> None:
+    configure_logs(settings.log_level)
+    allow_many_files()
+    tame_collector()
+    anyio.run(_serve_edge, settings, listener, backend_options={"use_uvloop": True})
+
+
+async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
+    failpoints, meters_registry = Failpoints(settings.failpoints), CollectorRegistry()
+    async with (
+        open_stores(settings, EDGE) as stores,
+        connected(settings) as connector,
+        anyio.create_task_group() as tasks,
+    ):
+        scripts = Scripts(stores.redis, EDGE.redis_s)
+        front, archive = Front(stores.redis, scripts), Archive(stores.pool)
+        enquiry = Enquiry(front, archive, stores.partitions, now, settings.record_ttl_s * 1000)
+        wakeups = Wakeups(stores.redis, secrets.token_hex(8))
+        vault, fingerprinter = Vault(settings.vault_keys), Fingerprinter(settings.fingerprint_key_bytes)
+        intake = Intake(
+            IntakeTools(
+                installation=stores.installation,
+                partitions=stores.partitions,
+                connector=connector.name,
+                front=front,
+                archive=archive,
+                enquiry=enquiry,
+                wakeups=wakeups,
+                vault=vault,
+                fingerprinter=fingerprinter,
+                limits=AcceptLimits(
+                    backlog=settings.backlog_max,
+                    backlog_headroom=settings.backlog_max + settings.backlog_max // 10,
+                    merchant=settings.merchant_backlog_max,
+                    merchant_headroom=settings.merchant_backlog_max + settings.merchant_backlog_max // 10,
+                    open_operations=settings.mailbox_max,
+                ),
+                record_ttl_ms=settings.record_ttl_s * 1000,
+                clock=now,
+                failpoints=failpoints,
+                meters=Meters(meters_registry),
+            )
+        )
+        webhooks = webhook_desk(stores.pool, vault, fingerprinter)
+        app = create_app(
+            intake=intake,
+            enquiry=enquiry,
+            timeline=Timeline(front, archive, stores.partitions),
+            desk=Desk(Graveyard(scripts, stores.partitions), archive, AuditLog(stores.pool), stores.partitions),
+            keys=KeyRing(stores.pool),
+            subscriptions=webhooks.endpoints,
+            deliveries=webhooks.log,
+            feed=webhooks.feed,
+            targets=settings.webhook_targets,
+            clock=now,
+            capabilities=dict.fromkeys(connector.capabilities.methods, connector.capabilities),
+            probes={"redis": partial(_probe, front.ping), "postgres": partial(_probe, archive.ping)},
+            registry=meters_registry,
+            admission=Admission(
+                AdmissionLimits(
+                    in_flight_max=settings.in_flight_max,
+                    waiting_max=settings.waiting_max,
+                    merchant_rate_per_s=settings.merchant_rate_per_s,
+                )
+            ),
+        )
+        for run in (front.run, archive.run, wakeups.run, webhooks.endpoints.run, webhooks.feed.run):
+            tasks.start_soon(run)
+        server = Server(configuration(app, host=settings.edge_host, port=settings.edge_port))
+        await until_signalled(server, listener)
+        tasks.cancel_scope.cancel()
+
+
+async def _probe(ping: Callable[[], Awaitable[None]]) -> str | None:
+    try:
+        await ping()
+    except Unavailable as error:
+        return error.detail
+    return None

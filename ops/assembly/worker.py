@@ -1,0 +1,117 @@
+"""The object graph of a worker."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from functools import partial
+
+import anyio
+import structlog
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from engine.breaker import Tolerance
+from engine.decision import Decider
+from engine.failpoint import Failpoints
+from engine.gate import Gate
+from engine.identity import partition_of
+from engine.journal import Journal
+from engine.lease import LeaseTerms
+from engine.ledger import Ledger
+from engine.meters import Meters
+from engine.places import Places
+from engine.reader import ReadLimits
+from engine.retry import Policy
+from engine.retry_budget import Allowance
+from engine.scripts import Scripts
+from engine.settlement import Settlement
+from engine.stream import CommandStreams
+from engine.teller import Teller
+from engine.tools import Tools
+from engine.vault import Vault
+from engine.worker import Worker, WorkerLimits
+from ops.assembly.process import check_production, connected, now, tame_collector
+from ops.health import health_app
+from ops.logs import configure_logs
+from ops.serving import Server, allow_many_files, bind, until_signalled
+from ops.settings import Settings
+from ops.stores import WORKER, open_stores
+
+log = structlog.get_logger()
+
+
+def run_worker(settings: Settings) -> None:
+    """Work until a signal says stop, then drain."""
+    check_production(settings)
+    configure_logs(settings.log_level)
+    allow_many_files()
+    tame_collector()
+    anyio.run(_serve_worker, settings, backend_options={"use_uvloop": True})
+
+
+async def _serve_worker(settings: Settings) -> None:
+    listener = bind(settings.edge_host, settings.worker_port, "PENSTOCK_WORKER_PORT")
+    registry = CollectorRegistry()
+    failpoints, meters = Failpoints(settings.failpoints), Meters(registry)
+    async with open_stores(settings, WORKER) as stores, connected(settings) as connector:
+        scripts = Scripts(stores.redis)
+        name = settings.worker_name
+        gate = Gate(connector, tolerance_of(settings), allowance_of(settings), meters)
+        tools = Tools(
+            ledger=Ledger(stores.pool, settings.commit_batch_max, failpoints),
+            settlement=Settlement(scripts, settings.record_ttl_s * 1000, failpoints),
+            teller=Teller({connector.name: gate}, Vault(settings.vault_keys), now, failpoints, meters),
+            decider=Decider(policy_of(settings), Journal(settings.fingerprint_key_bytes), random.Random()),
+            clock=now,
+            failpoints=failpoints,
+            meters=meters,
+            places=Places(settings.bank_connections),
+            partition_of=partial(partition_of, partitions=stores.partitions),
+        )
+        lease = LeaseTerms(
+            worker=name, partitions=stores.partitions, lease_ms=settings.lease_ms, drain_ms=settings.drain_ms
+        )
+        read = ReadLimits(batch_entries=settings.read_batch, in_hand_max=settings.in_hand_max)
+        limits = WorkerLimits(lease=lease, read=read, sweep_ms=settings.sweep_ms)
+        worker = Worker(limits, tools, CommandStreams(stores.redis, scripts, name), scripts)
+
+        def worker_ready() -> tuple[bool, dict[str, object]]:
+            """Once the first round of leases is through, and for as long as this worker takes part."""
+            return worker.keeper.settled.is_set(), {"partitions": sorted(worker.keeper.tenures)}
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(worker.run)
+            server = Server(uvicorn.Config(health_app(worker_ready, registry), log_config=None, access_log=False))
+            log.info("worker_started", worker=name, port=listener.getsockname()[1])
+            await until_signalled(server, listener)
+            worker.stop()
+
+
+def policy_of(settings: Settings) -> Policy:
+    return Policy(
+        send_window=timedelta(milliseconds=settings.send_window_ms),
+        attempt_timeout=timedelta(milliseconds=settings.attempt_timeout_ms),
+        attempts_in_hand=settings.attempts_in_hand,
+        attempts_max=settings.attempts_max,
+        retry_base=timedelta(milliseconds=settings.retry_base_ms),
+        retry_cap=timedelta(milliseconds=settings.retry_cap_ms),
+        park_base=timedelta(milliseconds=settings.park_base_ms),
+        park_cap=timedelta(milliseconds=settings.park_cap_ms),
+        bank_key_life=timedelta(hours=settings.bank_key_hours),
+        expiry_notice=timedelta(seconds=settings.expiry_notice_s),
+        expiry_grace=timedelta(seconds=settings.expiry_grace_s),
+    )
+
+
+def tolerance_of(settings: Settings) -> Tolerance:
+    return Tolerance(
+        silences_max=settings.breaker_silences,
+        rest_s=settings.breaker_rest_ms / 1000,
+        rest_cap_s=settings.breaker_rest_cap_ms / 1000,
+        probes=settings.breaker_probes,
+    )
+
+
+def allowance_of(settings: Settings) -> Allowance:
+    return Allowance(share=settings.retry_share_percent / 100, floor_per_s=settings.retry_floor_per_s)
