@@ -1,7 +1,7 @@
 # One verb for each thing one does here; the same ones run in CI. ARGS="..." goes to the command behind a verb.
 BIN := .venv/bin
 COMPOSE := docker compose
-JOBS := 2
+JOBS := 3
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test test-fast lint types fmt bench up logs down clean
 
@@ -23,7 +23,7 @@ run: setup ## the whole of Penstock on this machine, no Docker needed; Ctrl-C st
 demo: setup ## the FicMart story from order to refund, on a stack of its own
 	@$(BIN)/penstock demo $(ARGS)
 
-test: setup ## all tests, two files at a time, against real Postgres and Redis that they start themselves
+test: setup ## all tests, three files at a time, against real Postgres and Redis that they start themselves
 	@$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: setup ## the tests that take less than a few seconds each, up to the first failure

@@ -60,6 +60,7 @@ class Nursery:
 
     def start(self, role: str, environ: Mapping[str, str], log: Path) -> Child:
         """A process that runs ops.assembly.<role>.run_<role>."""
+        log.touch()  # who asks for it right away finds it
         return Child(self, self.ask(role=role, environ=dict(environ), log=str(log)))
 
     def ask(self, **order: object) -> Any:
