@@ -116,13 +116,13 @@ def show_timeline(payment: PaymentId, data_dir: DataDir = _LOCAL, as_json: Json 
         typer.echo(json.dumps(told))
         return
     print_table(
-        ("at", "what", "", "operation", "more"),
+        ("at", "what", "", "operation or event", "more"),
         [
             (
                 each["at"],
                 each["type"].replace("_", " "),
                 in_colour(each[_WORDS[each["type"]]]),
-                each["operation_id"] or "",
+                each.get("operation_id") or each.get("event_id") or "",
                 _more(each),
             )
             for each in told["data"]

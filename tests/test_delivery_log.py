@@ -11,11 +11,13 @@ import psycopg
 import pytest
 from event_stand import ENDPOINTS, OTHER, a_payment_id, an_edge, an_endpoint, ask, merchant_of, tell
 from gateway import Gateway
+from typer.testing import CliRunner
 
 from edge import webhook_shapes as shapes
 from edge.moments import Timeline
 from engine.delivery_log import _ATTEMPTS_SHOWN
 from engine.webhook import REDELIVERIES_MAX
+from ops.cli import app
 from ops.embedded import EmbeddedRedis
 
 HOUR = timedelta(hours=1)
@@ -374,3 +376,17 @@ def test_a_payments_timeline_tells_of_each_attempt_and_when_the_next_one_is(gate
     ]
     assert {each["endpoint_id"] for each in told} == {endpoint}
     assert [each["next_attempt_at"] is None for each in told] == [True, False]
+
+
+def test_the_command_line_shows_them_too(gateway: Gateway, endpoint: str) -> None:
+    payment = a_payment(gateway)
+    delivery = delivered(gateway, endpoint, "pending", payment=payment, failures=1)
+    attempted(gateway, endpoint, delivery, 1, "refused", 500)
+    stores = {"PENSTOCK_DATABASE_URL": gateway.database, "PENSTOCK_REDIS_URL": gateway.redis_url, "COLUMNS": "300"}
+
+    table = CliRunner().invoke(app, ["payment", "timeline", payment], env=stores)
+
+    (row,) = (line for line in table.stdout.splitlines() if "webhook attempt" in line)
+    assert all(
+        words in row for words in ("payment.authorized", "evt_", f"attempt 1 to {endpoint}: refused (500), again")
+    )
