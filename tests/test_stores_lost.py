@@ -29,6 +29,8 @@ AWAY_S = float(os.environ.get("AWAY_S", "6"))  # for longer: AWAY_S=30 pytest te
 LOAD_S = 1.0  # so long before a store is struck, and after
 CLIENTS = 8
 BACKLOG = 40  # of a partition: above what is under way at any moment, and reached while Postgres is away
+# All backlogs reach the bank at once afterwards: one that took longer than an attempt may take would break its promise.
+PATIENCE = {"PENSTOCK_ATTEMPT_TIMEOUT_MS": "15000"}
 BUSY_MAX = 0.3  # of a core: a loop that does not wait takes all of one
 
 
@@ -103,7 +105,7 @@ def load_on(stand: Stand) -> Iterator[Load]:
 @pytest.fixture(scope="module")
 def module_stand(module_database: str, calm_bank: Bank, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     folder = tmp_path_factory.mktemp("stores")
-    redis, environ = EmbeddedRedis(folder / "redis"), {"PENSTOCK_BACKLOG_MAX": str(BACKLOG)}
+    redis, environ = EmbeddedRedis(folder / "redis"), {**PATIENCE, "PENSTOCK_BACKLOG_MAX": str(BACKLOG)}
     url, bank_url = redis.start(), f"http://127.0.0.1:{calm_bank.port}"
     try:
         with a_gateway(module_database, url, bank_url, folder, workers=2, **environ) as gateway:
@@ -146,9 +148,9 @@ def test_a_redis_that_lost_its_memory_is_rebuilt_by_the_same_owners_and_what_was
 
     with load_on(stand) as load:
         time.sleep(LOAD_S)
+        open_then = gateway.unsettled()
         lose(stand)
         journaled = {row[0] for row in gateway.sql("SELECT id FROM payments")}
-        open_then = gateway.unsettled()
         stand.redis.start()
         back = time.monotonic()
         eventually(lambda: gateway.pay(stand.cards[0], wait=5).status_code == 201, "new work is done", 10)
