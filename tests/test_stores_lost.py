@@ -171,6 +171,19 @@ def test_a_redis_that_lost_its_memory_is_rebuilt_by_the_same_owners_and_what_was
     assert gateway.dead() == []
 
 
+def test_heartbeats_that_went_back_in_time_move_no_partition(stand: Stand) -> None:
+    gateway, owned, epochs = stand.gateway, stand.gateway.owned(), stand.epochs()
+    leases = [keys.lease(partition) for partition in range(16)]
+
+    with gateway.redis.pipeline(transaction=True) as rewind:
+        rewind.zadd(keys.WORKERS, dict.fromkeys(gateway.redis.zrange(keys.WORKERS, 0, -1), 1))
+        rewind.delete(*leases)
+        rewind.execute()
+    eventually(lambda: gateway.redis.exists(*leases) == len(leases), "all partitions are held")
+
+    assert (gateway.shared(2), stand.epochs()) == (owned, epochs)
+
+
 def test_while_postgres_is_away_the_edge_accepts_up_to_its_backlog_and_workers_wait_without_work(
     stand: Stand, postgres: EmbeddedPostgres
 ) -> None:
