@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import orjson
@@ -122,38 +122,28 @@ class Ledger:
             async with borrowed(self._pool) as connection:
                 return {row[0]: row[1] for row in await (await connection.execute(statement("epochs"))).fetchall()}
 
-    async def unfinished(self, partition: int, now: datetime, limit: int) -> list[str]:
-        """Payments of a partition with unsettled operations; asked until Postgres answers."""
-        rows = await _patiently(lambda: self._due([partition], now, None, None, True, limit), 1)
-        return [payment for _, payment in rows]
+    async def unfinished(self, partition: int, limit: int) -> list[str]:
+        """Payments of a partition with unsettled operations or acts; asked until Postgres answers."""
+        arguments = {"partition": partition, "limit": limit}
+        return [payment for (payment,) in await _patiently(lambda: self._asked("unfinished", arguments), 1)]
 
     async def due(
         self, partitions: Sequence[int], now: datetime, expiring_by: datetime, expired_by: datetime, limit: int
     ) -> list[tuple[int, str]]:
         """Partition and payment: operations whose time has come, acts, authorizations expired by then, and those that
         expire by then, of which nobody was told. Raises Away."""
-        return await self._due(partitions, now, expiring_by, expired_by, False, limit)
-
-    async def _due(
-        self,
-        partitions: Sequence[int],
-        now: datetime,
-        expiring_by: datetime | None,
-        expired_by: datetime | None,
-        everything: bool,
-        limit: int,
-    ) -> list[tuple[int, str]]:
         arguments = {
             "partitions": list(partitions),
             "now": now,
             "expiring_by": expiring_by,
             "expired_by": expired_by,
-            "everything": everything,
             "limit": limit,
         }
+        return [(partition, payment) for partition, payment in await self._asked("due", arguments)]
+
+    async def _asked(self, name: str, arguments: Mapping[str, object]) -> list[tuple[Any, ...]]:
         async with borrowed(self._pool) as connection:
-            cursor = await connection.execute(statement("unsettled"), arguments)
-            return [(row[0], row[1]) for row in await cursor.fetchall()]
+            return await (await connection.execute(statement(name), arguments)).fetchall()
 
     async def _commit_batch(self, writes: Sequence[Write]) -> list[Verdict | Exception]:
         try:

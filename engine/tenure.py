@@ -95,7 +95,7 @@ class Tenure:
         read and not acknowledged; only then new entries."""
         tools, partition = self._tools, self.partition
         await self._insist(self._run_suspects)
-        due = await tools.ledger.unfinished(partition, tools.clock(), _RESUME_MAX)
+        due = await tools.ledger.unfinished(partition, _RESUME_MAX)
         for payment in due:
             self.resume(payment)
         tools.failpoints("after-resume")

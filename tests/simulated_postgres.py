@@ -7,6 +7,7 @@ happens at one moment; faults on the way (the connection lost before or after th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from importlib.resources import files
 from typing import Any, Self
@@ -26,7 +27,7 @@ _NAMES = {
     for file in files("engine").joinpath("sql").iterdir()
     if file.name.endswith(".sql")
 }
-_WORKED_ON = ("accepted", "sent", "in_doubt")
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class PostgresServer:
@@ -72,23 +73,29 @@ def _epochs(tables: Tables, wanted: Parameters) -> list[Row]:
     return [{"id": number, "epoch": known.epoch, "owner": known.owner} for number, known in tables.partitions.items()]
 
 
-def _unsettled(tables: Tables, wanted: Parameters) -> list[Row]:
-    found: dict[tuple[int, str], Row] = {}
-    for row in tables.operations.values():
-        if row["settled_at"] is None and row["partition"] in wanted["partitions"] and row["status"] in _WORKED_ON:
-            at = row["next_attempt_at"]
-            if wanted["everything"] or (at is not None and at <= wanted["now"]):
-                key = (row["partition"], row["payment"])
-                found[key] = {"partition": row["partition"], "payment": row["payment"]}
-    expiring_by, expired_by = wanted["expiring_by"], wanted["expired_by"]
+def _unfinished(tables: Tables, wanted: Parameters) -> list[Row]:
+    worked_on = [row for row in _worked_on(tables) if row["partition"] == wanted["partition"]]
+    return [{"payment": payment} for payment in dict.fromkeys(row["payment"] for row in worked_on)][: wanted["limit"]]
+
+
+def _due(tables: Tables, wanted: Parameters) -> list[Row]:
+    now, expiring_by, expired_by = wanted["now"], wanted["expiring_by"], wanted["expired_by"]
+    due = [
+        (row["partition"], row["payment"]) for row in _worked_on(tables) if (row["next_attempt_at"] or _NEVER) <= now
+    ]
     for row in tables.payments.values():
-        if expired_by is None or row["state"] != "authorized" or not row["expires_at"]:
+        if row["state"] != "authorized" or not row["expires_at"]:
             continue
-        untold = row["expiring_at"] is None and wanted["now"] < row["expires_at"] <= expiring_by
-        due = untold or row["expires_at"] <= expired_by
-        if due and row["partition"] in wanted["partitions"] and not _has_unsettled(tables, row["id"]):
-            found[row["partition"], row["id"]] = {"partition": row["partition"], "payment": row["id"]}
-    return list(found.values())[: wanted["limit"]]
+        untold = row["expiring_at"] is None and now < row["expires_at"] <= expiring_by
+        if (untold or row["expires_at"] <= expired_by) and not _has_unsettled(tables, row["id"]):
+            due.append((row["partition"], row["id"]))
+    found = [key for key in dict.fromkeys(due) if key[0] in wanted["partitions"]]
+    return [{"partition": partition, "payment": payment} for partition, payment in found[: wanted["limit"]]]
+
+
+def _worked_on(tables: Tables) -> list[Row]:
+    rows = tables.operations.values()
+    return [row for row in rows if row["settled_at"] is None and row["status"] in ("accepted", "sent", "in_doubt")]
 
 
 def _has_unsettled(tables: Tables, payment: str) -> bool:
@@ -127,7 +134,8 @@ STATEMENTS: dict[str, Callable[[Tables, Parameters], list[Row]]] = {
     "release_partitions": _release,
     "epochs": _epochs,
     "installation": _installation,
-    "unsettled": _unsettled,
+    "unfinished": _unfinished,
+    "due": _due,
     "payments_by_id": _payments_by_id,
     "operations_by_id": _operations_by_id,
     "operations_of_payments": _operations_of_payments,

@@ -1,0 +1,86 @@
+"""What a commit and a sweep read does not grow with what has ended, though an index remembers it until a vacuum."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+import anyio
+import psycopg
+from decision_stand import JOURNAL, PATIENCE, a_command
+from gateway import eventually
+from msgspec.structs import replace
+from psycopg_pool import AsyncConnectionPool
+
+from engine.decision import Decider
+from engine.identity import operation_id, partition_of, payment_id
+from engine.ledger import Ledger, Verdict
+from engine.opening import opening
+from engine.outcome import Approved
+from engine.payment import Verb
+from engine.step import Step
+
+PARTITIONS = 16
+PAYMENTS = 100  # in a batch
+BATCHES = 4
+SWEEPS = 15  # a statement is prepared after five, and planned for any arguments after five more
+COUNTED = """
+    SELECT t.n_tup_upd, i.idx_scan, i.idx_tup_read FROM pg_stat_user_tables t JOIN pg_stat_user_indexes i USING (relid)
+    WHERE i.indexrelname = 'operations_unsettled' AND t.n_tup_upd > 0
+"""
+
+
+def test_what_has_ended_is_not_read_again(database: str) -> None:
+    asyncio.run(a_day(database))
+
+    with psycopg.connect(database, autocommit=True) as connection:  # a backend's counts arrive when it ends
+        counted = eventually(lambda: connection.execute(COUNTED).fetchone(), "the counts are in")
+    updated, scans, entries = counted
+    assert (updated, scans >= SWEEPS, entries) == (PAYMENTS * BATCHES, True, 0)
+
+
+async def a_day(database: str) -> None:
+    """Payments are authorized, batch by batch, and swept for what is due: all of them expire soon, none waits."""
+    pool = AsyncConnectionPool(database, min_size=1, max_size=1, open=False, kwargs={"autocommit": True})
+    async with pool:
+        ledger = Ledger(pool, PAYMENTS)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ledger.run)
+            await ledger.acquire(dict.fromkeys(range(PARTITIONS), 0), "worker")
+            for batch in range(BATCHES):
+                intents = [intent(f"{batch}-{number}") for number in range(PAYMENTS)]
+                await committed(ledger, intents)
+                await committed(ledger, map(outcome, intents))
+            now = datetime.now(UTC)
+            for _ in range(SWEEPS):
+                due = await ledger.due(range(PARTITIONS), now, now + timedelta(days=1), now, 1000)
+            tasks.cancel_scope.cancel()
+    assert len(due) == PAYMENTS * BATCHES
+
+
+async def committed(ledger: Ledger, steps: Iterable[Step]) -> None:
+    verdicts = await asyncio.gather(*(ledger.commit(step, 1) for step in steps))
+    assert set(verdicts) == {Verdict.COMMITTED}
+
+
+DECIDER = Decider(PATIENCE, JOURNAL, Random(7))
+
+
+def intent(key: str) -> Step:
+    """A new payment about to be authorized."""
+    payment, now = payment_id("stand", "m_1", key), datetime.now(UTC)
+    command = replace(
+        a_command(Verb.AUTHORIZE, key), payment=payment, operation=operation_id(payment, Verb.AUTHORIZE, key)
+    )
+    return DECIDER.admit(*opening(command, partition_of(payment, PARTITIONS), 1, now), now)
+
+
+def outcome(step: Step) -> Step:
+    """It is authorized, for an hour."""
+    now = datetime.now(UTC)
+    answer = Approved(reference="auth_1", at=now, expires_at=now + timedelta(hours=1))
+    authorized = DECIDER.conclude(step.payment, step.operations[0], [], answer, now)
+    assert isinstance(authorized, Step)
+    return authorized
