@@ -178,10 +178,10 @@ def version() -> None:
 def bench(context: typer.Context) -> None:
     """Measure throughput and latency of payments, or of webhooks, against a stack of its own.
 
-    [dim]penstock bench --help, penstock bench webhooks --help[/dim]
+    [dim]penstock bench --help, penstock bench webhooks --help; and with nothing in the way: penstock bench bare[/dim]
     """
-    if context.args[:1] == ["webhooks"]:
-        _run_elsewhere("bench_webhooks", context.args[1:])
+    if context.args[:1] in (["webhooks"], ["bare"]):
+        _run_elsewhere(f"bench_{context.args[0]}", context.args[1:])
     else:
         _run_elsewhere("bench", context.args)
 

@@ -29,7 +29,7 @@ READY_S = 90.0  # a cold machine initialises Postgres first
 STOP_S = 30.0  # above the drain of a worker
 LOOK_AGAIN_S = 0.1
 LOG_LINES = 15
-_KEPT = "PENSTOCK_REDIS_SERVER"  # which server to run is the machine's business; where to connect is ours
+KEPT = "PENSTOCK_REDIS_SERVER"  # which server to run is the machine's business; where to connect is ours
 
 
 class StackFailed(Exception):
@@ -63,8 +63,8 @@ def own_stack(
     data_dir = Path(tempfile.mkdtemp(prefix=f"penstock-{purpose}-"))
     data_dir.chmod(0o711)  # when root starts it, Postgres runs under another account and must pass
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
-    if _KEPT in os.environ:
-        inherited[_KEPT] = os.environ[_KEPT]
+    if KEPT in os.environ:
+        inherited[KEPT] = os.environ[KEPT]
     command = [sys.executable, "-m", "ops.cli", "up", "--data-dir", str(data_dir), "--edge-port", "0"]
     try:
         with (data_dir / "up.log").open("wb") as log:

@@ -41,7 +41,7 @@ def bare_request_us() -> float:
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait_for(url)
+        wait_for(url)
         load = Load(
             url=url, api_key="none", run="bare", rate_per_s=RATE_PER_S, warmup_s=0, seconds=SECONDS, cards=["4" * 16]
         )
@@ -57,7 +57,8 @@ def bare_request_us() -> float:
     return round(spent / answered * 1e6, 1)
 
 
-def _wait_for(url: str) -> None:
+def wait_for(url: str) -> None:
+    """Until `/ready` there answers. Raises TrialFailed."""
     patience = time.monotonic() + _READY_WITHIN_S
     while time.monotonic() < patience:
         try:
@@ -65,7 +66,7 @@ def _wait_for(url: str) -> None:
             return
         except OSError:
             time.sleep(0.05)
-    raise TrialFailed(f"the bare endpoint was not ready within {_READY_WITHIN_S:.0f} s")
+    raise TrialFailed(f"a bare endpoint was not ready within {_READY_WITHIN_S:.0f} s")
 
 
 async def _accept(request: Request) -> Response:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 
-def benched(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ops.cli", "bench", "--json", *options]
+def benched(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ops.cli", "bench", *arguments, "--json"]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -32,6 +32,19 @@ def test_a_light_load_is_sustained_and_every_payment_is_accounted_for(connector:
     # A gateway that did more than a bare endpoint for less would be measured wrongly.
     assert figures["yardstick"]["bare_request_us"] > 0
     assert figures["yardstick"]["payment_in_bare_requests"] > 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_the_bare_pipeline_carries_every_payment_through_and_tells_what_each_part_cost() -> None:
+    done = benched("bare", "--rate", "100", "--seconds", "1")
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    figures: dict[str, Any] = json.loads(done.stdout)
+    assert figures["payments"] == 100
+    assert 0 < figures["payments_per_s"] < 101
+    assert {"edge", "worker", "redis", "postgres", "load_generator"} == set(figures["cpu_s_per_1000"])
+    assert figures["bare_request_us"] > 0
 
 
 def test_a_gateway_that_is_not_there_is_told_in_words() -> None:

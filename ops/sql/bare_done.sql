@@ -1,0 +1,2 @@
+-- How many are through.
+SELECT count(*) FROM bare_outbox
