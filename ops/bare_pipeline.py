@@ -1,7 +1,7 @@
 """The path of a payment with nothing in it: an edge, a stream, a worker, two commits. The bench's second yardstick.
 
-No merchants, no cards, no rules, no retries: what a machine makes of this, no gateway of this shape exceeds on it. Run
-as a module it is one of its two processes; where its stores are, the environment says.
+No merchants, no cards, no rules, no retries: what a gateway of this shape does can be compared with it on any machine.
+Run as a module it is one of its two processes; where its stores are, the environment says.
 """
 
 from __future__ import annotations

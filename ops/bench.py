@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,9 +21,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bank.simulator.card import EXTRA_CARD_CVV, extra_card
 from ops import bench_report
+from ops.complaint import stopped_in_order
 from ops.load import Load
-from ops.own_stack import MERCHANT_KEY, Addresses, StackFailed, own_stack
-from ops.trial import Trial, TrialFailed, run_trial
+from ops.own_stack import MERCHANT_KEY, Addresses, own_stack
+from ops.trial import Trial, run_trial
 from ops.yardstick import bare_request_us
 
 CARDS = 1000  # one account's row lock would be the bottleneck of the bank, and ours would never show
@@ -93,21 +93,14 @@ def bench(
     )
     _check(against, api_key)
     modes = ["always", "everysec"] if appendfsync is Fsync.BOTH else [appendfsync.value]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up as Ctrl-C does
     console = Console(stderr=True)
-    try:
+    with stopped_in_order(console):
         if against is not None:
             results = [_against(plan, against, api_key or MERCHANT_KEY, console)]
         else:
             with console.status("the yardstick: what a bare request costs here"):
                 bare_us = bare_request_us()
             results = [_own(plan, mode, bare_us, console) for mode in modes]
-    except (StackFailed, TrialFailed) as error:
-        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        console.print("interrupted; everything that was started is stopped", style="yellow")
-        raise typer.Exit(130) from None
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(bench_report.document(results)) + b"\n")
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +21,8 @@ import typer
 from rich.console import Console
 
 from ops import bare_pipeline, bench_report, usage
-from ops.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
+from ops.complaint import stopped_in_order
+from ops.embedded import EmbeddedPostgres, EmbeddedRedis
 from ops.load import Load
 from ops.own_stack import KEPT, Process
 from ops.statement import statement
@@ -60,17 +60,9 @@ def bench_bare(
 
     [dim]Beside it `penstock bench` shows what the gateway itself costs, on this machine in this hour.[/dim]
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up as Ctrl-C does
     console = Console(stderr=True)
-    try:
-        with console.status("a bare request, then the bare pipeline"):
-            bare = _measured(rate, seconds)
-    except (EmbeddedError, TrialFailed) as error:
-        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        console.print("interrupted; everything that was started is stopped", style="yellow")
-        raise typer.Exit(130) from None
+    with stopped_in_order(console), console.status("a bare request, then the bare pipeline"):
+        bare = _measured(rate, seconds)
     if as_json:
         figures = {**asdict(bare), "machine": bench_report.machine(Path(tempfile.gettempdir()))}
         sys.stdout.buffer.write(orjson.dumps(figures) + b"\n")

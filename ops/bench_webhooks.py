@@ -5,7 +5,6 @@ On a stack of its own; everything, the receiver included, runs on this one machi
 
 from __future__ import annotations
 
-import signal
 import sys
 from dataclasses import asdict
 from typing import Annotated
@@ -17,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ops import bench_report
-from ops.own_stack import StackFailed, own_stack
+from ops.complaint import stopped_in_order
+from ops.own_stack import own_stack
 from ops.webhook_trial import HookLoad, HookTrial, run_hook_trial
 
 _SUSTAINED_SHARE = 0.98
@@ -34,30 +34,23 @@ def bench_webhooks(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
     """Measure how webhooks get out: first all endpoints live, then one of them takes connections and never answers."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up as Ctrl-C does
     console = Console(stderr=True)
     options = ["--workers", "1", "--connector", "instant", "--dispatchers", str(dispatchers)]
-    try:
-        with own_stack(purpose="bench", options=options, environ={"PENSTOCK_LOG_LEVEL": "error"}) as stack:
-            trials = []
-            for dead in (False, True):
-                load = HookLoad(
-                    rate_per_s=rate,
-                    seconds=seconds,
-                    warmup_s=warmup,
-                    endpoints=endpoints - 1,
-                    dead=dead,
-                    ordered=ordered,
-                )
-                with console.status("one of them dead" if dead else "all endpoints live") as status:
-                    trials.append(run_hook_trial(load, stack, lambda share, doing: status.update(doing)))
-            machine = bench_report.machine(stack.data_dir)
-    except StackFailed as error:
-        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        console.print("interrupted; everything that was started is stopped", style="yellow")
-        raise typer.Exit(130) from None
+    own = own_stack(purpose="bench", options=options, environ={"PENSTOCK_LOG_LEVEL": "error"})
+    with stopped_in_order(console), own as stack:
+        trials = []
+        for dead in (False, True):
+            load = HookLoad(
+                rate_per_s=rate,
+                seconds=seconds,
+                warmup_s=warmup,
+                endpoints=endpoints - 1,
+                dead=dead,
+                ordered=ordered,
+            )
+            with console.status("one of them dead" if dead else "all endpoints live") as status:
+                trials.append(run_hook_trial(load, stack, lambda share, doing: status.update(doing)))
+        machine = bench_report.machine(stack.data_dir)
     if as_json:
         figures = {"live": _document(trials[0]), "one_dead": _document(trials[1]), "machine": machine}
         sys.stdout.buffer.write(orjson.dumps(figures) + b"\n")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
+import typer
 from redis.exceptions import RedisError
+from rich.console import Console
 
 from bank.simulator.database import BankDatabaseError
 from bank.simulator.settings import BankSettingsError
@@ -41,6 +44,17 @@ def or_exit(code: int) -> Iterator[None]:
             raise
         print(f"penstock: {words}", file=sys.stderr)
         sys.exit(code)
+
+
+@contextmanager
+def stopped_in_order(console: Console) -> Iterator[None]:
+    """Ctrl-C, or SIGTERM, lets what runs inside stop all it started, then ends the command with exit code 130."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("interrupted; everything that was started is stopped", style="yellow")
+        raise typer.Exit(130) from None
 
 
 def in_words(error: BaseException) -> str | None:

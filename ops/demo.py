@@ -6,7 +6,6 @@ agree and each claim of the story held, 1 otherwise.
 
 from __future__ import annotations
 
-import signal
 import time
 from collections import defaultdict
 from typing import Annotated
@@ -20,7 +19,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ops.own_stack import MERCHANT_KEY, Addresses, StackFailed, own_stack
+from ops.complaint import stopped_in_order
+from ops.own_stack import MERCHANT_KEY, Addresses, own_stack
 from ops.reconcile import KINDS, Comparison, compare, opening_balances
 from ops.scenes import SCENES, STORM
 from ops.shop import Shop
@@ -39,7 +39,6 @@ def demo(
     fast: Annotated[bool, typer.Option("--fast", help="a bank that takes 10 to 100 ms instead of 100 to 2000")] = False,
 ) -> None:
     """The FicMart story, from an order to its refund, on a stack of its own, checked against the bank's own books."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up as Ctrl-C does
     console = Console(highlight=False)
     latency_ms = LATENCY_FAST_MS if fast else LATENCY_MS
     options = ["--bank-failure-rate", FAILURE_RATE, "--bank-latency-ms", latency_ms]
@@ -48,16 +47,9 @@ def demo(
         f"and fails {float(FAILURE_RATE):.0%} of the time."
     )
     starting = console.status("starting a stack of its own")
-    try:
-        with starting, own_stack(purpose="demo", options=options) as stack:
-            starting.stop()  # two live displays cannot share a terminal
-            agreed = _play(stack, console)
-    except StackFailed as error:
-        console.print(str(error), style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        console.print("interrupted; everything that was started is stopped", style="yellow")
-        raise typer.Exit(130) from None
+    with stopped_in_order(console), starting, own_stack(purpose="demo", options=options) as stack:
+        starting.stop()  # two live displays cannot share a terminal
+        agreed = _play(stack, console)
     raise typer.Exit(0 if agreed else 1)
 
 

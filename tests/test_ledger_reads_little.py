@@ -28,15 +28,23 @@ BATCHES = 4
 SWEEPS = 15  # a statement is prepared after five, and planned for any arguments after five more
 COUNTED = """
     SELECT t.n_tup_upd, i.idx_scan, i.idx_tup_read FROM pg_stat_user_tables t JOIN pg_stat_user_indexes i USING (relid)
-    WHERE i.indexrelname = 'operations_unsettled' AND t.n_tup_upd > 0
+    WHERE i.indexrelname = 'operations_unsettled'
 """
+OTHERS = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
+DECIDER = Decider(PATIENCE, JOURNAL, Random(7))
 
 
 def test_what_has_ended_is_not_read_again(database: str) -> None:
     asyncio.run(a_day(database))
 
-    with psycopg.connect(database, autocommit=True) as connection:  # a backend's counts arrive when it ends
-        counted = eventually(lambda: connection.execute(COUNTED).fetchone(), "the counts are in")
+    with psycopg.connect(database, autocommit=True) as connection:
+        # A backend's counts are whole once it has ended.
+        eventually(lambda: connection.execute(OTHERS).fetchone() == (0,), "the ledger's connection is gone")
+        counted = connection.execute(COUNTED).fetchone()
+    assert counted is not None
     updated, scans, entries = counted
     assert (updated, scans >= SWEEPS, entries) == (PAYMENTS * BATCHES, True, 0)
 
@@ -63,9 +71,6 @@ async def a_day(database: str) -> None:
 async def committed(ledger: Ledger, steps: Iterable[Step]) -> None:
     verdicts = await asyncio.gather(*(ledger.commit(step, 1) for step in steps))
     assert set(verdicts) == {Verdict.COMMITTED}
-
-
-DECIDER = Decider(PATIENCE, JOURNAL, Random(7))
 
 
 def intent(key: str) -> Step:
