@@ -39,6 +39,8 @@ CAPABILITIES = Capabilities(
     partial_amounts=False,
 )
 
+_NOBODY = "auth_00000000-0000-0000-0000-000000000000"  # an id that the bank cannot have given
+
 _IDEMPOTENCY_KEY = istr("Idempotency-Key")
 _TRACEPARENT = istr("traceparent")
 _REPLAYED = istr("X-Idempotent-Replayed")
@@ -95,6 +97,21 @@ class FicmartBank:
             return await self._exchange(ask, body)
         finally:
             self._places.release()
+
+    async def probe(self, timeout_s: float) -> bool:
+        """Whether the bank's own words come back, be they that it knows nothing or that it failed."""
+        if self._session is None:
+            raise RuntimeError("the connector is not open")
+        timeout = ClientTimeout(total=max(timeout_s, 0.001), ceil_threshold=math.inf)  # zero would stand for none
+        try:
+            async with self._session.get(
+                self._urls[Verb.AUTHORIZE] / _NOBODY, headers=_HEADERS, timeout=timeout, allow_redirects=False
+            ) as response:
+                body = await _read(response)
+                word = dialect.word(response.headers.get(hdrs.CONTENT_TYPE, ""), body or b"")
+                return word not in (TEXT, NO_WORD)
+        except (ClientError, OSError):  # Time-outs are OSErrors.
+            return False
 
     async def _take_place(self, send_by: datetime) -> bool:
         try:

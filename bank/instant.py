@@ -62,6 +62,10 @@ class InstantBank:
     def capabilities(self) -> Capabilities:
         return self._capabilities
 
+    async def probe(self, timeout_s: float) -> bool:
+        """It always answers."""
+        return True
+
     async def ask(self, ask: Ask) -> Answer:
         began = self._clock()
         if began >= min(ask.send_by, ask.deadline):

@@ -20,6 +20,7 @@ from engine.docket import Delivery, Docket
 from engine.dossier import Dossier
 from engine.errors import Broken, Unavailable
 from engine.intervention import Intervention, carry_out, declined
+from engine.ledger import Fence
 from engine.opening import opening, operation_of
 from engine.payment import UNSETTLED, Operation, Payment, Status, Verb
 from engine.pursuit import Conflict, Ousted, Pursuit
@@ -42,7 +43,7 @@ class Home(Protocol):
     def partition(self) -> int: ...
 
     @property
-    def epoch(self) -> int: ...
+    def fence(self) -> Fence: ...
 
     def release(self, entries: Iterable[str]) -> None: ...
 
@@ -62,8 +63,8 @@ class Actor:
         self._id, self._home, self._tools = payment, home, tools
         self.mailbox: deque[Delivery] = deque()
         self._dossier = Dossier(payment, home.partition, tools.ledger)
-        self._docket = Docket(home.partition, home.release, tools.settlement, tools.clock, tools.meters)
-        self._pursuit = Pursuit(payment, home.epoch, tools, self._dossier, self._docket)
+        self._docket = Docket(home.partition, home.release, tools.settlement, tools.clock.now, tools.meters)
+        self._pursuit = Pursuit(payment, home.fence, tools, self._dossier, self._docket)
         self._working_on = ""  # the operation that an exception would be about
         self._failures: list[Failure] = []  # exceptions about it, in a row
 
@@ -79,7 +80,9 @@ class Actor:
             except Conflict:
                 self._reload()
             except Exception as error:
-                self._failures.append(Failure(at=self._tools.clock(), error=f"{type(error).__name__}: {error}"[:200]))
+                self._failures.append(
+                    Failure(at=self._tools.clock.now(), error=f"{type(error).__name__}: {error}"[:200])
+                )
                 log.exception("actor_failed", payment=self._id, tries=len(self._failures))
                 await anyio.sleep(_TRY_AGAIN_S)
                 if len(self._failures) >= _TRIES and not await self._gave_up():
@@ -103,8 +106,7 @@ class Actor:
         if head is None:
             return await self._watch_the_clock(payment)
         self._working_on = head.id
-        due = head.next_attempt_at is None or head.next_attempt_at <= self._tools.clock()
-        if head.status is Status.REVIEW or not due:
+        if head.status is Status.REVIEW or not self._tools.decider.due(head, self._tools.clock.now()):
             await self._queue_fresh(payment)
             return False
         await self._work(head)
@@ -135,12 +137,13 @@ class Actor:
         if known is None and dossier.payment is None:
             self._open(command, delivery)
         elif known is None and dossier.payment is not None:
-            self._add(command, operation_of(command, dossier.payment, delivery.order, self._tools.clock()))
+            order = dossier.order_of(delivery.order)
+            self._add(command, operation_of(command, dossier.payment, order, self._tools.clock.now()))
         elif known is not None and known.settled_at is not None:
             await self._docket.settle(known)  # a duplicate of an answered operation: repair its record
 
     def _open(self, command: Command, delivery: Delivery) -> None:
-        order, now = delivery.order, self._tools.clock()
+        order, now = delivery.order, self._tools.clock.now()
         self._dossier.payment, operation = opening(command, self._home.partition, order, now)
         self._add(command, operation)
 
@@ -160,19 +163,21 @@ class Actor:
 
     async def _work(self, head: Operation) -> None:
         """One operation, until it is answered, parked or in review."""
-        decider = self._tools.decider
+        decider, clock = self._tools.decider, self._tools.clock
         lost = head.attempts > 0 and head.next_attempt_at is None  # an attempt was under way when its owner went
         if lost:
-            await self._pursuit.wait_until(head.deadline)
-        await self._pursuit.see_through(lambda payment, now: decider.attempt(payment, head, now, lost=lost))
+            await self._pursuit.outlive(head)
+        await self._pursuit.see_through(
+            lambda payment, now: decider.attempt(payment, head, now, lost=lost, latest=clock.latest())
+        )
 
     async def _watch_the_clock(self, payment: Payment) -> bool:
-        """Nothing is left to do. The hold of an authorization that is too old goes back, behind whatever was accepted;
-        of one that soon will be, the merchant is told. False when it is neither."""
-        decider, now = self._tools.decider, self._tools.clock()
-        if decider.overdue(payment, now):
+        """Called when no operation is open. Starts the release of an authorization that has expired by every clock that
+        is known, since it cannot be undone; or tells the merchant that it soon will. False if there was neither."""
+        decider, clock = self._tools.decider, self._tools.clock
+        if decider.overdue(payment, clock.earliest()):
             begin = decider.expire
-        elif decider.expiring(payment, now):
+        elif decider.expiring(payment, clock.now()):
             begin = decider.warn
         else:
             return False
@@ -186,7 +191,7 @@ class Actor:
         self._working_on = act.operation
         subject = self._dossier.find(act.operation)
         if subject is not None:
-            await self._pursuit.wait_until(subject.deadline)
+            await self._pursuit.wait_out(subject)
         try:
             await self._pursuit.see_through(lambda payment, now: carry_out(decider, payment, operations, act, now))
         except Broken as fault:
@@ -215,7 +220,7 @@ class Actor:
             elif loaded.payment is None or known.status is Status.REVIEW:
                 raise Broken(f"nothing can be done about {culprit}: {reason}")
             else:
-                review = self._tools.decider.review(loaded.payment, known, self._tools.clock(), reason)
+                review = self._tools.decider.review(loaded.payment, known, self._tools.clock.now(), reason)
                 await self._pursuit.commit(review)
         except (Ousted, Conflict, Unavailable):
             pass  # the next commit meets it as well, the next load has mended it, or we are shutting down
@@ -242,7 +247,7 @@ class Actor:
         entries = dict.fromkeys(self._docket.take_back(operation))
         entries.update(dict.fromkeys(delivery.entry for delivery in mine if delivery.entry is not None))
         merchant = command.merchant if command else known.terms.merchant if known else ""
-        now = self._tools.clock()
+        now = self._tools.clock.now()
         for entry in entries:
             buried = Buried(
                 partition=self._home.partition,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from msgspec.structs import replace
 
@@ -61,25 +61,29 @@ class Decider:
         """Journal operations that must wait for an earlier one in doubt (I3)."""
         return Step(payment=replace(payment, version=payment.version + 1), operations=tuple(operations))
 
+    def due(self, operation: Operation, now: datetime) -> bool:
+        """Whether its scheduled time has come."""
+        return self._schedule.is_due(operation, now)
+
+    @property
+    def policy(self) -> Policy:
+        return self._policy
+
     def overdue(self, payment: Payment, now: datetime) -> bool:
         """Whether its authorization expired so long ago that the bank must have noticed."""
         expires_at = payment.at.expires_at
-        return payment.state is State.AUTHORIZED and expires_at is not None and now - expires_at >= self.expiry_grace
+        return (
+            payment.state is State.AUTHORIZED
+            and expires_at is not None
+            and now - expires_at >= self._policy.expiry_grace
+        )
 
     def expiring(self, payment: Payment, now: datetime) -> bool:
         """Whether its merchant is still to be told that its authorization expires soon."""
         at = payment.at
         if payment.state is not State.AUTHORIZED or at.expires_at is None or at.expiring_at is not None:
             return False
-        return at.expires_at - self.expiry_notice <= now < at.expires_at
-
-    @property
-    def expiry_notice(self) -> timedelta:
-        return self._policy.expiry_notice
-
-    @property
-    def expiry_grace(self) -> timedelta:
-        return self._policy.expiry_grace
+        return at.expires_at - self._policy.expiry_notice <= now < at.expires_at
 
     def warn(self, payment: Payment, last: Operation, now: datetime) -> Step:
         """Tell the merchant once that its authorization expires soon; nothing is asked of the bank."""
@@ -93,15 +97,17 @@ class Decider:
         """Ask the bank to release a hold that is too old, behind the last operation. Its success is the expiry."""
         return self._attempted(payment, begun(Errand.EXPIRE, last, now), now)
 
-    def attempt(self, payment: Payment, operation: Operation, now: datetime, *, lost: bool) -> Step:
+    def attempt(
+        self, payment: Payment, operation: Operation, now: datetime, *, lost: bool, latest: datetime | None = None
+    ) -> Step:
         """Its first attempt, if the table allows it, or one more. `lost`: nobody here knows whether the one before was
-        answered.
+        answered. `latest`: as late as any known clock says it may be; too late by that is too late for the bank's key.
         """
         if operation.attempts == 0:
             return self.admit(payment, operation, now)
         if lost and operation.attempts and operation.doubted_at is None:
             operation = replace(operation, doubted_at=now)
-        if self._schedule.spent(operation, now) and not self._owed(operation, lost):
+        if self._schedule.spent(operation, latest or now) and not self._owed(operation, lost):
             return self._review(payment, operation, now, "asked too often or too long ago to ask again", {})
         return replace(self._attempted(payment, operation, now), inherited=lost)
 

@@ -37,6 +37,13 @@ class Dossier:
     def find(self, operation: str) -> Operation | None:
         return next((known for known in self.operations if known.id == operation), None)
 
+    def order_of(self, entry_order: int) -> int:
+        """The place of a new operation in the order of acceptance: its entry's, which is behind the authorize's. If it
+        is not, Redis was lost and its clock stepped back, and the operation comes behind all that is known (I3)."""
+        if not self.operations or entry_order > self.operations[0].accept_order:
+            return entry_order
+        return self.operations[-1].accept_order + 1
+
     def others(self, operation: Operation) -> list[Operation]:
         """The payment's history without this operation."""
         return [other for other in self.operations if other.id != operation.id]

@@ -1,18 +1,21 @@
 """The gate before a bank: a connector that asks the breaker and the retry budget before it lets a call through.
 
 What is not let through is Unsent: provably not done, no doubt, and told when to come again (I7). So a bank that is down
-costs neither sockets nor time-outs, and one that comes back is not met by everybody at once.
+costs neither sockets nor time-outs, and one that comes back is not met by everybody at once. What went unanswered is
+let through again only when the bank's queue is shown to be drained (drain_proof.py): by the answers to other calls, or
+else by a probe.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import structlog
 
 from engine.breaker import Breaker, Circuit, Tolerance
+from engine.drain_proof import DrainProof
 from engine.meters import Meters
 from engine.outcome import Answer, Approved, NoAnswer, Refused, Unsent
 from engine.ports import Ask, Capabilities, Connector
@@ -23,13 +26,26 @@ log = structlog.get_logger()
 _BUDGET_AGAIN = timedelta(seconds=1)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long this bank may take to answer: an attempt or a probe at most, and a request that it works on."""
+
+    attempt_s: float
+    worst_latency_s: float
+
+
 class Gate:
     """A connector before another one; one per process, since each process sees the bank with its own eyes."""
 
-    def __init__(self, inner: Connector, tolerance: Tolerance, allowance: Allowance, meters: Meters) -> None:
-        self._inner, self._meters = inner, meters
+    def __init__(
+        self, inner: Connector, tolerance: Tolerance, allowance: Allowance, patience: Patience, meters: Meters
+    ) -> None:
+        self._inner, self._patience, self._meters = inner, patience, meters
         self._breaker = Breaker(tolerance)
         self._budget = RetryBudget(allowance, _now_s())
+        self._drain = DrainProof(patience.worst_latency_s)
+        self._probing = asyncio.Lock()
+        self._probed_at_s = 0.0  # when the last probe was sent
         self._show()
 
     @property
@@ -40,7 +56,22 @@ class Gate:
     def capabilities(self) -> Capabilities:
         return self._inner.capabilities
 
+    def lost(self, bank_key: str, in_s: float) -> None:
+        """Somebody else's attempt under this key may be written until so far ahead, and nobody will hear its answer."""
+        self._drain.unanswered(bank_key, _now_s() + in_s)
+
+    async def drained_in(self, bank_key: str) -> float | None:
+        """Seconds until what went unanswered may be sent again; None when the bank does not answer, so that it
+        is not known. Probes the bank when no other call has shown it."""
+        if self._drain.wait_s(bank_key, _now_s()) is None:
+            await self._probe(_now_s())
+        return self._drain.wait_s(bank_key, _now_s())
+
     async def ask(self, ask: Ask) -> Answer:
+        if ask.doubted:
+            wait_s = await self.drained_in(ask.bank_key)
+            if wait_s is None or wait_s > 0:
+                return self._undrained(wait_s)
         now_s = _now_s()
         if ask.repeated and not self._budget.spend(now_s):
             self._meters.held_back.labels(self.name, "retry_budget").inc()
@@ -57,11 +88,58 @@ class Gate:
             answer = await self._inner.ask(ask)
         finally:  # the place of a probe must not be lost with a call that was cancelled
             self._learn(answer)
+            self._note(ask, answer, now_s)
         if self._breaker.circuit is not before:
             self._tell(before)
         if isinstance(answer, Unsent) and self._breaker.circuit is Circuit.OPEN:
             return replace(answer, wait=timedelta(seconds=self._breaker.closed_for_s(_now_s())))
         return answer
+
+    def _undrained(self, wait_s: float | None) -> Unsent:
+        self._meters.held_back.labels(self.name, "undrained_queue").inc()
+        if wait_s is None:
+            reason = "the bank has answered nothing since an attempt of this went unanswered"
+            return Unsent(reason=reason, wait=timedelta(seconds=self._breaker.closed_for_s(_now_s())))
+        reason = "the bank may still be at work on an attempt that went unanswered"
+        return Unsent(reason=reason, wait=timedelta(seconds=wait_s))
+
+    async def _probe(self, asked_s: float) -> None:
+        """One harmless read at a time; it serves everybody who asked before it was sent."""
+        async with self._probing:
+            sent_s = _now_s()
+            if self._probed_at_s >= asked_s or not self._breaker.admits(sent_s):
+                return
+            self._probed_at_s = sent_s
+            answered: bool | None = None
+            before = self._breaker.circuit
+            try:
+                answered = await self._inner.probe(self._patience.attempt_s)
+            finally:
+                if answered is None:
+                    self._breaker.withdrawn()
+                elif answered:
+                    self._breaker.answered()
+                    self._drain.answered(sent_s, _now_s())
+                else:
+                    self._breaker.silent(_now_s())
+            if self._breaker.circuit is not before:
+                self._tell(before)
+
+    def _note(self, ask: Ask, answer: Answer | None, sent_s: float) -> None:
+        """What this call and its answer show of the bank's queue."""
+        now_s = _now_s()
+        match answer:
+            case Approved() | Refused():
+                self._drain.answered(sent_s, now_s)
+                self._drain.forget(ask.bank_key)
+            case NoAnswer(over=True):
+                self._drain.answered(sent_s, now_s)
+                self._drain.ended(ask.bank_key, now_s)
+            case Unsent():
+                pass
+            case _:
+                self._drain.unanswered(ask.bank_key, now_s)
+        self._meters.undrained.labels(self.name).set(len(self._drain))
 
     def _learn(self, answer: Answer | None) -> None:
         match answer:

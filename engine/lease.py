@@ -3,7 +3,8 @@
 Keeps I2 on the side of efficiency (correctness is the epoch). A worker that finds its last heartbeat gone knows that
 Redis lost its memory (I11), and one that did not beat for nearly a lease time that it slept, or Redis did (who was
 heard a beat before it is silent for a lease time by then). Either way others may not be listed: it re-creates its own
-leases if their epochs still hold, and takes and gives none for one lease time.
+leases if their epochs still hold, and takes and gives none for one lease time. A worker whose clock does not fit its
+stores' owns nothing until it does.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import structlog
 from engine import keys
 from engine.errors import Broken, Unavailable
 from engine.failpoint import UNARMED, Failpoints
-from engine.ledger import Ledger
+from engine.ledger import Fence, Ledger
 from engine.postgres import Away
 from engine.scripts import Scripts
 from engine.share import shares
+from engine.store_clock import StoreClock
 from engine.tenure import Ownership, Tenure
 
 log = structlog.get_logger()
@@ -48,10 +50,11 @@ class LeaseKeeper:
         terms: LeaseTerms,
         scripts: Scripts,
         ledger: Ledger,
+        clock: StoreClock,
         make_tenure: Callable[[Ownership], Tenure],
         failpoints: Failpoints = UNARMED,
     ) -> None:
-        self._terms, self._scripts, self._ledger = terms, scripts, ledger
+        self._terms, self._scripts, self._ledger, self._clock = terms, scripts, ledger, clock
         self._make_tenure, self._failpoints = make_tenure, failpoints
         self.tenures: dict[int, Tenure] = {}
         self._leaving: set[int] = set()
@@ -93,7 +96,7 @@ class LeaseKeeper:
         """One beat. Stores away: keep what we have (nobody else can take it either) and try at the next beat."""
         try:
             await self._renew()
-            mine = await self._beat()
+            mine = await self._beat() if self._clock.fits else await self._step_aside()
             await self._take(sorted(mine - self.tenures.keys()), homes)
         except (Unavailable, Broken) as error:
             log.warning("redis_away", partitions=len(self.tenures), error=str(error))
@@ -109,19 +112,36 @@ class LeaseKeeper:
         """The partitions that should be ours. While others may not be listed yet: those that are."""
         terms, lease_s = self._terms, self._terms.lease_ms / 1000
         reply = await self._scripts.call("heartbeat", keys.WORKERS, terms.worker, terms.lease_ms * _DEAD_AFTER_LEASES)
-        before, told, live = reply[0], reply[1], [name.decode(errors="replace") for name in reply[2:]]
+        before, told, ahead = reply[:3]
+        live = [name.decode(errors="replace") for name in reply[3:]]
+        if ahead or told < self._told:
+            log.warning("redis_clock_stepped_back", worker=terms.worker, heartbeats_ahead=ahead)
+            await self._cut_leases()
         now = anyio.current_time()
         if self._beaten_at is not None and now - self._beaten_at > lease_s * (1 - 1 / _BEATS_PER_LEASE):
             self._quiet_until = now + lease_s
             silent_s = round(now - self._beaten_at, 1)
             log.warning("was_silent", worker=terms.worker, partitions=len(self.tenures), seconds=silent_s)
-        elif before < self._told:
+        elif before < self._told <= told:
             self._quiet_until = now + lease_s
             log.warning("redis_forgot_us", worker=terms.worker, partitions=len(self.tenures))
         self._beaten_at, self._told = now, told
         if now < self._quiet_until:
             return set(self.tenures)
         return {partition for partition, owner in shares(terms.partitions, live).items() if owner == terms.worker}
+
+    async def _step_aside(self) -> set[int]:
+        """This worker's clock is wrong: it leaves the list of workers, and no partition should be its own."""
+        await self._scripts.call("leave", keys.WORKERS, self._terms.worker)
+        self._beaten_at = None
+        return set()
+
+    async def _cut_leases(self) -> None:
+        """Leases that were taken before the clock stepped back would outlive their owners by as much."""
+        partitions = range(self._terms.partitions)
+        await self._scripts.call_many(
+            [("cut-lease", (keys.lease(partition), self._terms.lease_ms)) for partition in partitions]
+        )
 
     async def _renew(self) -> None:
         if not self.tenures:
@@ -146,10 +166,10 @@ class LeaseKeeper:
             elif tenure not in self._unchecked:
                 tenure.confirm_lease()
         if self._unchecked:
-            epochs = await self._ledger.epochs()
+            fences = await self._ledger.fences()
             for tenure in list(self._unchecked):
                 self._unchecked.discard(tenure)
-                if epochs.get(tenure.partition) != tenure.epoch:
+                if fences.get(tenure.partition) != tenure.fence:
                     tenure.oust("the partition has a newer epoch")
                     await self._release(tenure)
                 else:
@@ -158,7 +178,7 @@ class LeaseKeeper:
     async def _take(self, wanted: list[int], homes: anyio.abc.TaskGroup) -> None:
         if not wanted:
             return
-        seen = await self._ledger.epochs()  # before the lease: see acquire_partitions.sql
+        seen = await self._ledger.fences()  # before the lease: see acquire_partitions.sql
         for partition in [partition for partition in wanted if partition not in seen]:
             # Nobody can be its writer: it rests, and all others go on.
             log.error("breach", name="missing_partition", partition=partition)
@@ -172,17 +192,17 @@ class LeaseKeeper:
             return
         self._failpoints("after-lease")
         try:
-            epochs = await self._ledger.acquire({partition: seen[partition] for partition in free}, self._terms.worker)
+            wished = {partition: Fence(seen[partition].epoch, tokens[partition]) for partition in free}
+            fences = await self._ledger.acquire(wished, self._terms.worker)
         except Away:
             await self._let_go({partition: tokens[partition] for partition in free})
             raise
         self._failpoints("after-epoch")
-        for partition, epoch in sorted(epochs.items()):
-            ownership = Ownership(partition=partition, epoch=epoch, token=tokens[partition])
-            tenure = self.tenures[partition] = self._make_tenure(ownership)
+        for partition, fence in sorted(fences.items()):
+            tenure = self.tenures[partition] = self._make_tenure(Ownership(partition=partition, fence=fence))
             homes.start_soon(self._live, tenure)
-        log.info("acquired", worker=self._terms.worker, partitions=sorted(epochs))
-        missed = {partition: tokens[partition] for partition in free if partition not in epochs}
+        log.info("acquired", worker=self._terms.worker, partitions=sorted(fences))
+        missed = {partition: tokens[partition] for partition in free if partition not in fences}
         if missed:
             log.warning("acquired_by_another", worker=self._terms.worker, partitions=sorted(missed))
             await self._let_go(missed)
@@ -211,7 +231,7 @@ class LeaseKeeper:
     async def _release(self, tenure: Tenure) -> None:
         try:
             if not tenure.ousted:
-                await self._ledger.release({tenure.partition: tenure.epoch})
+                await self._ledger.release({tenure.partition: tenure.fence})
             await self._scripts.call("release-lease", keys.lease(tenure.partition), tenure.ownership.token)
         except (Unavailable, *Away) as error:
             log.warning("release_failed", partition=tenure.partition, error=type(error).__name__)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -58,12 +59,32 @@ class Verdict(StrEnum):
     CONFLICT = "conflict"  # the receipt is at another version than we thought
 
 
+class Fence(Struct, frozen=True):
+    """What an acquisition of a partition left there, and what each write for it must match (I2).
+
+    The epoch orders the owners. The token tells two of them apart to whom a failed-over Postgres gave the same epoch.
+    """
+
+    epoch: int
+    token: str
+
+
 class Write(Struct, frozen=True, kw_only=True):
-    """One payment's step, fenced by the epoch its partition was acquired with."""
+    """One payment's step, fenced as its partition was acquired."""
 
     step: Step
-    epoch: int
+    fence: Fence
     write_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueTerms:
+    """The durations by which the ledger's clock tells what is due."""
+
+    expiry_notice: timedelta
+    expiry_grace: timedelta
+    lost_after: timedelta  # from an attempt's deadline: its owner has written the outcome long before
+    farthest: timedelta  # no schedule and no deadline reaches further ahead
 
 
 class Loaded(Struct, frozen=True, kw_only=True):
@@ -91,55 +112,49 @@ class Ledger:
             tasks.start_soon(self._commits.run)
             tasks.start_soon(self._loads.run)
 
-    async def commit(self, step: Step, epoch: int) -> Verdict:
+    async def commit(self, step: Step, fence: Fence) -> Verdict:
         """Durable when it returns COMMITTED. Raises Broken when the ledger's constraints refuse the step."""
-        return await self._commits(Write(step=step, epoch=epoch, write_id=secrets.token_hex(8)))
+        return await self._commits(Write(step=step, fence=fence, write_id=secrets.token_hex(8)))
 
     async def load(self, payment: str, operation: str = "") -> Loaded:
         """A payment and its operations; `operation` is looked up too, however old. Broken: a row cannot be read."""
         return await self._loads((payment, operation))
 
-    async def acquire(self, epochs: Mapping[int, int], owner: str) -> dict[int, int]:
-        """Partition to its new epoch, of those that are still at the epoch given. Raises Away."""
+    async def acquire(self, seen: Mapping[int, Fence], owner: str) -> dict[int, Fence]:
+        """Partition to its new fence, of those that are still at the epoch given; `seen` has the new owner's token
+        beside the epoch that it saw. Raises Away."""
         with anyio.fail_after(_PATIENCE_S):
             async with borrowed(self._pool) as connection:
-                cursor = await connection.execute(
-                    statement("acquire_partitions"),
-                    {"ids": list(epochs), "epochs": list(epochs.values()), "owner": owner},
-                )
-                return {row[0]: row[1] for row in await cursor.fetchall()}
+                cursor = await connection.execute(statement("acquire_partitions"), {**_columns(seen), "owner": owner})
+                return {row[0]: Fence(row[1], seen[row[0]].token) for row in await cursor.fetchall()}
 
-    async def release(self, epochs: dict[int, int]) -> None:
+    async def release(self, held: Mapping[int, Fence]) -> None:
         with anyio.fail_after(_PATIENCE_S):
             async with borrowed(self._pool) as connection:
-                await connection.execute(
-                    statement("release_partitions"), {"ids": list(epochs), "epochs": list(epochs.values())}
-                )
+                await connection.execute(statement("release_partitions"), _columns(held))
 
-    async def epochs(self) -> dict[int, int]:
-        """The current epoch of every partition."""
+    async def fences(self) -> dict[int, Fence]:
+        """The current fence of every partition."""
         with anyio.fail_after(_PATIENCE_S):
             async with borrowed(self._pool) as connection:
-                return {row[0]: row[1] for row in await (await connection.execute(statement("epochs"))).fetchall()}
+                rows = await (await connection.execute(statement("fences"))).fetchall()
+                return {row[0]: Fence(row[1], row[2]) for row in rows}
 
     async def unfinished(self, partition: int, limit: int) -> list[str]:
         """Payments of a partition with unsettled operations or acts; asked until Postgres answers."""
         arguments = {"partition": partition, "limit": limit}
         return [payment for (payment,) in await _patiently(lambda: self._asked("unfinished", arguments), 1)]
 
-    async def due(
-        self, partitions: Sequence[int], now: datetime, expiring_by: datetime, expired_by: datetime, limit: int
-    ) -> list[tuple[int, str]]:
-        """Partition and payment: operations whose time has come, acts, authorizations expired by then, and those that
-        expire by then, of which nobody was told. Raises Away."""
-        arguments = {
-            "partitions": list(partitions),
-            "now": now,
-            "expiring_by": expiring_by,
-            "expired_by": expired_by,
-            "limit": limit,
-        }
+    async def due(self, partitions: Sequence[int], terms: DueTerms, limit: int) -> list[tuple[int, str]]:
+        """Partition and payment, by the ledger's clock: operations whose time has come, acts, authorizations that have
+        expired, and those that soon will and of which nobody was told. Raises Away."""
+        arguments = {"partitions": list(partitions), "now": None, "limit": limit, **asdict(terms)}
         return [(partition, payment) for partition, payment in await self._asked("due", arguments)]
+
+    async def unanswered(self, partitions: Sequence[int], terms: DueTerms, limit: int) -> list[tuple[int, str]]:
+        """Partition and payment of attempts that are over, by the ledger's clock, without an outcome. Raises Away."""
+        arguments = {"partitions": list(partitions), "now": None, "limit": limit, **asdict(terms)}
+        return [(partition, payment) for partition, payment in await self._asked("unanswered", arguments)]
 
     async def _asked(self, name: str, arguments: Mapping[str, object]) -> list[tuple[Any, ...]]:
         async with borrowed(self._pool) as connection:
@@ -160,17 +175,18 @@ class Ledger:
 
     async def _persist(self, writes: Sequence[Write]) -> list[Verdict]:
         """Try until Postgres has said something about the batch."""
-        newest: dict[int, int] = {}
+        newest: dict[int, Fence] = {}
         for write in writes:
-            partition = write.step.payment.partition
-            newest[partition] = max(write.epoch, newest.get(partition, 0))
-        current = [write for write in writes if write.epoch == newest[write.step.payment.partition]]
+            known = newest.setdefault(write.step.payment.partition, write.fence)
+            if write.fence.epoch >= known.epoch:
+                newest[write.step.payment.partition] = write.fence
+        current = [write for write in writes if write.fence == newest[write.step.payment.partition]]
         batch = _batch_json(current, newest)
         acts = [(write.step.payment.id, act) for write in current for act in write.step.acts]
         refused = await _patiently(lambda: self._write(batch, acts), len(writes))
         return [
             refused.get(write.step.payment.id, Verdict.COMMITTED)
-            if write.epoch == newest[write.step.payment.partition]
+            if write.fence == newest[write.step.payment.partition]
             else Verdict.STALE
             for write in writes
         ]
@@ -268,7 +284,16 @@ async def _patiently(ask: Callable[[], Awaitable[Answer]], waiting: int) -> Answ
         tries += 1
 
 
-def _batch_json(writes: Sequence[Write], fences: dict[int, int]) -> dict[str, str]:
+def _columns(fences: Mapping[int, Fence]) -> dict[str, list[Any]]:
+    """Partitions with their fences, as the statements want them."""
+    return {
+        "ids": list(fences),
+        "epochs": [fence.epoch for fence in fences.values()],
+        "tokens": [fence.token for fence in fences.values()],
+    }
+
+
+def _batch_json(writes: Sequence[Write], fences: Mapping[int, Fence]) -> dict[str, str]:
     """The arguments of ledger_commit, payments sorted by id (the order in which locks are taken)."""
     writes = sorted(writes, key=lambda write: write.step.payment.id)
     opened: list[dict[str, object]] = []
@@ -286,7 +311,9 @@ def _batch_json(writes: Sequence[Write], fences: dict[int, int]) -> dict[str, st
                 operations.append(operation_row(operation))
         entries += entry_rows(step)
     arguments = {
-        "fences": [{"id": partition, "epoch": epoch} for partition, epoch in fences.items()],
+        "fences": [
+            {"id": partition, "epoch": fence.epoch, "token": fence.token} for partition, fence in fences.items()
+        ],
         "opened": opened,
         "changed": changed,
         "operations": operations,

@@ -7,6 +7,7 @@ from datetime import datetime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from engine.delivery import Backlog, Claimed, DisabledReason, Outcome, Reply, State, Verdict
+from engine.store_clock import Store, StoreClock
 
 _BANK_SECONDS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 _ATTEMPT_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
@@ -43,6 +44,12 @@ class Meters:
             ["connector", "reason"],
             registry=registry,
         )
+        self.undrained = Gauge(
+            "penstock_bank_undrained_attempts",
+            "Unanswered attempts for which the bank has not shown yet that its queue with them is drained",
+            ["connector"],
+            registry=registry,
+        )
         self.circuit = Gauge(
             "penstock_circuit_breaker",
             "1 for the state a connector's circuit breaker is in",
@@ -58,6 +65,24 @@ class Meters:
         self.accepted = Counter(
             "penstock_accepts", "Requests by what accepting them gave", ["result"], registry=registry
         )
+
+
+class ClockMeters:
+    """How the process's clock compares with those of its stores."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._skew = Gauge(
+            "penstock_clock_skew_seconds",
+            "How far this process's clock is ahead of a store's, as far as that is certain",
+            ["store"],
+            registry=registry,
+        )
+
+    def show(self, clock: StoreClock) -> None:
+        for store in Store:
+            skew_s = clock.skew_s(store)
+            if skew_s is not None:
+                self._skew.labels(store).set(skew_s)
 
 
 class DispatchMeters:

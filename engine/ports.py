@@ -34,8 +34,9 @@ class Ask:
     """One committed attempt at the bank.
 
     `reference` is the bank's id of what is captured, voided (authorization) or refunded (capture); None to authorize.
-    Nothing may be written to the socket after `send_by`, and the call is given up at `deadline`. `repeated`: the bank
-    left an earlier attempt of it unanswered.
+    Nothing may be written to the socket after `send_by`, and the call is given up at `deadline`; both are times of the
+    connector's own clock, which never steps. `repeated`: the bank left an earlier attempt of it unanswered. `doubted`:
+    so it did, or nobody knows, because that attempt's owner is gone.
     """
 
     bank_key: str
@@ -47,6 +48,7 @@ class Ask:
     deadline: datetime
     traceparent: str | None
     repeated: bool = False
+    doubted: bool = False
 
 
 class Connector(Protocol):
@@ -59,3 +61,7 @@ class Connector(Protocol):
     def capabilities(self) -> Capabilities: ...
 
     async def ask(self, ask: Ask) -> Answer: ...
+
+    async def probe(self, timeout_s: float) -> bool:
+        """Whether the bank itself answers a harmless read in time."""
+        ...

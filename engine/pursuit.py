@@ -16,8 +16,9 @@ from engine.docket import Docket
 from engine.dossier import Dossier
 from engine.errand import errand_of
 from engine.errors import Broken
-from engine.ledger import Verdict
-from engine.payment import Payment, Status
+from engine.ledger import Fence, Verdict
+from engine.outcome import NoAnswer
+from engine.payment import Operation, Payment, Status
 from engine.step import Again, Step
 from engine.tools import Tools
 
@@ -37,55 +38,65 @@ class Conflict(Exception):
 class Pursuit:
     """One per actor, with its dossier and docket. Everything may raise Ousted, Conflict and Broken."""
 
-    def __init__(self, payment: str, epoch: int, tools: Tools, dossier: Dossier, docket: Docket) -> None:
-        self._id, self._epoch, self._tools = payment, epoch, tools
+    def __init__(self, payment: str, fence: Fence, tools: Tools, dossier: Dossier, docket: Docket) -> None:
+        self._id, self._fence, self._tools = payment, fence, tools
         self._dossier, self._docket = dossier, docket
+        self._over_at_s = 0.0  # by the loop's clock: until then the last attempt may be at work at the bank
 
     async def see_through(self, begin: Callable[[Payment, datetime], Step]) -> None:
         """A step, the attempts that it leads to, and the engine's own operations that follow from their answers."""
         again: Again | None = None
+        again_at_s = 0.0
         while True:
             if again is not None:
-                await self.wait_until(again.at)
+                # What was decided is a duration here: the clock by which it was told may step while we wait.
+                await sleep_until(max(again_at_s, self._over_at_s))
             payment = self._dossier.payment
             if payment is None:
                 raise Broken(f"nothing to do for {self._id}, which nobody has seen")
             # A place first: an attempt that is committed and then waits for its turn would outlive its send_by.
             await self._tools.places.take(payment.terms.merchant)
             try:
-                now = self._tools.clock()
+                clock = self._tools.clock
                 if again is None:
-                    step = begin(payment, now)
+                    step = begin(payment, clock.now())
                 else:
-                    step = self._tools.decider.attempt(payment, again.operation, now, lost=False)
+                    step = self._tools.decider.attempt(
+                        payment, again.operation, clock.now(), lost=False, latest=clock.latest()
+                    )
                 again = await self._commit_and_ask(step)
             finally:
                 self._tools.places.give_back()
             if again is None:
                 return
+            again_at_s = anyio.current_time() + (again.at - self._tools.clock.now()).total_seconds()
 
     async def _commit_and_ask(self, step: Step) -> Again | None:
         """Commit an intent, ask, commit the outcome, and so on while one follows from the other (I1)."""
-        failpoints = self._tools.failpoints
+        failpoints, clock, decider = self._tools.failpoints, self._tools.clock, self._tools.decider
         failpoints("before-intent")
+        began, began_s = clock.steady(), anyio.current_time()
         payment = await self.commit(step)
         failpoints("after-intent")
         while step.then is not None:
             operation = step.then
-            answer = await self._tools.teller.ask(payment, operation, inherited=step.inherited)
+            answer = await self._tools.teller.ask(payment, operation, began, inherited=step.inherited)
+            over = not isinstance(answer, NoAnswer) or answer.over
+            self._over_at_s = 0.0 if over else began_s + decider.policy.attempt.total_seconds()
             history = self._dossier.others(operation)
-            verdict = self._tools.decider.conclude(payment, operation, history, answer, self._tools.clock())
+            verdict = decider.conclude(payment, operation, history, answer, clock.now())
             if isinstance(verdict, Again):
                 return verdict
             step = verdict
             failpoints("before-outcome")
+            began, began_s = clock.steady(), anyio.current_time()
             payment = await self.commit(step)
             failpoints("after-outcome")
         return None
 
     async def commit(self, step: Step) -> Payment:
         """Write the step; then, and only then, believe it and let go of what it finished."""
-        verdict = await self._tools.ledger.commit(step, self._epoch)
+        verdict = await self._tools.ledger.commit(step, self._fence)
         if verdict is Verdict.STALE:
             raise Ousted
         if verdict is Verdict.CONFLICT:
@@ -101,8 +112,27 @@ class Pursuit:
                 await self._docket.park(operation)
         return step.payment
 
-    async def wait_until(self, moment: datetime | None) -> None:
-        """For an attempt that may still be at the bank, or one that is to come."""
-        left_s = 0.0 if moment is None else (moment - self._tools.clock()).total_seconds()
-        if left_s > 0:
-            await anyio.sleep(left_s + _TIMER_S)
+    async def outlive(self, operation: Operation) -> None:
+        """Wait until an attempt that somebody else committed is over at the bank: for its whole length from now, since
+        no clock but ours tells us when it began, and until the bank has shown that it is not in its queue (I7)."""
+        payment = self._dossier.payment
+        if payment is None:
+            raise Broken(f"{operation.id} belongs to a payment that nobody has seen")
+        policy, teller = self._tools.decider.policy, self._tools.teller
+        over_at_s = anyio.current_time() + policy.left_of(operation).total_seconds()
+        teller.lost(payment, operation)
+        await anyio.sleep(policy.send_window.total_seconds())
+        drained_in_s = await teller.drained_in(payment, operation)
+        await sleep_until(max(over_at_s, anyio.current_time() + drained_in_s))
+
+    async def wait_out(self, operation: Operation) -> None:
+        """Wait for the end of an attempt that was parked: it takes no longer than any attempt does."""
+        if operation.deadline is not None:
+            left = min(operation.deadline - self._tools.clock.now(), self._tools.decider.policy.left_of(operation))
+            await sleep_until(anyio.current_time() + left.total_seconds())
+
+
+async def sleep_until(moment_s: float) -> None:
+    """By the loop's clock; at once when it has passed. Timers may ring early, and attempts must not overlap by that."""
+    if moment_s > anyio.current_time():
+        await anyio.sleep_until(moment_s + _TIMER_S)

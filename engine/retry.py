@@ -33,6 +33,24 @@ class Policy:
     expiry_notice: timedelta  # before an authorization's expires_at, its merchant is told; zero: never
     expiry_grace: timedelta  # from an authorization's expires_at until its hold is released
 
+    @property
+    def attempt(self) -> timedelta:
+        """The longest an attempt may take, from the moment before its commit until it is over at the bank."""
+        return self.send_window + self.attempt_timeout
+
+    @property
+    def farthest(self) -> timedelta:
+        """No time that the engine schedules lies further ahead: one that does was written before a clock stepped."""
+        return 2 * self.park_base + self.park_cap + self.attempt
+
+    def left_of(self, operation: Operation) -> timedelta:
+        """How long an attempt that somebody else committed may still be under way, whatever any clock says: its whole
+        length from when it was seen in the ledger, by the terms of whoever made it or ours, the longer ones."""
+        made = timedelta(0)
+        if operation.send_by is not None and operation.deadline is not None:
+            made = operation.deadline - operation.send_by
+        return self.send_window + max(self.attempt_timeout, made)
+
     def backoff(self, attempts: int, draw: random.Random) -> timedelta:
         """How long to wait in hand after this many attempts."""
         return _jitter(self.retry_base, self.retry_cap, attempts - 1, draw)
@@ -73,14 +91,20 @@ class Schedule:
     def again(self, operation: Operation, now: datetime, *, over: bool) -> Again:
         """In hand: soon. `over`: the attempt before has ended at the bank."""
         at = now + self._policy.backoff(operation.attempts, self._draw)
-        return Again(operation=operation, at=_not_before(operation, at, over))
+        return Again(operation=operation, at=self._not_before(operation, at, now, over))
 
     def parked_until(self, operation: Operation, now: datetime, *, over: bool) -> datetime:
-        return _not_before(operation, now + self._policy.parking(operation.attempts, self._draw), over)
+        return self._not_before(operation, now + self._policy.parking(operation.attempts, self._draw), now, over)
 
     def returning(self, now: datetime, wait: timedelta | None) -> datetime:
         """When to come again to a bank that is left alone: not all at once."""
-        return now + (wait or self._policy.park_base) + self._policy.park_base * self._draw.random()
+        wait = min(wait or self._policy.park_base, self._policy.park_cap)
+        return now + wait + self._policy.park_base * self._draw.random()
+
+    def is_due(self, operation: Operation, now: datetime) -> bool:
+        """Whether its time has come. One too far ahead for any schedule was written before the clock stepped back."""
+        at = operation.next_attempt_at
+        return at is None or at <= now or at > now + self._policy.farthest
 
     def stays_in_hand(self, operation: Operation) -> bool:
         return self._policy.stays_in_hand(operation.attempts)
@@ -96,10 +120,12 @@ class Schedule:
             return False
         return self._policy.spent(before, operation.first_sent_at, operation.send_by - self._policy.send_window)
 
-
-def _not_before(operation: Operation, at: datetime, over: bool) -> datetime:
-    """Attempts never overlap at the bank: one that may still be at work there is waited for."""
-    return at if over or operation.deadline is None else max(at, operation.deadline)
+    def _not_before(self, operation: Operation, at: datetime, now: datetime, over: bool) -> datetime:
+        """Attempts never overlap at the bank: one that may still be at work there is waited for. It takes no longer
+        than any attempt does, though the clock may have stepped back since its deadline was written."""
+        if over or operation.deadline is None:
+            return at
+        return max(at, min(operation.deadline, now + self._policy.attempt))
 
 
 def _jitter(base: timedelta, cap: timedelta, doublings: int, draw: random.Random) -> timedelta:

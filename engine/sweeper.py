@@ -12,31 +12,32 @@ from datetime import timedelta
 import anyio
 import structlog
 
-from engine.ledger import Ledger
-from engine.ports import Clock
+from engine.ledger import DueTerms, Ledger
 from engine.postgres import Away
+from engine.retry import Policy
 from engine.tenure import Tenure
 
 log = structlog.get_logger()
 
 _DUE_MAX = 1000  # payments a sweep revives; the rest at the next one
+_UNANSWERED_EVERY_S = 10.0  # lost outcomes are rare, and looking for them reads all that is under way
+_LOST_AFTER = timedelta(
+    seconds=5
+)  # an outcome is committed within moments of its attempt's deadline, or Postgres is away
 
 
 class Sweeper:
-    """Looks every `sweep_ms`."""
+    """Looks every `sweep_ms`. The ledger's clock tells what is due, so that no worker's own can."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        tenures: Mapping[int, Tenure],
-        clock: Clock,
-        sweep_ms: int,
-        *,
-        expiry_notice: timedelta,
-        expiry_grace: timedelta,
-    ) -> None:
-        self._ledger, self._tenures, self._clock, self._sweep_s = ledger, tenures, clock, sweep_ms / 1000
-        self._expiry_notice, self._expiry_grace = expiry_notice, expiry_grace
+    def __init__(self, ledger: Ledger, tenures: Mapping[int, Tenure], policy: Policy, sweep_ms: int) -> None:
+        self._ledger, self._tenures, self._sweep_s = ledger, tenures, sweep_ms / 1000
+        self._terms = DueTerms(
+            expiry_notice=policy.expiry_notice,
+            expiry_grace=policy.expiry_grace,
+            lost_after=_LOST_AFTER,
+            farthest=policy.farthest,
+        )
+        self._unanswered_at_s = 0.0
 
     async def run(self) -> None:
         while True:
@@ -49,8 +50,10 @@ class Sweeper:
         if not reading:
             return
         try:
-            now = self._clock()
-            due = await self._ledger.due(reading, now, now + self._expiry_notice, now - self._expiry_grace, _DUE_MAX)
+            due = await self._ledger.due(reading, self._terms, _DUE_MAX)
+            if anyio.current_time() >= self._unanswered_at_s:
+                self._unanswered_at_s = anyio.current_time() + _UNANSWERED_EVERY_S
+                due += await self._ledger.unanswered(reading, self._terms, _DUE_MAX)
         except Away as error:
             log.warning("postgres_away", error=type(error).__name__)
             return

@@ -6,14 +6,17 @@ The card is opened here and nowhere else in the worker, for the length of the ca
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from engine.errors import Broken
 from engine.failpoint import Failpoints
+from engine.gate import Gate
 from engine.meters import Meters
 from engine.money import Money
 from engine.outcome import Answer
 from engine.payment import Operation, Payment, Verb
-from engine.ports import Ask, Clock, Connector
+from engine.ports import Ask, Clock
+from engine.retry import Policy
 from engine.vault import Vault
 
 _DURING_BANK_S = 0.05  # of a failpoint: long after the write, on loopback, and before most answers
@@ -23,14 +26,32 @@ class Teller:
     """One per worker, for all its payments."""
 
     def __init__(
-        self, connectors: Mapping[str, Connector], vault: Vault, clock: Clock, failpoints: Failpoints, meters: Meters
+        self,
+        connectors: Mapping[str, Gate],
+        vault: Vault,
+        policy: Policy,
+        steady: Clock,
+        failpoints: Failpoints,
+        meters: Meters,
     ) -> None:
-        self._connectors, self._vault, self._clock = connectors, vault, clock
+        """`steady` is the connectors' own clock, which never steps."""
+        self._connectors, self._vault, self._policy, self._clock = connectors, vault, policy, steady
         self._failpoints, self._meters = failpoints, meters
 
-    async def ask(self, payment: Payment, operation: Operation, *, inherited: bool) -> Answer:
-        """One committed attempt at the bank. `inherited` from an owner that is gone: not the bank's silence."""
-        ask = self._ask(payment, operation, repeated=operation.doubted_at is not None and not inherited)
+    def lost(self, payment: Payment, operation: Operation) -> None:
+        """An attempt whose owner is gone may still be written until its send window is over."""
+        send_window_s = self._policy.send_window.total_seconds()
+        self._connectors[payment.terms.connector].lost(operation.bank_key, send_window_s)
+
+    async def drained_in(self, payment: Payment, operation: Operation) -> float:
+        """Seconds until the bank cannot be at work on a lost attempt any more, as far as it shows; 0 when it shows
+        nothing, which the next attempt finds out."""
+        return await self._connectors[payment.terms.connector].drained_in(operation.bank_key) or 0.0
+
+    async def ask(self, payment: Payment, operation: Operation, began: datetime, *, inherited: bool) -> Answer:
+        """One committed attempt at the bank, which began (before its commit) at a time of the steady clock. `inherited`
+        from an owner that is gone: not the bank's silence."""
+        ask = self._ask(payment, operation, began, repeated=operation.doubted_at is not None and not inherited)
         self._failpoints("before-bank")
         began = self._clock()
         asked = self._connectors[payment.terms.connector].ask(ask)
@@ -40,19 +61,21 @@ class Teller:
         self._meters.bank_seconds.labels(operation.verb, type(answer).__name__).observe(taken_s)
         return answer
 
-    def _ask(self, payment: Payment, operation: Operation, *, repeated: bool) -> Ask:
+    def _ask(self, payment: Payment, operation: Operation, began: datetime, *, repeated: bool) -> Ask:
         reference = payment.bank.capture_id if operation.verb is Verb.REFUND else payment.bank.authorization_id
         sealed = operation.sealed
         if operation.send_by is None or operation.deadline is None:
             raise Broken(f"{operation.id} was never committed as an attempt")
+        send_by = began + self._policy.send_window
         return Ask(
             bank_key=operation.bank_key,
             verb=operation.verb,
             money=Money(amount=operation.amount, currency=payment.terms.money.currency),
             card=None if sealed is None else self._vault.open(sealed, operation.id),
             reference=None if operation.verb is Verb.AUTHORIZE else reference,
-            send_by=operation.send_by,
-            deadline=operation.deadline,
+            send_by=send_by,
+            deadline=send_by + self._policy.attempt_timeout,
             traceparent=operation.traceparent,
             repeated=repeated,
+            doubted=operation.doubted_at is not None,
         )

@@ -19,6 +19,7 @@ from engine.dead_letter import Cause, kept_of, letter_fields
 from engine.docket import Delivery
 from engine.errors import Broken, Unavailable
 from engine.identity import is_id
+from engine.ledger import Fence
 from engine.settlement import Buried
 from engine.stream import CommandStreams, LeaseLost, StreamEntry
 from engine.tools import Tools
@@ -38,11 +39,14 @@ _REST_S = 60.0  # a payment that nobody can work on is looked at again this ofte
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ownership:
-    """What proves that the partition is ours: the lease's token in Redis, the epoch in Postgres."""
+    """What proves that the partition is ours: the lease's token in Redis, and in Postgres the same with an epoch."""
 
     partition: int
-    epoch: int
-    token: str
+    fence: Fence
+
+    @property
+    def token(self) -> str:
+        return self.fence.token
 
 
 class Tenure:
@@ -75,8 +79,8 @@ class Tenure:
         return len(self.held)
 
     @property
-    def epoch(self) -> int:
-        return self.ownership.epoch
+    def fence(self) -> Fence:
+        return self.ownership.fence
 
     async def run(self) -> None:
         try:
@@ -189,7 +193,7 @@ class Tenure:
         if not self.ousted:
             self.ousted = True
             self.reading = False
-            log.warning("ousted", partition=self.partition, epoch=self.ownership.epoch, why=why)
+            log.warning("ousted", partition=self.partition, epoch=self.fence.epoch, why=why)
             self._closed.set()
             self._scope.cancel()
 
@@ -239,7 +243,7 @@ class Tenure:
             payment=payment,
             operation=operation,
             merchant="",
-            fields=letter_fields(Cause.UNREADABLE, reason, entry.id, payment, operation, self._tools.clock()),
+            fields=letter_fields(Cause.UNREADABLE, reason, entry.id, payment, operation, self._tools.clock.now()),
             kept=kept_of(entry.fields),
         )
         await self.bury(buried, Cause.UNREADABLE)

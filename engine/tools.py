@@ -10,8 +10,8 @@ from engine.failpoint import Failpoints
 from engine.ledger import Ledger
 from engine.meters import Meters
 from engine.places import Places
-from engine.ports import Clock
 from engine.settlement import Settlement
+from engine.store_clock import StoreClock
 from engine.teller import Teller
 
 
@@ -23,7 +23,7 @@ class Tools:
     settlement: Settlement
     teller: Teller
     decider: Decider
-    clock: Clock
+    clock: StoreClock
     failpoints: Failpoints
     meters: Meters
     places: Places  # attempts under way at banks, from intent to outcome

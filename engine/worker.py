@@ -48,18 +48,12 @@ class Worker:
         def make_tenure(ownership: Ownership) -> Tenure:
             return Tenure(ownership, tools, streams, alone)
 
-        self.keeper = LeaseKeeper(limits.lease, scripts, tools.ledger, make_tenure, tools.failpoints)
+        self.keeper = LeaseKeeper(limits.lease, scripts, tools.ledger, tools.clock, make_tenure, tools.failpoints)
         self._reclaimer = Reclaimer(streams, self.keeper.tenures)
         self._reader = Reader(streams, self._reclaimer, self.keeper.tenures, limits.read)
-        self._sweeper = Sweeper(
-            tools.ledger,
-            self.keeper.tenures,
-            tools.clock,
-            limits.sweep_ms,
-            expiry_notice=tools.decider.expiry_notice,
-            expiry_grace=tools.decider.expiry_grace,
-        )
+        self._sweeper = Sweeper(tools.ledger, self.keeper.tenures, tools.decider.policy, limits.sweep_ms)
         self._stop = anyio.Event()
+        self.stopped = anyio.Event()  # everything is drained and written
 
     def stop(self) -> None:
         """Drain and end."""
@@ -80,6 +74,7 @@ class Worker:
                     intake.cancel_scope.cancel()
                 self.keeper.stop()
             stores.cancel_scope.cancel()
+        self.stopped.set()
 
     async def _measure(self) -> None:
         while True:

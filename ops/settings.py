@@ -114,6 +114,13 @@ class Settings(BaseModel):
     attempt_timeout_ms: int = Field(
         10_000, ge=10, le=600_000, description="above the bank's worst latency, or attempts overlap there"
     )
+    bank_worst_latency_ms: int = Field(
+        0,
+        ge=0,
+        le=600_000,
+        description="longest that a bank which answers works on a request: what went unanswered is asked again so long "
+        "after the bank has answered others. 0: the attempt time-out",
+    )
     send_window_ms: int = Field(2000, ge=10, le=60_000, description="from an attempt's commit to its last socket write")
     attempts_in_hand: int = Field(4, ge=1, le=100, description="attempts before an unanswered operation is parked")
     attempts_max: int = Field(200, ge=1, le=100_000, description="attempts before a person is asked")
@@ -168,6 +175,12 @@ class Settings(BaseModel):
         "", description="networks that webhooks may reach though they are not public, as in 10.1.0.0/16,::1/128"
     )
 
+    clock_skew_max_ms: int = Field(
+        2000,
+        ge=100,
+        le=60_000,
+        description="a process whose clock differs by more from both stores' takes no part; NTP keeps it below 100 ms",
+    )
     failpoints: str = Field("", description="name:kill|stop|raise[@n], for tests; refused in production")
     allow_unsafe_redis: bool = Field(False, description="start on a Redis that may lose or evict accepted work")
     allow_unsafe_postgres: bool = Field(False, description="start on a Postgres that may lose commits")
@@ -261,6 +274,10 @@ class Settings(BaseModel):
             (
                 self.send_window_ms >= self.attempt_timeout_ms,
                 "PENSTOCK_SEND_WINDOW_MS must be below PENSTOCK_ATTEMPT_TIMEOUT_MS",
+            ),
+            (
+                self.bank_worst_latency_ms > self.attempt_timeout_ms,
+                "PENSTOCK_BANK_WORST_LATENCY_MS must not exceed PENSTOCK_ATTEMPT_TIMEOUT_MS",
             ),
             (
                 self.attempts_in_hand > self.attempts_max,

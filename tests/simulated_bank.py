@@ -8,9 +8,11 @@ through the connector's own reading (bank/dialect.py, bank/classification.py).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -21,7 +23,7 @@ from bank import dialect
 from bank.classification import MESSAGES, NO_WORD, TEXT, Doubt, classify
 from engine.outcome import Answer, NoAnswer, Refusal, Refused, Unsent
 from engine.payment import DeclineCode, Verb
-from engine.ports import Ask, Capabilities
+from engine.ports import Ask, Capabilities, Clock
 
 JSON = "application/json"
 _BACK_S = 0.002
@@ -93,19 +95,52 @@ class SimulatedBank:
         self._holds: dict[str, tuple[int, bool]] = {}  # authorization to amount, and whether it still stands
         self._captures: dict[str, int] = {}
         self._refunded: set[str] = set()
+        self._stalled: list[Callable[[], None]] | None = None  # what comes while it stands still
 
     def refuses(self) -> bool:
         """Whether the next connection is refused."""
         return self._draw.random() < self.habits.refused
 
-    def receive(self, ask: Ask, answer: Answering) -> None:
-        """Take in an attempt; `answer` is called once, with the response (None: it breaks off) and when it comes."""
-        now, deadline = self._loop.time(), self._seconds_left(ask)
+    def stall(self) -> None:
+        """Stand still: what is under way stays where it is, what comes waits, and nobody is answered."""
+        if self._stalled is None:
+            self._stalled = []
+
+    def go_on(self) -> None:
+        """Everything that waited is worked on, in the order in which it came."""
+        waiting, self._stalled = self._stalled or [], None
+        for work in waiting:
+            work()
+
+    def read(self, answer: Answering) -> None:
+        """A look-up of something that is not there."""
+        if not self._waits(partial(self.read, answer)):
+            answer(_error(404, "not_found"), self._draw.uniform(*self.habits.latency_s))
+
+    def receive(self, ask: Ask, left_s: float, answer: Answering) -> None:
+        """Take in an attempt; `answer` is called once, with the response (None: it breaks off) and when it comes.
+        Whoever asks waits for `left_s`."""
+        now = self._loop.time()
         body = (ask.verb, ask.money, ask.reference, ask.card)
         attempt = self.attempts.setdefault(ask.bank_key, Attempt(first_at_s=now, body=body))
         attempt.number += 1
         self._asked(ask, attempt, now)
-        attempt.over_at_s = now + deadline
+        attempt.over_at_s = now + left_s
+        self._take_up(ask, attempt, left_s, answer)
+
+    def _waits(self, work: Callable[[], None]) -> bool:
+        if self._stalled is not None:
+            self._stalled.append(work)
+        return self._stalled is not None
+
+    def _take_up(self, ask: Ask, attempt: Attempt, left_s: float, answer: Answering) -> None:
+        """Look the key up, and begin. From a queue, it is not over before the bank has had its time for it."""
+        now = self._loop.time()
+        if self._waits(partial(self._take_up, ask, attempt, left_s, answer)):
+            attempt.over_at_s = math.inf
+            return None
+        if attempt.over_at_s == math.inf:
+            attempt.over_at_s = now + self.habits.latency_s[1]
         if attempt.kept is not None and now - attempt.kept_at_s <= self.habits.key_life_s:
             attempt.over_at_s = now
             return answer(attempt.kept, _BACK_S)
@@ -113,11 +148,12 @@ class SimulatedBank:
         latency_s = self._draw.uniform(*self.habits.latency_s)
         if mishap is Mishap.OVERRUN:
             self.broke_promise.add(ask.bank_key)
-            latency_s = deadline * self._draw.uniform(1.1, 2.0)
+            latency_s = left_s * self._draw.uniform(1.1, 2.0)
         if mishap in (Mishap.OVERRUN, Mishap.HUNG_UP):
-            answer(None, min(deadline, latency_s * self._draw.random()))
+            answer(None, min(left_s, latency_s * self._draw.random()))
             answer = _nobody
-        self._loop.outside(latency_s, self._work, ask, attempt, mishap, answer)
+        self._loop.outside(latency_s, self._work, ask, attempt, mishap, left_s, answer)
+        return None
 
     def _mishap(self, verb: Verb) -> Mishap | None:
         chance = self._draw.random()
@@ -127,8 +163,13 @@ class SimulatedBank:
                 return mishap
         return None
 
-    def _work(self, ask: Ask, attempt: Attempt, mishap: Mishap | None, answer: Answering) -> None:
+    def _work(self, ask: Ask, attempt: Attempt, mishap: Mishap | None, left_s: float, answer: Answering) -> None:
         """The handler: an effect or none, the key kept or not, an answer or none."""
+        if self._waits(partial(self._work, ask, attempt, mishap, left_s, answer)):
+            attempt.over_at_s = math.inf
+            return None
+        if attempt.over_at_s == math.inf:
+            attempt.over_at_s = self._loop.time()
         match mishap:
             case Mishap.FAILED:
                 attempt.over_at_s = self._loop.time()
@@ -147,7 +188,7 @@ class SimulatedBank:
             case Mishap.DROPPED_AFTER | Mishap.FORGOTTEN:
                 return answer(None, _BACK_S)
             case Mishap.LATE:
-                return answer(response, self._seconds_left(ask) + 0.1)
+                return answer(response, left_s + 0.1)
             case Mishap.PROXY_FAILED:
                 return answer((502, "text/html", b"bad gateway"), _BACK_S)
             case Mishap.UNREADABLE:
@@ -195,9 +236,6 @@ class SimulatedBank:
         said = {**named, "status": endpoint.status, "currency": "USD", "amount": amount}
         return 200, JSON, orjson.dumps({**said, endpoint.at: self._loop.clock()})
 
-    def _seconds_left(self, ask: Ask) -> float:
-        return (ask.deadline - self._loop.clock()).total_seconds()
-
 
 class SimulatedConnector:
     """What bank/ficmart.py does, without its sockets: the clock is looked at right before the write."""
@@ -207,21 +245,26 @@ class SimulatedConnector:
         methods=frozenset({"card"}), currencies=frozenset({"USD"}), verbs=frozenset(Verb), partial_amounts=False
     )
 
-    def __init__(self, bank: SimulatedBank, loop: SimulatedLoop) -> None:
-        self._bank, self._loop = bank, loop
+    def __init__(self, bank: SimulatedBank, loop: SimulatedLoop, steady: Clock) -> None:
+        self._bank, self._loop, self._clock = bank, loop, steady
+
+    async def probe(self, timeout_s: float) -> bool:
+        """A read that the bank carries out behind whatever it has to do first."""
+        future = self._loop.create_future()
+        self._bank.read(lambda response, after_s: self._loop.outside(after_s, _told, future, response))
+        self._loop.outside(timeout_s, _told, future, None)
+        return await future is not None
 
     async def ask(self, ask: Ask) -> Answer:
-        if self._loop.clock() >= min(ask.send_by, ask.deadline):
+        if self._clock() >= min(ask.send_by, ask.deadline):
             return Unsent(reason="send_by had passed")
         if self._bank.refuses():
             return Unsent(reason="no connection to the bank", unreachable=True)
         future = self._loop.create_future()
 
-        def answer(response: Response | None, after_s: float) -> None:
-            left_s = (ask.deadline - self._loop.clock()).total_seconds()
-            self._loop.outside(min(after_s, left_s), _told, future, response if after_s <= left_s else None)
-
-        self._bank.receive(ask, answer)
+        left_s = (ask.deadline - self._clock()).total_seconds()
+        self._loop.outside(left_s, _told, future, None)
+        self._bank.receive(ask, left_s, lambda response, after_s: self._loop.outside(after_s, _told, future, response))
         response = await future
         if response is None:
             return NoAnswer(reason="the bank's answer did not arrive whole and in time")

@@ -22,7 +22,12 @@ Row = dict[str, Any]
 @dataclass(kw_only=True)
 class Partition:
     epoch: int = 0
+    token: str = ""
     owner: str | None = None
+
+    @property
+    def fence(self) -> tuple[int, str]:
+        return self.epoch, self.token
 
 
 @dataclass(kw_only=True)
@@ -40,7 +45,7 @@ class Tables:
 class Batch:
     """The arguments of ledger_commit as rows with proper values."""
 
-    fences: dict[int, int]
+    fences: dict[int, tuple[int, str]]  # epoch and token
     opened: list[Row]
     changed: list[Row]
     operations: list[Row]
@@ -71,7 +76,7 @@ _ENTRY_OF_JOURNAL = (
 def decoded(arguments: Mapping[str, Any]) -> Batch:
     """The one place that knows in which form the ledger hands its batch over."""
     rows = {name: [_proper(row) for row in orjson.loads(text)] for name, text in arguments.items()}
-    fences = {fence["id"]: fence["epoch"] for fence in rows.pop("fences")}
+    fences = {fence["id"]: (fence["epoch"], fence["token"]) for fence in rows.pop("fences")}
     return Batch(fences=fences, **rows)
 
 
@@ -86,7 +91,7 @@ def _proper(row: Row) -> Row:
 
 def ledger_commit(tables: Tables, batch: Batch) -> tuple[list[Row], set[str]]:
     """The rows that the function returns, and the ids of the payments it wrote."""
-    live = {partition for partition, epoch in batch.fences.items() if tables.partitions[partition].epoch == epoch}
+    live = {partition for partition, fence in batch.fences.items() if tables.partitions[partition].fence == fence}
     payments = _payments(tables, batch, live)
     operations = _operations(tables, batch, payments)
     entries = [entry for entry in batch.entries if entry["payment"] in payments]

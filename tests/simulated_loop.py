@@ -46,6 +46,7 @@ class Host:
         self.paused = False
         self.fuse = 0  # callbacks until `burnt` is called, before the last of them; 0: never
         self.burnt: Callable[[], None] = lambda: None
+        self.clock_ahead_s = 0.0  # its wall clock, of the true time
         self._held: list[Callback] = []
 
     def runs(self, handle: Callback) -> bool:

@@ -7,7 +7,7 @@ happens at one moment; faults on the way (the connection lost before or after th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from importlib.resources import files
 from typing import Any, Self
@@ -18,6 +18,7 @@ from psycopg_pool import PoolTimeout
 from simulated_commit import Batch, Partition, Row, Tables, decoded, ledger_commit
 from simulated_network import Link
 
+_BY_THE_CLOCK = frozenset({"due", "unanswered", "ledger_time"})
 Parameters = Mapping[str, Any]
 Witness = Callable[[str, Batch, set[str]], None]
 Tell = Callable[..., None]
@@ -27,20 +28,21 @@ _NAMES = {
     for file in files("engine").joinpath("sql").iterdir()
     if file.name.endswith(".sql")
 }
-_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class PostgresServer:
     """`witness` is told of every commit and by whom, `tell` of every other statement."""
 
-    def __init__(self, link: Link, partitions: int, witness: Witness, tell: Tell) -> None:
-        self.link, self._witness, self._tell = link, witness, tell
+    def __init__(
+        self, link: Link, partitions: int, clock: Callable[[], datetime], witness: Witness, tell: Tell
+    ) -> None:
+        self.link, self.clock, self._witness, self._tell = link, clock, witness, tell
         self.tables = Tables(partitions={number: Partition() for number in range(partitions)})
         self.acquired_by: dict[int, str] = {}
 
     def run(self, client: str, text: bytes, parameters: Parameters) -> list[Row]:
         """What a statement returns. Raises psycopg's errors."""
-        name = _NAMES[text]
+        name, parameters = _NAMES[text], self.timed(text, parameters)
         if name == "commit":
             batch = decoded(parameters)
             rows, won = ledger_commit(self.tables, batch)
@@ -52,25 +54,33 @@ class PostgresServer:
         self._tell("postgres", name, client, parameters, "->", len(rows), "rows")
         return rows
 
+    def timed(self, text: bytes, parameters: Parameters) -> Parameters:
+        """With this server's clock, for a statement that asks the clock of its server."""
+        return {**parameters, "now": self.clock()} if _NAMES[text] in _BY_THE_CLOCK else parameters
+
 
 def _acquire(tables: Tables, wanted: Parameters) -> list[Row]:
-    seen = dict(zip(wanted["ids"], wanted["epochs"], strict=True))
-    taken = {number: epoch + 1 for number, epoch in seen.items() if tables.partitions[number].epoch == epoch}
-    for number, epoch in taken.items():
-        tables.partitions[number].epoch = epoch
-        tables.partitions[number].owner = wanted["owner"]
-    return [{"id": number, "epoch": epoch} for number, epoch in taken.items()]
+    taken: list[Row] = []
+    for number, epoch, token in zip(wanted["ids"], wanted["epochs"], wanted["tokens"], strict=True):
+        partition = tables.partitions[number]
+        if partition.epoch == epoch:
+            partition.epoch, partition.token, partition.owner = epoch + 1, token, wanted["owner"]
+            taken.append({"id": number, "epoch": epoch + 1})
+    return taken
 
 
 def _release(tables: Tables, wanted: Parameters) -> list[Row]:
-    for number, epoch in zip(wanted["ids"], wanted["epochs"], strict=True):
-        if tables.partitions[number].epoch == epoch:
+    for number, epoch, token in zip(wanted["ids"], wanted["epochs"], wanted["tokens"], strict=True):
+        if tables.partitions[number].fence == (epoch, token):
             tables.partitions[number].owner = None
     return []
 
 
-def _epochs(tables: Tables, wanted: Parameters) -> list[Row]:
-    return [{"id": number, "epoch": known.epoch, "owner": known.owner} for number, known in tables.partitions.items()]
+def _fences(tables: Tables, wanted: Parameters) -> list[Row]:
+    return [
+        {"id": number, "epoch": known.epoch, "token": known.token, "owner": known.owner}
+        for number, known in tables.partitions.items()
+    ]
 
 
 def _unfinished(tables: Tables, wanted: Parameters) -> list[Row]:
@@ -79,18 +89,36 @@ def _unfinished(tables: Tables, wanted: Parameters) -> list[Row]:
 
 
 def _due(tables: Tables, wanted: Parameters) -> list[Row]:
-    now, expiring_by, expired_by = wanted["now"], wanted["expiring_by"], wanted["expired_by"]
+    now: datetime = wanted["now"]
+    farthest = now + wanted["farthest"]
     due = [
-        (row["partition"], row["payment"]) for row in _worked_on(tables) if (row["next_attempt_at"] or _NEVER) <= now
+        (row["partition"], row["payment"])
+        for row in _worked_on(tables)
+        if row["next_attempt_at"] and not now < row["next_attempt_at"] <= farthest
     ]
     for row in tables.payments.values():
         if row["state"] != "authorized" or not row["expires_at"]:
             continue
-        untold = row["expiring_at"] is None and now < row["expires_at"] <= expiring_by
-        if (untold or row["expires_at"] <= expired_by) and not _has_unsettled(tables, row["id"]):
+        untold = row["expiring_at"] is None and now < row["expires_at"] <= now + wanted["expiry_notice"]
+        if (untold or row["expires_at"] <= now - wanted["expiry_grace"]) and not _has_unsettled(tables, row["id"]):
             due.append((row["partition"], row["id"]))
-    found = [key for key in dict.fromkeys(due) if key[0] in wanted["partitions"]]
-    return [{"partition": partition, "payment": payment} for partition, payment in found[: wanted["limit"]]]
+    return _in_partitions(due, wanted)
+
+
+def _unanswered(tables: Tables, wanted: Parameters) -> list[Row]:
+    now: datetime = wanted["now"]
+    earliest, farthest = now - wanted["lost_after"], now + wanted["farthest"]
+    found = [
+        (row["partition"], row["payment"])
+        for row in _worked_on(tables)
+        if row["attempts"] and row["next_attempt_at"] is None and not earliest < row["deadline"] <= farthest
+    ]
+    return _in_partitions([key for key in found if key], wanted)
+
+
+def _in_partitions(found: list[tuple[int, str]], wanted: Parameters) -> list[Row]:
+    mine = [key for key in dict.fromkeys(found) if key[0] in wanted["partitions"]]
+    return [{"partition": partition, "payment": payment} for partition, payment in mine[: wanted["limit"]]]
 
 
 def _worked_on(tables: Tables) -> list[Row]:
@@ -132,10 +160,12 @@ STATEMENTS: dict[str, Callable[[Tables, Parameters], list[Row]]] = {
     "acquire_partitions": _acquire,
     "acts_of_payments": lambda tables, wanted: [],  # no operator lives here
     "release_partitions": _release,
-    "epochs": _epochs,
+    "fences": _fences,
     "installation": _installation,
     "unfinished": _unfinished,
     "due": _due,
+    "unanswered": _unanswered,
+    "ledger_time": lambda tables, wanted: [{"now": wanted["now"]}],
     "payments_by_id": _payments_by_id,
     "operations_by_id": _operations_by_id,
     "operations_of_payments": _operations_of_payments,
@@ -193,3 +223,6 @@ class _Cursor:
 
     async def fetchall(self) -> list[Any]:
         return self._rows if self._as_dicts else [tuple(row.values()) for row in self._rows]
+
+    async def fetchone(self) -> Any:
+        return (await self.fetchall() or [None])[0]

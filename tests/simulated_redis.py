@@ -44,7 +44,8 @@ class RedisServer:
         self._loop, self.link, self._witness = loop, link, witness
         self._database = Database()
         self.full = False  # no memory left
-        self._log: list[tuple[int, str, Sequence[str], Sequence[Argument]]] = []
+        self.clock_ahead_ms = 0  # its clock, of the true time
+        self._log: list[tuple[float, int, str, Sequence[str], Sequence[Argument]]] = []  # when, by whose clock, what
         self._bells: list[_Bell] = []
         self._channels: dict[str, list[Subscription]] = {}
 
@@ -62,10 +63,10 @@ class RedisServer:
     def fail_over(self, lost_s: float) -> None:
         """A replica takes over that has not seen the last moments. Connections break."""
         self.link.cut()
-        until_ms = self._now_ms() - int(lost_s * 1000)
-        self._log = [call for call in self._log if call[0] <= until_ms]
+        until_s = self._loop.time() - lost_s
+        self._log = [call for call in self._log if call[0] <= until_s]
         self._database = Database()
-        for now_ms, name, keys, arguments in self._log:
+        for _, now_ms, name, keys, arguments in self._log:
             self._database.now_ms = now_ms
             SCRIPTS[name](self._database, keys, arguments)
         self.hang_up()
@@ -105,7 +106,7 @@ class RedisServer:
             reply = SCRIPTS[name](self._database, keys, arguments)
         except ResponseError as error:
             return error
-        self._log.append((self._database.now_ms, name, keys, arguments))
+        self._log.append((self._loop.time(), self._database.now_ms, name, keys, arguments))
         self._witness(name, keys, arguments, reply)
         if name == "accept" and reply[0] == b"accepted":
             self._ring()
@@ -116,6 +117,9 @@ class RedisServer:
         for listener in listeners:
             self._loop.outside(0.001, listener.deliver, message)
         return len(listeners)
+
+    def time_ms(self) -> int:
+        return self.database.now_ms
 
     def subscribe(self, channel: str, subscription: Subscription) -> None:
         self._channels.setdefault(channel, []).append(subscription)
@@ -143,7 +147,7 @@ class RedisServer:
             bell.promise.keep([])
 
     def _now_ms(self) -> int:
-        return _EPOCH_MS + int(self._loop.time() * 1000)
+        return _EPOCH_MS + self.clock_ahead_ms + int(self._loop.time() * 1000)
 
 
 class _Bell:
@@ -218,6 +222,10 @@ class RedisClient:
     async def xread(self, streams: Mapping[str, str], count: int, block: int) -> list[Any]:
         assert count == 1
         return await self._twice(partial(self._server.watch, streams, block))
+
+    async def time(self) -> tuple[int, int]:
+        now_ms: int = await self._twice(self._server.time_ms)
+        return now_ms // 1000, now_ms % 1000 * 1000
 
     def pubsub(self) -> Subscription:
         return Subscription(self._server, self._loop)

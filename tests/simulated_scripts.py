@@ -158,9 +158,21 @@ def take_lease(db: Database, keys: Keys, arguments: Arguments) -> Any:
     token, lease_ms = _bytes(arguments[0]), int(arguments[1])
     holder = db.get(keys[0])
     if holder is not None and holder != token:
+        cut_lease(db, keys, arguments[1:])
         return b"held"
     db.strings[keys[0]] = (token, db.now_ms + lease_ms)
     return b"taken" if holder is None else b"kept"
+
+
+def cut_lease(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    lease_ms = int(arguments[0])
+    if db.get(keys[0]) is None:
+        return 0
+    value, expires_ms = db.strings[keys[0]]
+    if expires_ms is not None and expires_ms - db.now_ms <= lease_ms:
+        return 0
+    db.strings[keys[0]] = (value, db.now_ms + lease_ms)
+    return 1
 
 
 def release_lease(db: Database, keys: Keys, arguments: Arguments) -> Any:
@@ -175,9 +187,11 @@ def heartbeat(db: Database, keys: Keys, arguments: Arguments) -> Any:
     workers = db.scores.setdefault(keys[0], {})
     before = workers.get(worker, 0)
     workers[worker] = db.now_ms
+    ahead = [name for name, at_ms in workers.items() if at_ms > db.now_ms]
+    workers.update(dict.fromkeys(ahead, db.now_ms))
     for name in [name for name, at_ms in workers.items() if at_ms <= db.now_ms - silent_ms]:
         del workers[name]
-    return [before, db.now_ms, *sorted(workers, key=lambda name: (workers[name], name))]
+    return [before, db.now_ms, len(ahead), *sorted(workers, key=lambda name: (workers[name], name))]
 
 
 def leave(db: Database, keys: Keys, arguments: Arguments) -> Any:
@@ -191,6 +205,7 @@ SCRIPTS: dict[str, Script] = {
     "ack": ack,
     "bury": bury,
     "claim": claim,
+    "cut-lease": cut_lease,
     "heartbeat": heartbeat,
     "leave": leave,
     "pending": pending,

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -79,7 +80,8 @@ class World:
         redis_link = Link(loop, draw, broken=RedisBroken, silent=RedisSilent, patience_s=_PATIENCE_S)
         postgres_link = Link(loop, draw, broken=OperationalError, silent=QueryCanceled, patience_s=_PATIENCE_S)
         self.redis = RedisServer(loop, redis_link, self._on_script)
-        self.postgres = PostgresServer(postgres_link, plan.partitions, self._on_commit, self.tell)
+        self.postgres = PostgresServer(postgres_link, plan.partitions, self._ledgers_clock, self._on_commit, self.tell)
+        self.ledger_ahead_s = 0.0
         self.witness.tables = self.postgres.tables
         self.bank = SimulatedBank(loop, draw, self._on_ask)
         self.bank.habits = plan.habits
@@ -103,6 +105,7 @@ class World:
                     trouble.start_soon(strike, self, fault)
             await anyio.sleep_until(FAULTS_END_S)
             self.bank.habits = Habits(key_life_s=self.plan.habits.key_life_s)
+            self.bank.go_on()
             while not self._quiet():
                 if self.loop.time() > QUIET_BY_S:
                     self.complain("I10: it never came to rest")
@@ -117,6 +120,9 @@ class World:
                 break
             await anyio.sleep(_LOOK_S)
         await anyio.sleep(self.plan.lease_ms / 1000)  # of a lease that a late renewal brought back
+
+    def _ledgers_clock(self) -> datetime:
+        return self.loop.clock() + timedelta(seconds=self.ledger_ahead_s)
 
     async def unwind(self) -> None:
         """End what is left of every process, so that nothing of this history outlives it."""

@@ -23,6 +23,7 @@ class Scene(Town, Protocol):
     workers: list[WorkerProcess]
     edges: list[EdgeProcess]
     witness: Witness
+    ledger_ahead_s: float  # Postgres's clock, of the true time
     traps: dict[tuple[Moment, str], Callable[[], None]]  # what is done to a process when it comes to a moment
 
     def start_worker(self) -> None: ...
@@ -112,6 +113,29 @@ async def _bank_habits(scene: Scene, fault: Fault) -> None:
     scene.bank.habits = scene.plan.habits
 
 
+async def _stall_bank(scene: Scene, fault: Fault) -> None:
+    scene.bank.stall()
+    await anyio.sleep(fault.lasts_s)
+    scene.bank.go_on()
+
+
+async def _skew_worker(scene: Scene, fault: Fault) -> None:
+    worker = _one_of(scene.workers, fault)
+    if worker is not None:
+        worker.host.clock_ahead_s = fault.ahead_s
+        await anyio.sleep(fault.lasts_s)
+        worker.host.clock_ahead_s = 0.0
+
+
+async def _step_redis(scene: Scene, fault: Fault) -> None:
+    """It stays so: nothing rests on that clock."""
+    scene.redis.clock_ahead_ms += int(fault.ahead_s * 1000)
+
+
+async def _step_postgres(scene: Scene, fault: Fault) -> None:
+    scene.ledger_ahead_s = fault.ahead_s
+
+
 _BLOWS: Mapping[Blow, Callable[[Any, Fault], Awaitable[None]]] = {
     Blow.KILL_WORKER: _kill_worker,
     Blow.PAUSE_WORKER: _pause_worker,
@@ -124,6 +148,10 @@ _BLOWS: Mapping[Blow, Callable[[Any, Fault], Awaitable[None]]] = {
     Blow.REDIS_WEATHER: _redis_weather,
     Blow.POSTGRES_WEATHER: _postgres_weather,
     Blow.BANK_HABITS: _bank_habits,
+    Blow.STALL_BANK: _stall_bank,
+    Blow.SKEW_WORKER: _skew_worker,
+    Blow.STEP_REDIS: _step_redis,
+    Blow.STEP_POSTGRES: _step_postgres,
 }
 
 

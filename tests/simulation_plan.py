@@ -16,6 +16,7 @@ from simulated_bank import Habits, Mishap
 from simulated_network import Weather
 
 from engine.breaker import Tolerance
+from engine.gate import Patience
 from engine.payment import Verb
 from engine.retry import Policy
 from engine.retry_budget import Allowance
@@ -38,6 +39,10 @@ class Blow(StrEnum):
     REDIS_WEATHER = "redis weather"
     POSTGRES_WEATHER = "postgres weather"
     BANK_HABITS = "bank habits"
+    STALL_BANK = "stall bank"
+    SKEW_WORKER = "skew a worker's clock"
+    STEP_REDIS = "step Redis's clock"
+    STEP_POSTGRES = "step Postgres's clock"
 
 
 class Moment(StrEnum):
@@ -61,6 +66,7 @@ class Fault:
     steps: int = 1
     weather: Weather | None = None
     habits: Habits | None = None
+    ahead_s: float = 0.0  # of a clock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +103,7 @@ class Plan:
     policy: Policy
     tolerance: Tolerance
     allowance: Allowance
+    patience: Patience
     record_ttl_ms: int
     lease_ms: int
     sweep_ms: int
@@ -118,6 +125,9 @@ def plan_of(seed: int) -> Plan:
     key_life_s, timeout_s = 3.0 if hurried else 82_800.0, draw.choice((0.6, 0.6, 1.8))
     purchases = tuple(_purchase(draw, number) for number in range(draw.choice((1, 2, 2, 3, 3, 4))))
     faults = [_fault(draw, purchases, timeout_s, key_life_s) for _ in range(draw.randint(1, 4))]
+    # Both stores' clocks wrong at once leave nobody to believe: then nothing goes on, as it should.
+    wrong = next((fault.blow for fault in faults if fault.blow in _OF_STORES), None)
+    faults = [fault for fault in faults if fault.blow not in _OF_STORES or fault.blow is wrong]
     return Plan(
         seed=seed,
         partitions=draw.choice((1, 2, 2, 3)),
@@ -141,6 +151,7 @@ def plan_of(seed: int) -> Plan:
         ),
         tolerance=Tolerance(silences_max=draw.choice((2, 1000)), rest_s=0.1, rest_cap_s=0.5, probes=1),
         allowance=Allowance(share=0.2, floor_per_s=draw.choice((2.0, 1000.0))),
+        patience=Patience(attempt_s=timeout_s, worst_latency_s=timeout_s),
         record_ttl_ms=draw.choice((500, 60_000)),
         lease_ms=1000,
         sweep_ms=500,
@@ -201,8 +212,13 @@ def _fault(draw: Random, purchases: Sequence[Purchase], timeout_s: float, key_li
         steps=draw.randint(1, 60),
         weather=weather,
         habits=habits,
+        ahead_s=draw.choice(_AHEAD_S) if blow in _OF_CLOCKS else 0.0,
     )
 
+
+_OF_CLOCKS = (Blow.SKEW_WORKER, Blow.STEP_REDIS, Blow.STEP_POSTGRES)
+_OF_STORES = (Blow.STEP_REDIS, Blow.STEP_POSTGRES)
+_AHEAD_S = (-7200.0, -20.0, -4.0, -1.5, 1.5, 4.0, 20.0, 3600.0, 8 * 86_400.0)
 
 # fmt: off
 _CHANCES = {
@@ -217,6 +233,10 @@ _CHANCES = {
     Blow.REDIS_WEATHER:    4,
     Blow.POSTGRES_WEATHER: 4,
     Blow.BANK_HABITS:      3,
+    Blow.STALL_BANK:       3,
+    Blow.SKEW_WORKER:      3,
+    Blow.STEP_REDIS:       2,
+    Blow.STEP_POSTGRES:    1,
 }
 
 _MISHAPS = {

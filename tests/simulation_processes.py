@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from asyncio import Future, Task
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from functools import partial
 from random import Random
 from typing import Any, Protocol, TypeVar
@@ -36,18 +37,21 @@ from engine.meters import Meters
 from engine.places import Places
 from engine.reader import ReadLimits
 from engine.settlement import Settlement
+from engine.store_clock import ClockWatch, Store, StoreClock
 from engine.stream import CommandStreams
 from engine.teller import Teller
 from engine.tools import Tools
 from engine.vault import Vault
 from engine.wakeup import Wakeups
 from engine.worker import Worker, WorkerLimits
+from ops.assembly.clocks import ledger_time, redis_time
 
 JOURNAL = Journal(b"j" * 32)
 _VAULT, _FINGERPRINTER = Vault([b"v" * 32]), Fingerprinter(b"f" * 32)
 _METERS = Meters(CollectorRegistry())  # counted together, looked at by nobody
 _NO_FAILPOINTS = Failpoints()
 _PATIENCE_S = 0.5  # for a place in a pool
+SKEW_MAX_S = 2.0
 
 Result = TypeVar("Result")
 
@@ -73,6 +77,19 @@ class Process:
         self.scope: anyio.CancelScope | None = None
         self.task: Task[None] = town.loop.start(self.host, self._live())
         self.task.add_done_callback(self._ended)
+
+    def wall(self) -> datetime:
+        """Its own clock, which may be wrong."""
+        return self.town.loop.clock() + timedelta(seconds=self.host.clock_ahead_s)
+
+    async def clocks(self, redis: Any, pool: Any) -> tuple[StoreClock, ClockWatch]:
+        """As ops/assembly has them, compared once."""
+        loop = self.town.loop
+        clock = StoreClock(self.wall, loop.time, SKEW_MAX_S)
+        stores = {Store.LEDGER: partial(ledger_time, pool), Store.REDIS: partial(redis_time, redis)}
+        watch = ClockWatch(clock, stores, loop.time, self.town.plan.lease_ms / 5000)
+        await watch.run_once()
+        return clock, watch
 
     @property
     def up(self) -> bool:
@@ -113,20 +130,22 @@ class WorkerProcess(Process):
     """penstock worker"""
 
     worker: Worker | None = None
+    _stopping = False
 
     async def _run(self) -> None:
         town, plan, name = self.town, self.town.plan, self.host.name
         redis: Any = RedisClient(town.redis, town.loop)
         pool: Any = PostgresPool(town.postgres, name, _PATIENCE_S)
         scripts = SimulatedScripts(redis)
-        connector = SimulatedConnector(town.bank, town.loop)
-        gate = Gate(connector, plan.tolerance, plan.allowance, _METERS)
+        clock, watch = await self.clocks(redis, pool)
+        connector = SimulatedConnector(town.bank, town.loop, clock.steady)
+        gate = Gate(connector, plan.tolerance, plan.allowance, plan.patience, _METERS)
         tools = Tools(
             ledger=Ledger(pool, commit_batch_max=100),
             settlement=Settlement(scripts, plan.record_ttl_ms, _NO_FAILPOINTS),
-            teller=Teller({connector.name: gate}, _VAULT, town.loop.clock, _NO_FAILPOINTS, _METERS),
+            teller=Teller({connector.name: gate}, _VAULT, plan.policy, clock.steady, _NO_FAILPOINTS, _METERS),
             decider=Decider(plan.policy, JOURNAL, Random(town.draw.random())),
-            clock=town.loop.clock,
+            clock=clock,
             failpoints=_NO_FAILPOINTS,
             meters=_METERS,
             places=Places(plan.places),
@@ -138,10 +157,16 @@ class WorkerProcess(Process):
             sweep_ms=plan.sweep_ms,
         )
         self.worker = Worker(limits, tools, CommandStreams(redis, scripts, name), scripts)
-        await self.worker.run()
+        if self._stopping:
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch.run)
+            await self.worker.run()
+            tasks.cancel_scope.cancel()
 
     def stop(self) -> None:
-        """SIGTERM: it drains and ends."""
+        """SIGTERM: it drains and ends; at once if it has not begun."""
+        self._stopping = True
         if self.worker is not None:
             self.worker.stop()
 
@@ -166,9 +191,10 @@ class EdgeProcess(Process):
         redis: Any = RedisClient(town.redis, town.loop)
         pool: Any = PostgresPool(town.postgres, self.host.name, _PATIENCE_S)
         scripts = SimulatedScripts(redis)
+        clock, watch = await self.clocks(redis, pool)
         front, archive = Front(redis, scripts), Archive(pool)
         wakeups = Wakeups(redis, self.host.name)
-        self.enquiry = Enquiry(front, archive, plan.partitions, town.loop.clock, plan.record_ttl_ms)
+        self.enquiry = Enquiry(front, archive, plan.partitions, clock.now, plan.record_ttl_ms)
         self.intake = Intake(
             IntakeTools(
                 installation="simulated",
@@ -188,13 +214,13 @@ class EdgeProcess(Process):
                     open_operations=plan.open_operations,
                 ),
                 record_ttl_ms=plan.record_ttl_ms,
-                clock=town.loop.clock,
+                clock=clock.now,
                 failpoints=_NO_FAILPOINTS,
                 meters=_METERS,
             )
         )
         async with anyio.create_task_group() as tasks:
-            for run in (front.run, archive.run, wakeups.run):
+            for run in (front.run, archive.run, wakeups.run, watch.run):
                 tasks.start_soon(run)
             self._ready = True
 

@@ -6,29 +6,31 @@ Each is a context in which the engine, or what it rests on, does one thing wrong
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace as changed
 from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
+import anyio
 import orjson
 import simulated_postgres
-from msgspec.structs import replace
 from simulated_bank import SimulatedConnector
 from simulated_commit import Batch, Row, Tables, ledger_commit
 from simulated_postgres import STATEMENTS
 from simulated_scripts import SCRIPTS, Arguments, Database, Keys, accept, read
 from simulated_streams import text_of
 
-from engine.ledger import Ledger, Loaded, Verdict
+from engine.gate import Gate
+from engine.ledger import Fence, Ledger, Verdict
 from engine.outcome import Answer, NoAnswer, Refusal, Refused
 from engine.payment import Operation, Payment
 from engine.ports import Ask
 from engine.pursuit import Pursuit
 from engine.settlement import Buried, Journaled, Settled, Settlement
 from engine.step import Step
+from engine.store_clock import StoreClock
 from engine.stream import StreamEntry
 from engine.tenure import Tenure
 
@@ -39,7 +41,7 @@ def _no_epoch_check() -> Variant:
     """The group commit takes every epoch for the current one."""
 
     def commit(tables: Tables, batch: Batch) -> tuple[list[Row], set[str]]:
-        current = {partition: tables.partitions[partition].epoch for partition in batch.fences}
+        current = {partition: tables.partitions[partition].fence for partition in batch.fences}
         return ledger_commit(tables, changed(batch, fences=current))
 
     return patch.object(simulated_postgres, "ledger_commit", commit)
@@ -49,7 +51,7 @@ def _last_write_wins() -> Variant:
     """The group commit looks neither at epochs nor at versions."""
 
     def commit(tables: Tables, batch: Batch) -> tuple[list[Row], set[str]]:
-        current = {partition: tables.partitions[partition].epoch for partition in batch.fences}
+        current = {partition: tables.partitions[partition].fence for partition in batch.fences}
         for row in batch.changed:
             row["version"] = tables.payments[row["id"]]["version"] + 1
         return ledger_commit(tables, changed(batch, fences=current))
@@ -64,7 +66,7 @@ def _one_epoch_for_all_owners() -> Variant:
     def again(tables: Tables, wanted: Mapping[str, Any]) -> list[Row]:
         rows = acquire(tables, wanted)
         for row in rows:
-            tables.partitions[row["id"]].epoch = 1
+            tables.partitions[row["id"]].epoch, tables.partitions[row["id"]].token = 1, "shared"
         return [{**row, "epoch": 1} for row in rows]
 
     return patch.dict(STATEMENTS, acquire_partitions=again)
@@ -89,8 +91,8 @@ def _ask_before_commit() -> Variant:
     """A commit is begun, and not waited for."""
     commit = Ledger.commit
 
-    async def hasty(self: Ledger, step: Step, epoch: int) -> Verdict:
-        asyncio.get_running_loop().create_task(commit(self, step, epoch))
+    async def hasty(self: Ledger, step: Step, fence: Fence) -> Verdict:
+        asyncio.get_running_loop().create_task(commit(self, step, fence))
         return Verdict.COMMITTED
 
     return patch.object(Ledger, "commit", hasty)
@@ -127,13 +129,50 @@ def _hearing(heard: Callable[[Answer], Answer]) -> Variant:
 
 def _impatient_take_over() -> Variant:
     """A new owner does not wait until the attempt of the one before is over."""
-    load = Ledger.load
 
-    async def hasty(self: Ledger, payment: str, operation: str = "") -> Loaded:
-        loaded = await load(self, payment, operation)
-        return replace(loaded, operations=tuple(replace(known, deadline=known.send_by) for known in loaded.operations))
+    async def hasty(self: Pursuit, operation: Operation) -> None:
+        """Not at all."""
 
-    return patch.object(Ledger, "load", hasty)
+    return _together(patch.object(Pursuit, "outlive", hasty), _no_drain_proof())
+
+
+def _deadline_by_the_wrong_clock() -> Variant:
+    """Each process believes its own clock, and a new owner the deadline that the old one wrote by its own."""
+
+    async def believing(self: Pursuit, operation: Operation) -> None:
+        if operation.deadline is not None:
+            left_s = (operation.deadline - self._tools.clock.now()).total_seconds()
+            await anyio.sleep(max(left_s, 0.0))
+
+    own = patch.object(StoreClock, "now", lambda self: self._wall())
+    return _together(own, patch.object(Pursuit, "outlive", believing), _no_drain_proof())
+
+
+def _no_drain_proof() -> Variant:
+    """A time-out is taken for the end of the work at the bank."""
+
+    async def at_once(self: Gate, bank_key: str) -> float:
+        return 0.0
+
+    return patch.object(Gate, "drained_in", at_once)
+
+
+def _expiry_by_one_clock() -> Variant:
+    """An authorization is old enough when the ledger's clock says so."""
+    return patch.object(StoreClock, "earliest", StoreClock.now)
+
+
+def _together(*variants: Variant) -> Variant:
+    stack = ExitStack()
+
+    @contextmanager
+    def all_of_them() -> Iterator[None]:
+        with stack:
+            for variant in variants:
+                stack.enter_context(variant)
+            yield
+
+    return all_of_them()
 
 
 def _late_write() -> Variant:
@@ -141,7 +180,7 @@ def _late_write() -> Variant:
     ask, window = SimulatedConnector.ask, timedelta(seconds=1)
 
     async def late(self: SimulatedConnector, what: Ask) -> Answer:
-        now = self._loop.clock()
+        now = self._clock()
         return await ask(
             self, what if now < what.send_by else changed(what, send_by=now + window, deadline=now + window)
         )
@@ -222,6 +261,9 @@ VARIANTS: Mapping[str, Callable[[], Variant]] = {
     "overlapping-attempts": _overlapping_attempts,
     "no-answer-is-a-refusal": _no_answer_is_a_refusal,
     "impatient-take-over": _impatient_take_over,
+    "deadline-by-the-wrong-clock": _deadline_by_the_wrong_clock,
+    "no-drain-proof": _no_drain_proof,
+    "expiry-by-one-clock": _expiry_by_one_clock,
     "late-write": _late_write,
     "unfenced-reads": _unfenced_reads,
     "take-over-leaves-old-entries": _take_over_leaves_old_entries,

@@ -87,7 +87,7 @@ class Witness:
         for row in (*batch.opened, *batch.changed):
             number = row["partition"]
             if row["id"] in won and (
-                batch.fences[number] != tables.partitions[number].epoch or owners[number] != client
+                batch.fences[number] != tables.partitions[number].fence or owners[number] != client
             ):
                 self._complain(f"I2: {client} wrote {row['id']} and was not the owner of its partition")
         for row in (*batch.operations, *batch.answered):
@@ -111,6 +111,8 @@ class Witness:
             self._complain(f"I1: attempt {attempt.number} of {key} was sent and not committed")
         if now_s < attempt.over_at_s - _SLACK_S:
             self._complain(f"I7: attempt {attempt.number} of {key} overlaps with the one before")
+        if row is not None and row["key"].startswith("§expire:"):
+            self._complain(f"I7: the hold of {row['payment']} was released as expired, which no hold is in a history")
         life_s = self._plan.policy.bank_key_life.total_seconds() + self._plan.policy.send_window.total_seconds()
         if now_s - attempt.first_at_s > life_s + _SLACK_S:
             self._complain(f"I7: {key} was asked when the bank may have forgotten it")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from engine.breaker import CIRCUITS, Breaker, Circuit, Sign, Tolerance
-from engine.gate import Gate
+from engine.gate import Gate, Patience
 from engine.meters import Meters
 from engine.money import CURRENCIES, Money
 from engine.outcome import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
@@ -21,6 +21,7 @@ from engine.ports import Ask, Capabilities
 from engine.retry_budget import Allowance, RetryBudget
 
 TOLERANCE = Tolerance(silences_max=3, rest_s=1.0, rest_cap_s=5.0, probes=2)
+PATIENCE = Patience(attempt_s=1.0, worst_latency_s=0.5)
 PLENTY = Allowance(share=1.0, floor_per_s=1000)
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 SILENCE = NoAnswer(reason="timeout")
@@ -136,6 +137,9 @@ class ABank:
         self._answers = list(answers)
         self.asked = 0
 
+    async def probe(self, timeout_s: float) -> bool:
+        return False
+
     async def ask(self, ask: Ask) -> Answer:
         self.asked += 1
         return self._answers.pop(0)
@@ -156,7 +160,7 @@ def asked(bank: ABank, calls: int, *, allowance: Allowance = PLENTY, repeated: b
     )
 
     async def story() -> list[Answer]:
-        gate = Gate(bank, TOLERANCE, allowance, Meters(CollectorRegistry()))
+        gate = Gate(bank, TOLERANCE, allowance, PATIENCE, Meters(CollectorRegistry()))
         return [await gate.ask(ask) for _ in range(calls)]
 
     return asyncio.run(story())

@@ -16,7 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from engine.decision import Decider
 from engine.identity import operation_id, partition_of, payment_id
-from engine.ledger import Ledger, Verdict
+from engine.ledger import DueTerms, Fence, Ledger, Verdict
 from engine.opening import opening
 from engine.outcome import Approved
 from engine.payment import Verb
@@ -49,6 +49,14 @@ def test_what_has_ended_is_not_read_again(database: str) -> None:
     assert (updated, scans >= SWEEPS, entries) == (PAYMENTS * BATCHES, True, 0)
 
 
+TERMS = DueTerms(
+    expiry_notice=timedelta(days=1),
+    expiry_grace=timedelta(0),
+    lost_after=timedelta(seconds=5),
+    farthest=timedelta(minutes=10),
+)
+
+
 async def a_day(database: str) -> None:
     """Payments are authorized, batch by batch, and swept for what is due: all of them expire soon, none waits."""
     pool = AsyncConnectionPool(database, min_size=1, max_size=1, open=False, kwargs={"autocommit": True})
@@ -56,20 +64,19 @@ async def a_day(database: str) -> None:
         ledger = Ledger(pool, PAYMENTS)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ledger.run)
-            await ledger.acquire(dict.fromkeys(range(PARTITIONS), 0), "worker")
+            await ledger.acquire(dict.fromkeys(range(PARTITIONS), Fence(0, "token")), "worker")
             for batch in range(BATCHES):
                 intents = [intent(f"{batch}-{number}") for number in range(PAYMENTS)]
                 await committed(ledger, intents)
                 await committed(ledger, map(outcome, intents))
-            now = datetime.now(UTC)
             for _ in range(SWEEPS):
-                due = await ledger.due(range(PARTITIONS), now, now + timedelta(days=1), now, 1000)
+                due = await ledger.due(range(PARTITIONS), TERMS, 1000)
             tasks.cancel_scope.cancel()
     assert len(due) == PAYMENTS * BATCHES
 
 
 async def committed(ledger: Ledger, steps: Iterable[Step]) -> None:
-    verdicts = await asyncio.gather(*(ledger.commit(step, 1) for step in steps))
+    verdicts = await asyncio.gather(*(ledger.commit(step, Fence(1, "token")) for step in steps))
     assert set(verdicts) == {Verdict.COMMITTED}
 
 

@@ -93,20 +93,20 @@ def test_a_new_holder_takes_over_all_that_was_read_and_left_in_order(scripts: Sc
 
 def test_workers_know_each_other_by_their_heartbeats(scripts: Scripted) -> None:
     beat = scripts.call
-    before, first, *live = beat("heartbeat", keys.WORKERS, "a", 60_000)
+    before, first, _, *live = beat("heartbeat", keys.WORKERS, "a", 60_000)
     assert (before, live) == (0, [b"a"])
-    assert sorted(beat("heartbeat", keys.WORKERS, "b", 60_000)[2:]) == [b"a", b"b"]
+    assert sorted(beat("heartbeat", keys.WORKERS, "b", 60_000)[3:]) == [b"a", b"b"]
     assert beat("heartbeat", keys.WORKERS, "a", 60_000)[0] == first
 
     beat("leave", keys.WORKERS, "a")
 
-    assert beat("heartbeat", keys.WORKERS, "b", 60_000)[2:] == [b"b"]
+    assert beat("heartbeat", keys.WORKERS, "b", 60_000)[3:] == [b"b"]
 
 
 def test_a_silent_worker_no_longer_counts(scripts: Scripted) -> None:
     scripts.plain.zadd(keys.WORKERS, {"dead": 1})
 
-    assert scripts.call("heartbeat", keys.WORKERS, "a", 60_000)[2:] == [b"a"]
+    assert scripts.call("heartbeat", keys.WORKERS, "a", 60_000)[3:] == [b"a"]
 
 
 def test_a_worker_sees_that_redis_lost_its_memory(scripts: Scripted) -> None:
@@ -175,3 +175,36 @@ def test_a_consumer_goes_only_when_it_holds_nothing_and_only_at_the_word_of_the_
     assert (len(first[2]), halfway) == (2, [b"dead", b"w2"])
     assert (last[1], consumers()) == (b"0-0", [b"w2"])
     assert scripts.pending() == 3
+
+
+@pytest.mark.parametrize("left_ms", [7_200_000, None], ids=["taken before the clock stepped back", "for ever"])
+def test_a_lease_that_lasts_longer_than_a_lease_is_cut_by_whoever_sees_it(
+    scripts: Scripted, left_ms: int | None
+) -> None:
+    scripts.plain.set(LEASE, THEIRS, px=left_ms)
+
+    assert scripts.take_lease(MINE, ms=5_000) == "held"
+    assert 0 < scripts.plain.pttl(LEASE) <= 5_000
+    scripts.plain.set(LEASE, THEIRS, px=left_ms)
+    assert scripts.call("cut-lease", LEASE, 5_000) == 1
+    assert 0 < scripts.plain.pttl(LEASE) <= 5_000
+
+
+def test_a_lease_within_its_time_is_not_cut(scripts: Scripted) -> None:
+    scripts.take_lease(THEIRS, ms=5_000)
+
+    assert scripts.call("cut-lease", LEASE, 60_000) == 0
+    assert scripts.plain.pttl(LEASE) <= 5_000
+    assert scripts.call("cut-lease", keys.lease(5), 60_000) == 0
+
+
+def test_a_heartbeat_that_lies_ahead_of_the_clock_counts_from_now(scripts: Scripted) -> None:
+    ahead = int(time.time() * 1000) + 7_200_000
+    scripts.plain.zadd(keys.WORKERS, {"dead": ahead})
+
+    _, now, found, *live = scripts.call("heartbeat", keys.WORKERS, "a", 50)
+
+    assert (found, sorted(live)) == (1, [b"a", b"dead"])
+    assert scripts.plain.zscore(keys.WORKERS, "dead") == now
+    time.sleep(0.06)
+    assert scripts.call("heartbeat", keys.WORKERS, "a", 50)[3:] == [b"a"]

@@ -24,7 +24,7 @@ from engine.decision import Decider
 from engine.errors import Broken
 from engine.identity import partition_of
 from engine.journal import Journal
-from engine.ledger import Ledger, Verdict
+from engine.ledger import Fence, Ledger, Verdict
 from engine.opening import opening
 from engine.payment import BankIds, Failure, Operation, Payment, State, Status, Verb
 from engine.rows import operation_of
@@ -36,7 +36,7 @@ NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 SEEDS = range(700, 725)
 _AFRESH = """
     TRUNCATE payments, operations, transitions, outbox;
-    UPDATE partitions SET epoch = 0, owner = NULL;
+    UPDATE partitions SET epoch = 0, token = '', owner = NULL;
 """
 _TABLES = ("payments", "operations", "transitions", "outbox")
 Told = tuple[bytes, Mapping[str, Any], Any]
@@ -49,7 +49,7 @@ def told_by(seed: int) -> list[Told]:
 
     def recording(self: PostgresServer, client: str, text: bytes, parameters: Mapping[str, Any]) -> Any:
         rows = answer(self, client, text, parameters)
-        told.append((text, parameters, rows))
+        told.append((text, self.timed(text, parameters), rows))
         return rows
 
     with patch.object(PostgresServer, "run", recording):
@@ -58,7 +58,8 @@ def told_by(seed: int) -> list[Told]:
 
 
 def test_the_statements_of_whole_histories_are_answered_alike(database: str) -> None:
-    silent = {statement("epochs"), statement("installation")}  # they tell of a database, not of its content
+    # They tell of a database, not of its content.
+    silent = {statement(name) for name in ("fences", "installation", "ledger_time")}
     with psycopg.connect(database, autocommit=True, row_factory=dict_row) as connection:
         for seed in SEEDS:
             connection.execute(_AFRESH)
@@ -142,17 +143,18 @@ async def story(ledger: Ledger) -> list[object]:
     said: list[object] = []
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ledger.run)
-        seen = {payment.partition: (await ledger.epochs())[payment.partition]}
-        (epoch,) = (await ledger.acquire(seen, "worker")).values()
+        epoch = (await ledger.fences())[payment.partition].epoch
+        seen = {payment.partition: Fence(epoch, "token")}
+        (fence,) = (await ledger.acquire(seen, "worker")).values()
         said += [await ledger.acquire(seen, "too late") == {}]
-        said += [await ledger.commit(step, epoch) for step in steps]
-        said += [await ledger.commit(steps[1], epoch), await ledger.commit(steps[0], epoch)]  # too late
-        said += [
-            await ledger.commit(replace(steps[1], payment=replace(payment, version=3)), epoch - 1)
-        ]  # not the owner
+        said += [await ledger.commit(step, fence) for step in steps]
+        said += [await ledger.commit(steps[1], fence), await ledger.commit(steps[0], fence)]  # too late
+        strangers = (Fence(fence.epoch - 1, fence.token), Fence(fence.epoch, "another token"))  # not the owner
+        further = replace(steps[1], payment=replace(payment, version=3))
+        said += [await ledger.commit(further, stranger) for stranger in strangers]
         for name in CONSTRAINTS:
             try:
-                said.append(await ledger.commit(_broken(name), epoch))
+                said.append(await ledger.commit(_broken(name), fence))
             except Broken as error:
                 said.append(name.partition(",")[0] in str(error))
         said.append(await ledger.load(payment.id, operation.id))
@@ -169,14 +171,15 @@ def test_what_the_constraints_forbid_is_refused_alike_and_leaves_nothing(databas
 
     assert here == there
     assert here[0] is True, "an epoch seen before another acquired is none"
-    assert here[1:6] == [Verdict.COMMITTED, Verdict.COMMITTED, Verdict.CONFLICT, Verdict.CONFLICT, Verdict.STALE]
-    assert here[6:-1] == [True] * len(CONSTRAINTS)
+    assert here[1:5] == [Verdict.COMMITTED, Verdict.COMMITTED, Verdict.CONFLICT, Verdict.CONFLICT]
+    assert here[5:7] == [Verdict.STALE, Verdict.STALE], "neither another epoch nor another token owns a partition"
+    assert here[7:-1] == [True] * len(CONSTRAINTS)
 
 
 def simulated() -> list[object]:
     loop = SimulatedLoop(Random(7), shuffled=False)
     link = Link(loop, Random(7), broken=psycopg.OperationalError, silent=psycopg.OperationalError, patience_s=1.0)
-    server = PostgresServer(link, PARTITIONS, lambda *_: None, lambda *_: None)
+    server = PostgresServer(link, PARTITIONS, loop.clock, lambda *_: None, lambda *_: None)
     pool: Any = PostgresPool(server, "worker", 1.0)
     try:
         return loop.run_until_complete(story(Ledger(pool, 10)))

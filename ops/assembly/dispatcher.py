@@ -18,11 +18,12 @@ from engine.delivery import DUE_CHANNEL, NEWS_CHANNEL
 from engine.dispatcher import Dispatcher, DispatchLimits, DispatchTools
 from engine.doorbell import Doorbell
 from engine.fan_out import FanOut
-from engine.meters import DispatchMeters
+from engine.meters import ClockMeters, DispatchMeters
 from engine.outbox import Outbox
 from engine.signer import Signer
 from engine.vault import Vault
-from ops.assembly.process import check_production, now, tame_collector
+from ops.assembly.clocks import compared, store_clock
+from ops.assembly.process import check_production, tame_collector
 from ops.health import health_app
 from ops.logs import configure_logs
 from ops.serving import Server, bind, until_signalled
@@ -48,12 +49,14 @@ async def _serve_dispatcher(settings: Settings) -> None:
         open_ledger(settings, WORKER) as pool,
         Courier(settings.webhook_targets, timeout_ms=settings.webhook_timeout_ms) as courier,
     ):
+        clock = store_clock(settings)
+        watch = await compared(settings, clock, ClockMeters(registry), pool)
         patience = timedelta(hours=settings.webhook_disable_h)
         tools = DispatchTools(
-            outbox=Outbox(pool, now, lease_ms=settings.webhook_lease_ms, patience=patience),
+            outbox=Outbox(pool, clock.now, lease_ms=settings.webhook_lease_ms, patience=patience),
             signer=Signer(pool, Vault(settings.vault_keys)),
             courier=courier,
-            clock=now,
+            clock=clock.now,
             draw=random.Random(),
             meters=DispatchMeters(registry),
         )
@@ -66,12 +69,17 @@ async def _serve_dispatcher(settings: Settings) -> None:
         fan_out = FanOut(tools.outbox, dispatcher.told)
         doorbell = Doorbell(pool, {NEWS_CHANNEL: fan_out.ring, DUE_CHANNEL: dispatcher.ring})
         async with anyio.create_task_group() as lifetime:
-            for run in (tools.outbox.run, doorbell.run, dispatcher.watch):
+            for run in (tools.outbox.run, doorbell.run, dispatcher.watch, watch.run):
                 lifetime.start_soon(run)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(dispatcher.run)
                 tasks.start_soon(fan_out.run)
-                app = health_app(lambda: (dispatcher.ready, {}), registry)
+
+                def dispatcher_ready() -> tuple[bool, dict[str, object]]:
+                    wrong: dict[str, object] = {} if clock.misfit is None else {"failing": {"clock": clock.misfit}}
+                    return dispatcher.ready and not wrong, wrong
+
+                app = health_app(dispatcher_ready, registry)
                 server = Server(uvicorn.Config(app, log_config=None, access_log=False))
                 log.info("dispatcher_started", port=listener.getsockname()[1])
                 await until_signalled(server, listener)

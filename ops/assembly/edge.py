@@ -24,12 +24,14 @@ from engine.fingerprint import Fingerprinter
 from engine.front import AcceptLimits, Front
 from engine.graveyard import Graveyard
 from engine.intake import Intake, IntakeTools
-from engine.meters import Meters
+from engine.meters import ClockMeters, Meters
 from engine.scripts import Scripts
+from engine.store_clock import StoreClock
 from engine.timeline import Timeline
 from engine.vault import Vault
 from engine.wakeup import Wakeups
-from ops.assembly.process import check_production, connected, now, tame_collector
+from ops.assembly.clocks import compared, store_clock
+from ops.assembly.process import check_production, connected, tame_collector
 from ops.logs import configure_logs
 from ops.serving import Server, allow_many_files, bind, share, until_signalled
 from ops.settings import Settings
@@ -56,14 +58,16 @@ def _edge_process(settings: Settings, listener: socket.socket) -> None:
 
 async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
     failpoints, meters_registry = Failpoints(settings.failpoints), CollectorRegistry()
+    clock = store_clock(settings)
     async with (
         open_stores(settings, EDGE) as stores,
-        connected(settings) as connector,
+        connected(settings, clock.steady) as connector,
         anyio.create_task_group() as tasks,
     ):
+        watch = await compared(settings, clock, ClockMeters(meters_registry), stores.pool, stores.redis)
         scripts = Scripts(stores.redis, EDGE.redis_s)
         front, archive = Front(stores.redis, scripts), Archive(stores.pool)
-        enquiry = Enquiry(front, archive, stores.partitions, now, settings.record_ttl_s * 1000)
+        enquiry = Enquiry(front, archive, stores.partitions, clock.now, settings.record_ttl_s * 1000)
         wakeups = Wakeups(stores.redis, secrets.token_hex(8))
         vault, fingerprinter = Vault(settings.vault_keys), Fingerprinter(settings.fingerprint_key_bytes)
         intake = Intake(
@@ -85,7 +89,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
                     open_operations=settings.mailbox_max,
                 ),
                 record_ttl_ms=settings.record_ttl_s * 1000,
-                clock=now,
+                clock=clock.now,
                 failpoints=failpoints,
                 meters=Meters(meters_registry),
             )
@@ -101,9 +105,13 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
             deliveries=webhooks.log,
             feed=webhooks.feed,
             targets=settings.webhook_targets,
-            clock=now,
+            clock=clock.now,
             capabilities=dict.fromkeys(connector.capabilities.methods, connector.capabilities),
-            probes={"redis": partial(_probe, front.ping), "postgres": partial(_probe, archive.ping)},
+            probes={
+                "redis": partial(_probe, front.ping),
+                "postgres": partial(_probe, archive.ping),
+                "clock": partial(_clock, clock),
+            },
             registry=meters_registry,
             admission=Admission(
                 AdmissionLimits(
@@ -113,7 +121,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
                 )
             ),
         )
-        for run in (front.run, archive.run, wakeups.run, webhooks.endpoints.run, webhooks.feed.run):
+        for run in (front.run, archive.run, wakeups.run, webhooks.endpoints.run, webhooks.feed.run, watch.run):
             tasks.start_soon(run)
         server = Server(configuration(app, host=settings.edge_host, port=settings.edge_port))
         await until_signalled(server, listener)
@@ -126,3 +134,7 @@ async def _probe(ping: Callable[[], Awaitable[None]]) -> str | None:
     except Unavailable as error:
         return error.detail
     return None
+
+
+async def _clock(clock: StoreClock) -> str | None:
+    return clock.misfit

@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 
 from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
-from engine.ports import Connector
+from engine.ports import Clock, Connector
 from ops.merchant import refuse_local_keys
 from ops.settings import Settings
 
 
-def now() -> datetime:
-    """The clock of the real world."""
-    return datetime.now(UTC)
+def wall_clock(settings: Settings) -> Clock:
+    """The process's own clock, which may be wrong."""
+    return lambda: datetime.now(UTC)
 
 
 def check_production(settings: Settings) -> None:
@@ -32,10 +32,10 @@ def tame_collector() -> None:
 
 
 @asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[Connector]:
-    """The connector that the settings name, opened."""
+async def connected(settings: Settings, steady: Clock) -> AsyncIterator[Connector]:
+    """The connector that the settings name, opened. `steady` is a clock that never steps."""
     if settings.connector == "instant":
-        yield InstantBank(clock=now)
+        yield InstantBank(clock=steady)
     else:
-        async with FicmartBank(settings.bank_url, clock=now, connections_max=settings.bank_connections) as bank:
+        async with FicmartBank(settings.bank_url, clock=steady, connections_max=settings.bank_connections) as bank:
             yield bank

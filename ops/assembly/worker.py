@@ -14,12 +14,12 @@ from prometheus_client import CollectorRegistry
 from engine.breaker import Tolerance
 from engine.decision import Decider
 from engine.failpoint import Failpoints
-from engine.gate import Gate
+from engine.gate import Gate, Patience
 from engine.identity import partition_of
 from engine.journal import Journal
 from engine.lease import LeaseTerms
 from engine.ledger import Ledger
-from engine.meters import Meters
+from engine.meters import ClockMeters, Meters
 from engine.places import Places
 from engine.reader import ReadLimits
 from engine.retry import Policy
@@ -31,7 +31,8 @@ from engine.teller import Teller
 from engine.tools import Tools
 from engine.vault import Vault
 from engine.worker import Worker, WorkerLimits
-from ops.assembly.process import check_production, connected, now, tame_collector
+from ops.assembly.clocks import compared, store_clock
+from ops.assembly.process import check_production, connected, tame_collector
 from ops.health import health_app
 from ops.logs import configure_logs
 from ops.serving import Server, allow_many_files, bind, until_signalled
@@ -54,16 +55,19 @@ async def _serve_worker(settings: Settings) -> None:
     listener = bind(settings.edge_host, settings.worker_port, "PENSTOCK_WORKER_PORT")
     registry = CollectorRegistry()
     failpoints, meters = Failpoints(settings.failpoints), Meters(registry)
-    async with open_stores(settings, WORKER) as stores, connected(settings) as connector:
+    clock = store_clock(settings)
+    async with open_stores(settings, WORKER) as stores, connected(settings, clock.steady) as connector:
+        watch = await compared(settings, clock, ClockMeters(registry), stores.pool, stores.redis)
         scripts = Scripts(stores.redis)
         name = settings.worker_name
-        gate = Gate(connector, tolerance_of(settings), allowance_of(settings), meters)
+        gate = Gate(connector, tolerance_of(settings), allowance_of(settings), patience_of(settings), meters)
+        policy = policy_of(settings)
         tools = Tools(
             ledger=Ledger(stores.pool, settings.commit_batch_max, failpoints),
             settlement=Settlement(scripts, settings.record_ttl_s * 1000, failpoints),
-            teller=Teller({connector.name: gate}, Vault(settings.vault_keys), now, failpoints, meters),
-            decider=Decider(policy_of(settings), Journal(settings.fingerprint_key_bytes), random.Random()),
-            clock=now,
+            teller=Teller({connector.name: gate}, Vault(settings.vault_keys), policy, clock.steady, failpoints, meters),
+            decider=Decider(policy, Journal(settings.fingerprint_key_bytes), random.Random()),
+            clock=clock,
             failpoints=failpoints,
             meters=meters,
             places=Places(settings.bank_connections),
@@ -78,14 +82,19 @@ async def _serve_worker(settings: Settings) -> None:
 
         def worker_ready() -> tuple[bool, dict[str, object]]:
             """Once the first round of leases is through, and for as long as this worker takes part."""
-            return worker.keeper.settled.is_set(), {"partitions": sorted(worker.keeper.tenures)}
+            wrong = {} if clock.misfit is None else {"failing": {"clock": clock.misfit}}
+            ready = worker.keeper.settled.is_set() and not wrong
+            return ready, {"partitions": sorted(worker.keeper.tenures), **wrong}
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(worker.run)
+            tasks.start_soon(watch.run)
             server = Server(uvicorn.Config(health_app(worker_ready, registry), log_config=None, access_log=False))
             log.info("worker_started", worker=name, port=listener.getsockname()[1])
             await until_signalled(server, listener)
             worker.stop()
+            await worker.stopped.wait()
+            tasks.cancel_scope.cancel()
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -102,6 +111,11 @@ def policy_of(settings: Settings) -> Policy:
         expiry_notice=timedelta(seconds=settings.expiry_notice_s),
         expiry_grace=timedelta(seconds=settings.expiry_grace_s),
     )
+
+
+def patience_of(settings: Settings) -> Patience:
+    attempt_s = settings.attempt_timeout_ms / 1000
+    return Patience(attempt_s=attempt_s, worst_latency_s=settings.bank_worst_latency_ms / 1000 or attempt_s)
 
 
 def tolerance_of(settings: Settings) -> Tolerance:

@@ -1,0 +1,2 @@
+-- The epoch, token and owner of every partition.
+SELECT id, epoch, token, owner FROM partitions ORDER BY id

@@ -1,0 +1,2 @@
+-- The ledger's clock.
+SELECT clock_timestamp() AS now
