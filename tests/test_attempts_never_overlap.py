@@ -21,7 +21,7 @@ from gateway import Gateway, a_gateway, eventually
 
 @dataclass(kw_only=True)
 class SilentBank:
-    """Reads what it is asked and says nothing until it is told to; knows when each attempt came."""
+    """Answers reads, and says nothing to attempts until it is told to; knows when each attempt came."""
 
     port: int = 0
     came: list[float] = field(default_factory=list)
@@ -54,7 +54,7 @@ def test_each_owner_waits_for_the_end_of_the_attempt_before(
         # This one takes over, and meets silence in hand.
         gateway.start("worker")
         third = _attempt(gateway, 3)
-        eventually(lambda: len(silent.came) == 2, "the third attempt is at the bank")
+        eventually(lambda: len(silent.came) == 2, "the third attempt is at the bank", 20)
         silent.answers.set()  # from the next one on
         fourth = _attempt(gateway, 4)
         stopped.send(signal.SIGCONT)
@@ -76,7 +76,7 @@ def test_each_owner_waits_for_the_end_of_the_attempt_before(
 def _attempt(gateway: Gateway, number: int) -> tuple[float, float]:
     """When this attempt was committed, at the earliest, and when it is over at the bank."""
     statement = "SELECT send_by, deadline FROM operations WHERE attempts = %s"
-    ((send_by, deadline),) = eventually(lambda: gateway.sql(statement, number), f"attempt {number} is committed", 15)
+    ((send_by, deadline),) = eventually(lambda: gateway.sql(statement, number), f"attempt {number} is committed", 30)
     return (send_by - timedelta(milliseconds=500)).timestamp(), deadline.timestamp()
 
 
@@ -88,6 +88,10 @@ def _state(pid: int) -> bytes:
 def _serving(bank: SilentBank) -> Iterator[SilentBank]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(404)
+            self._say(b'{"error":"not_found"}')
 
         def do_POST(self) -> None:
             bank.came.append(time.time())
@@ -107,6 +111,9 @@ def _serving(bank: SilentBank) -> Iterator[SilentBank]:
                 }
             )
             self.send_response(200)
+            self._say(body)
+
+        def _say(self, body: bytes) -> None:
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

@@ -6,11 +6,11 @@
 -- there by payment: the index of what is unsettled is full of entries of what has ended since the last vacuum.)
 SELECT partition, payment FROM operations
 WHERE settled_at IS NULL AND partition = ANY(%(partitions)s) AND status IN ('accepted', 'sent', 'in_doubt')
-  AND next_attempt_at <= coalesce(%(now)s::timestamptz, clock_timestamp())
+  AND next_attempt_at <= coalesce(%(now)s::timestamptz, statement_timestamp())
 UNION
 SELECT partition, payment FROM operations
 WHERE settled_at IS NULL AND partition = ANY(%(partitions)s) AND status IN ('accepted', 'sent', 'in_doubt')
-  AND next_attempt_at > coalesce(%(now)s::timestamptz, clock_timestamp()) + %(farthest)s::interval
+  AND next_attempt_at > coalesce(%(now)s::timestamptz, statement_timestamp()) + %(farthest)s::interval AND next_attempt_at <= 'infinity'
 UNION
 SELECT p.partition, p.id FROM audit a JOIN payments p ON p.id = a.payment
 WHERE a.result IS NULL AND a.act IN ('retry', 'resolve') AND a.partition = ANY(%(partitions)s)
@@ -18,13 +18,13 @@ WHERE a.result IS NULL AND a.act IN ('retry', 'resolve') AND a.partition = ANY(%
 UNION
 SELECT p.partition, p.id FROM payments p
 WHERE p.state = 'authorized' AND p.partition = ANY(%(partitions)s)
-  AND p.expires_at <= coalesce(%(now)s::timestamptz, clock_timestamp()) - %(expiry_grace)s::interval
+  AND p.expires_at <= coalesce(%(now)s::timestamptz, statement_timestamp()) - %(expiry_grace)s::interval
   AND NOT EXISTS (SELECT FROM operations o
                   WHERE o.payment = p.id AND coalesce(o.settled_at, 'infinity') = 'infinity')
 UNION
 SELECT p.partition, p.id FROM payments p
 WHERE p.state = 'authorized' AND p.expiring_at IS NULL AND p.partition = ANY(%(partitions)s)
-  AND p.expires_at <= coalesce(%(now)s::timestamptz, clock_timestamp()) + %(expiry_notice)s::interval AND p.expires_at > coalesce(%(now)s::timestamptz, clock_timestamp())
+  AND p.expires_at <= coalesce(%(now)s::timestamptz, statement_timestamp()) + %(expiry_notice)s::interval AND p.expires_at > coalesce(%(now)s::timestamptz, statement_timestamp())
   AND NOT EXISTS (SELECT FROM operations o
                   WHERE o.payment = p.id AND coalesce(o.settled_at, 'infinity') = 'infinity')
 LIMIT %(limit)s

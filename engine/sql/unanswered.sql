@@ -4,5 +4,5 @@
 -- the clock stepped back. Payments that an actor has in hand are among them; the caller knows which.
 SELECT partition, payment FROM operations
 WHERE settled_at IS NULL AND partition = ANY(%(partitions)s) AND status IN ('sent', 'in_doubt') AND next_attempt_at IS NULL
-  AND (deadline <= coalesce(%(now)s::timestamptz, clock_timestamp()) - %(lost_after)s::interval OR deadline > coalesce(%(now)s::timestamptz, clock_timestamp()) + %(farthest)s::interval)
+  AND (deadline <= coalesce(%(now)s::timestamptz, statement_timestamp()) - %(lost_after)s::interval OR deadline > coalesce(%(now)s::timestamptz, statement_timestamp()) + %(farthest)s::interval)
 LIMIT %(limit)s
