@@ -263,3 +263,20 @@ def test_keys_of_others_are_left_alone(ledger: Ledger, redis: Redis) -> None:
     redis.set("somebody's", "key")
 
     assert named(ledger.audited()) == set()
+
+
+def test_a_heartbeat_that_lies_ahead_of_the_clock_is_told(ledger: Ledger, redis: Redis) -> None:
+    ahead = int(datetime.now(UTC).timestamp() * 1000) + 7_200_000
+    redis.zadd(keys.WORKERS, {"worker-9": ahead})
+
+    (found,) = against(ledger, "clocks_agree")
+
+    assert "worker-9" in found.detail and "ahead" in found.detail
+
+
+def test_a_lease_that_was_taken_before_the_clock_stepped_back_is_told(ledger: Ledger, redis: Redis) -> None:
+    redis.pexpire(keys.lease(3), 7_200_000)
+
+    (found,) = against(ledger, "leases_lapse")
+
+    assert "partition 3" in found.detail

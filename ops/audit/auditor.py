@@ -17,7 +17,7 @@ from redis import Redis
 
 from engine.errors import Broken
 from engine.statement import statement as engine_statement
-from ops.audit import books, streams
+from ops.audit import books, clocks, streams
 from ops.audit.breach import Report, sorted_out
 from ops.audit.invariant import INVARIANTS, Scan
 from ops.audit.keyspace import Answer, Keyspace
@@ -70,6 +70,7 @@ class Auditor:
         try:
             ledger = self._connected()
             found = list(streams.look(self._redis, self._partitions(), grace_s=self._grace_s, limit=self._limit))
+            found += clocks.look(ledger, self._redis, self._partitions())
             found += self._keyspace.look(at, None if whole else _KEYS_MAX)
             moment = time.monotonic()
             with one_moment(ledger, by_index=not whole):

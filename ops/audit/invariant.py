@@ -77,6 +77,13 @@ INVARIANTS: Sequence[Invariant] = (
         remedy="Delete the lease key: a worker takes the partition at its next heartbeat.",
     ),
     Invariant(
+        number="I2",
+        name="clocks_agree",
+        scan=Scan.REDIS,
+        means="The clocks of ledger and Redis agree, and nothing in Redis is left of one that stepped back.",
+        remedy="Set the clock that is wrong right (NTP). What lies ahead in Redis is cut by the workers by themselves.",
+    ),
+    Invariant(
         number="I3",
         name="journal_follows_the_table",
         scan=Scan.CHANGED,
