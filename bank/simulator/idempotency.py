@@ -1,8 +1,8 @@
 """The idempotency cache: looked up before anything else, stored after the handler, with nothing in between.
 
-There is no in-progress row and no lock, as in the contract: concurrent requests under one key all execute. A client
-that hangs up does not stop its attempt either (Go would often cancel it), so an abandoned attempt may still take effect
-after a second one did: a client's timeout must exceed the bank's longest latency, and its attempts must be serial.
+There is no in-progress row and no lock, as in the contract: concurrent requests under one key all execute. So a
+client's timeout must exceed the bank's longest latency, and its attempts must be serial: an abandoned attempt may take
+effect after a second one did (hang_up.py).
 """
 
 import logging
@@ -14,9 +14,10 @@ import psycopg
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bank.simulator.batch import Batch
+from bank.simulator.batch import Batch, Halt, Withdrawn
 from bank.simulator.connection import hang_up
 from bank.simulator.fault import Kind, faults_after
+from bank.simulator.hang_up import Client, HangUps, client_of, was_executed_anyway
 from bank.simulator.lanes import Lanes
 
 KEY_CHARACTERS_MAX = 255  # The column's width; a longer key is executed and not stored.
@@ -44,22 +45,24 @@ class Keys:
         self.lookups: Batch[tuple[str, str], Kept | None] = Batch(self._look_up)
         self.stores: Batch[Kept, None] = Batch(self._keep)
 
-    async def _look_up(self, asked: Sequence[tuple[str, str]]) -> list[Kept | None]:
+    async def _look_up(self, asked: Sequence[tuple[str, str]], _: Halt) -> list[Kept | None]:
         rows = await self._lanes.ask("lookup_keys", _json_rows(asked))
         kept = {(k, path): Kept(key=k, path=path, status=status, body=body) for k, path, status, body in rows}
         return [kept.get(question) for question in asked]
 
-    async def _keep(self, answers: Sequence[Kept]) -> list[None]:
-        await self._lanes.ask("keep_keys", _json_rows([(a.key, a.path, a.status, a.body) for a in answers]))
+    async def _keep(self, answers: Sequence[Kept], halt: Halt) -> list[None]:
+        rows = _json_rows([(a.key, a.path, a.status, a.body) for a in answers])
+        await self._lanes.ask("keep_keys", rows, halt=halt)
         return [None] * len(answers)
 
 
 class IdempotencyCache:
     """The outermost layer of the bank's own pipeline. Only POST, only the four paths, only 2xx."""
 
-    def __init__(self, app: ASGIApp, *, keys: Keys) -> None:
+    def __init__(self, app: ASGIApp, *, keys: Keys, hang_ups: HangUps) -> None:
         self.app = app
         self.keys = keys
+        self.hang_ups = hang_ups
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         values = idempotency_keys(scope) if _is_cached(scope) else []
@@ -79,6 +82,7 @@ class IdempotencyCache:
         await self._execute(key, scope, receive, send)
 
     async def _execute(self, key: str, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]  # The router may make another of it.
         answer: list[Message] = []  # Held back, so that whoever reads a 2xx can rely on its key being stored.
 
         async def hold(message: Message) -> None:
@@ -88,7 +92,9 @@ class IdempotencyCache:
         faults = faults_after(scope)
         status, body = answer[0]["status"], b"".join(message.get("body", b"") for message in answer[1:])
         if 200 <= status < 300 and not faults & {Kind.DROP_KEY, Kind.DROP_KEY_AND_RESPONSE}:
-            await self._store(Kept(key=key, path=scope["path"], status=status, body=body.decode()))
+            keeps_it = not self.hang_ups.lose_key or was_executed_anyway(scope)
+            client = None if keeps_it else client_of(scope)
+            await self._store(Kept(key=key, path=path, status=status, body=body.decode()), client)
         if faults & {Kind.DROP_RESPONSE, Kind.DROP_KEY_AND_RESPONSE}:
             await hang_up(scope, receive)
             return
@@ -98,12 +104,17 @@ class IdempotencyCache:
         for message in answer:
             await send(message)
 
-    async def _store(self, kept: Kept) -> None:
+    async def _store(self, kept: Kept, client: Client | None) -> None:
+        """Keep the answer, unless the client, if one is given, hangs up before it is kept."""
         if len(kept.key) > KEY_CHARACTERS_MAX:  # Not tried, because it would take the rest of its batch down with it.
             logger.error("idempotency_store_failed", extra={"error": "value too long for type character varying(255)"})
             return
         try:
-            await self.keys.stores.ask(kept)
+            if client is not None and client.gone:
+                raise Withdrawn
+            await self.keys.stores.ask(kept, client)
+        except Withdrawn:
+            logger.error("idempotency_store_failed", extra={"error": "context canceled"})
         except psycopg.Error as error:
             logger.error("idempotency_store_failed", extra={"error": str(error)})
 

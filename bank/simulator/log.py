@@ -31,5 +31,5 @@ def log_as_json(level: str) -> None:
     handler.setFormatter(JsonLine())
     logging.basicConfig(level=LEVELS[level], handlers=[handler], force=True)
     # The server's own lines repeat ours; its warnings and errors stay.
-    for name in ("uvicorn", "uvicorn.error", "asyncio", "psycopg.pool"):
+    for name in ("uvicorn", "uvicorn.error", "asyncio"):
         logging.getLogger(name).setLevel(max(LEVELS[level], logging.WARNING))

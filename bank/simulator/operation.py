@@ -16,15 +16,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from bank.simulator.answer import failure, refusal, reply, text_error
-from bank.simulator.batch import Batch
+from bank.simulator.batch import Batch, Halt, Withdrawn
 from bank.simulator.card import is_card_number, is_cvv
 from bank.simulator.connection import read_whole_body
 from bank.simulator.decoding import BadBody, read_body
 from bank.simulator.fault import AFTER, BEFORE, FaultBook, Kind, Operation, mark_after
+from bank.simulator.hang_up import HangUps, client_of, mark_executed_anyway
 from bank.simulator.idempotency import idempotency_keys
 from bank.simulator.identifier import read_identifier
 from bank.simulator.instant import NS_PER_S, rfc3339, to_column
-from bank.simulator.lanes import Lanes
+from bank.simulator.lanes import Lanes, NotConnected
 
 CURRENCY = "USD"
 NO_HOLD = "auth_00000000-0000-4000-8000-000000000000"  # An identifier of the right shape that nobody ever got.
@@ -99,8 +100,11 @@ class Refused(Exception):
 class Teller:
     """Takes the requests that move money. Its methods are the endpoints."""
 
-    def __init__(self, *, lanes: Lanes, faults: FaultBook, clock_ns: Callable[[], int], hold_ns: int) -> None:
+    def __init__(
+        self, *, lanes: Lanes, faults: FaultBook, hang_ups: HangUps, clock_ns: Callable[[], int], hold_ns: int
+    ) -> None:
         self._lanes = lanes
+        self._hang_ups = hang_ups
         self.effects: Batch[tuple[object, ...], tuple[str | None, str | None]] = Batch(
             self._operate, under_way_max=BATCHES_UNDER_WAY_MAX
         )
@@ -118,7 +122,8 @@ class Teller:
             return refused.response
         hold_id, expires_ns, amount = str(uuid4()), at_ns + self._hold_ns, body["amount"]
         columns = (hold_id, to_column(at_ns), to_column(expires_ns))
-        refused_as = await self._effect(Operation.AUTHORIZE, body["card_number"], body["cvv"], amount, *columns)
+        ordered = (Operation.AUTHORIZE, body["card_number"], body["cvv"], amount, *columns)
+        refused_as = await self._effect(request, *ordered)
         answer = {
             "amount": amount,
             "authorization_id": f"auth_{hold_id}",
@@ -152,7 +157,7 @@ class Teller:
         except Refused as refused:
             return refused.response
         own_id, amounts = str(uuid4()), (body["amount"],) if "amount" in body else ()
-        refused_as = await self._effect(kind.operation, reference, *amounts, own_id, to_column(at_ns))
+        refused_as = await self._effect(request, kind.operation, reference, *amounts, own_id, to_column(at_ns))
         answer: dict[str, object] = {
             kind.reference: kind.reference_prefix + reference,
             kind.id_field: kind.id_prefix + own_id,
@@ -173,20 +178,31 @@ class Teller:
             raise Refused(failure(500, "Random failure injection"))
         return self._clock_ns() + sum(rule.clock_offset_s for rule in rules) * NS_PER_S
 
-    async def _effect(self, operation: Operation, *parameters: object) -> Response | None:
+    async def _effect(self, request: Request, operation: Operation, *parameters: object) -> Response | None:
         """Do it, in one transaction; None when done, else the answer that says why not."""
+        client = client_of(request.scope) if self._hang_ups.cancel else None
         try:
-            code, detail = await self.effects.ask((operation, *parameters))
+            if client is not None and client.gone:
+                raise Withdrawn
+            code, detail = await self.effects.ask((operation, *parameters), client)
+        except Withdrawn:
+            return failure(400, "failed to start transaction: context canceled")
+        except NotConnected as error:
+            return failure(400, f"failed to start transaction: {error}")
         except psycopg.Error as error:  # Whether it was committed is not known, and the contract's answer says so.
             return failure(400, f"failed to commit transaction: {error}")
+        if client is not None and client.gone:
+            mark_executed_anyway(request.scope)
         if code is None:
             return None
         if code == "insert_failed":
             return failure(500, "internal error")
         return failure(400, f"failed to update: {detail}") if code == "write_failed" else refusal(code)
 
-    async def _operate(self, asked: Sequence[tuple[object, ...]]) -> Sequence[tuple[str | None, str | None]]:
-        [(answered,)] = await self._lanes.ask("operate", orjson.dumps(asked).decode())
+    async def _operate(
+        self, asked: Sequence[tuple[object, ...]], halt: Halt
+    ) -> Sequence[tuple[str | None, str | None]]:
+        [(answered,)] = await self._lanes.ask("operate", orjson.dumps(asked).decode(), halt=halt)
         return [(code, detail) for code, detail in answered]
 
     def _finish(

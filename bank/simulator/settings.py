@@ -50,6 +50,8 @@ class BankSettings:
     max_latency_ms: int = 2000  # Exclusive, unless it equals the minimum.
     auth_expiry_hours: int = 168  # 0 or less: holds are born expired.
     log_level: str = "info"
+    hang_up_cancels: bool = True  # Until the commit; without it an abandoned request is executed.
+    hang_up_loses_key: bool = True  # Between the commit and the store of the key.
     control: bool = False
     extra_cards: int = 0
 
@@ -88,7 +90,9 @@ class BankSettings:
             max_latency_ms=_integer(environ, "MAX_LATENCY_MS", 2000),
             auth_expiry_hours=_integer(environ, "AUTH_EXPIRY_HOURS", 168),
             log_level=environ.get("LOG_LEVEL") or "info",
-            control=_switch(environ, "PENSTOCK_BANK_CONTROL"),
+            hang_up_cancels=_switch(environ, "PENSTOCK_BANK_HANG_UP_CANCELS", "1"),
+            hang_up_loses_key=_switch(environ, "PENSTOCK_BANK_HANG_UP_LOSES_KEY", "1"),
+            control=_switch(environ, "PENSTOCK_BANK_CONTROL", "0"),
             extra_cards=_strict_count(environ, "PENSTOCK_BANK_EXTRA_CARDS"),
         )
 
@@ -126,8 +130,8 @@ def _duration_s(environ: Mapping[str, str], name: str, default: float) -> float:
     return sign * sum(float(number) * NS_PER_UNIT[unit] for number, unit in parts) / 10**9
 
 
-def _switch(environ: Mapping[str, str], name: str) -> bool:
-    text = environ.get(name) or "0"
+def _switch(environ: Mapping[str, str], name: str, default: str) -> bool:
+    text = environ.get(name) or default
     if text not in ("0", "1"):
         raise BankSettingsError(f"{name} must be 0 or 1, not {text!r}")
     return text == "1"

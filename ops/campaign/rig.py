@@ -191,6 +191,8 @@ class Rig:
                 "PORT": str(self.ports[name]),
                 "PENSTOCK_BANK_DATABASE_URL": self.bank_database,
                 "PENSTOCK_BANK_CONTROL": "1",
+                "PENSTOCK_BANK_HANG_UP_CANCELS": "0",  # An abandoned request is executed: the harder bank.
+                "PENSTOCK_BANK_HANG_UP_LOSES_KEY": "0",  # Else every one of those would be a hold without a key.
                 "PENSTOCK_BANK_EXTRA_CARDS": str(plan.cards),
                 "FAILURE_RATE": str(plan.bank_failure_rate),
                 "MIN_LATENCY_MS": str(plan.bank_latency_ms[0]),
