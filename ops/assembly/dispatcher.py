@@ -22,7 +22,7 @@ from engine.meters import DispatchMeters
 from engine.outbox import Outbox
 from engine.signer import Signer
 from engine.vault import Vault
-from ops.assembly.process import check_production, now, tame_collector
+from ops.assembly.process import check_production, tame_collector, wall_clock
 from ops.health import health_app
 from ops.logs import configure_logs
 from ops.serving import Server, bind, until_signalled
@@ -42,6 +42,7 @@ def run_dispatcher(settings: Settings) -> None:
 
 async def _serve_dispatcher(settings: Settings) -> None:
     """Until a signal says stop; then what is under way ends and is recorded."""
+    clock = wall_clock(settings)
     listener = bind(settings.edge_host, settings.dispatcher_port, "PENSTOCK_DISPATCHER_PORT")
     registry = CollectorRegistry()
     async with (
@@ -50,10 +51,10 @@ async def _serve_dispatcher(settings: Settings) -> None:
     ):
         patience = timedelta(hours=settings.webhook_disable_h)
         tools = DispatchTools(
-            outbox=Outbox(pool, now, lease_ms=settings.webhook_lease_ms, patience=patience),
+            outbox=Outbox(pool, clock, lease_ms=settings.webhook_lease_ms, patience=patience),
             signer=Signer(pool, Vault(settings.vault_keys)),
             courier=courier,
-            clock=now,
+            clock=clock,
             draw=random.Random(),
             meters=DispatchMeters(registry),
         )

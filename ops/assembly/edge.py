@@ -29,7 +29,7 @@ from engine.scripts import Scripts
 from engine.timeline import Timeline
 from engine.vault import Vault
 from engine.wakeup import Wakeups
-from ops.assembly.process import check_production, connected, now, tame_collector
+from ops.assembly.process import check_production, connected, tame_collector, wall_clock
 from ops.logs import configure_logs
 from ops.serving import Server, allow_many_files, bind, share, until_signalled
 from ops.settings import Settings
@@ -55,15 +55,15 @@ def _edge_process(settings: Settings, listener: socket.socket) -> None:
 
 
 async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
-    failpoints, meters_registry = Failpoints(settings.failpoints), CollectorRegistry()
+    clock, failpoints, meters_registry = wall_clock(settings), Failpoints(settings.failpoints), CollectorRegistry()
     async with (
         open_stores(settings, EDGE) as stores,
-        connected(settings) as connector,
+        connected(settings, clock) as connector,
         anyio.create_task_group() as tasks,
     ):
         scripts = Scripts(stores.redis, EDGE.redis_s)
         front, archive = Front(stores.redis, scripts), Archive(stores.pool)
-        enquiry = Enquiry(front, archive, stores.partitions, now, settings.record_ttl_s * 1000)
+        enquiry = Enquiry(front, archive, stores.partitions, clock, settings.record_ttl_s * 1000)
         wakeups = Wakeups(stores.redis, secrets.token_hex(8))
         vault, fingerprinter = Vault(settings.vault_keys), Fingerprinter(settings.fingerprint_key_bytes)
         intake = Intake(
@@ -85,7 +85,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
                     open_operations=settings.mailbox_max,
                 ),
                 record_ttl_ms=settings.record_ttl_s * 1000,
-                clock=now,
+                clock=clock,
                 failpoints=failpoints,
                 meters=Meters(meters_registry),
             )
@@ -101,7 +101,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
             deliveries=webhooks.log,
             feed=webhooks.feed,
             targets=settings.webhook_targets,
-            clock=now,
+            clock=clock,
             capabilities=dict.fromkeys(connector.capabilities.methods, connector.capabilities),
             probes={"redis": partial(_probe, front.ping), "postgres": partial(_probe, archive.ping)},
             registry=meters_registry,

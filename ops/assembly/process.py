@@ -6,16 +6,24 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
-from engine.ports import Connector
+from engine.ports import Clock, Connector
 from ops.merchant import refuse_local_keys
+from ops.offset_clock import OffsetClock
 from ops.settings import Settings
 
 
-def now() -> datetime:
-    """The clock of the real world."""
+def wall_clock(settings: Settings) -> Clock:
+    """The clock of the real world, in UTC; in a test as wrong as a file says. Raises SettingsError."""
+    if settings.clock_offset_file:
+        return OffsetClock(Path(settings.clock_offset_file), _now)
+    return _now
+
+
+def _now() -> datetime:
     return datetime.now(UTC)
 
 
@@ -32,10 +40,10 @@ def tame_collector() -> None:
 
 
 @asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[Connector]:
+async def connected(settings: Settings, clock: Clock) -> AsyncIterator[Connector]:
     """The connector that the settings name, opened."""
     if settings.connector == "instant":
-        yield InstantBank(clock=now)
+        yield InstantBank(clock=clock)
     else:
-        async with FicmartBank(settings.bank_url, clock=now, connections_max=settings.bank_connections) as bank:
+        async with FicmartBank(settings.bank_url, clock=clock, connections_max=settings.bank_connections) as bank:
             yield bank

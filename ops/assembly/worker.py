@@ -31,7 +31,7 @@ from engine.teller import Teller
 from engine.tools import Tools
 from engine.vault import Vault
 from engine.worker import Worker, WorkerLimits
-from ops.assembly.process import check_production, connected, now, tame_collector
+from ops.assembly.process import check_production, connected, tame_collector, wall_clock
 from ops.health import health_app
 from ops.logs import configure_logs
 from ops.serving import Server, allow_many_files, bind, until_signalled
@@ -51,19 +51,20 @@ def run_worker(settings: Settings) -> None:
 
 
 async def _serve_worker(settings: Settings) -> None:
+    clock = wall_clock(settings)
     listener = bind(settings.edge_host, settings.worker_port, "PENSTOCK_WORKER_PORT")
     registry = CollectorRegistry()
     failpoints, meters = Failpoints(settings.failpoints), Meters(registry)
-    async with open_stores(settings, WORKER) as stores, connected(settings) as connector:
+    async with open_stores(settings, WORKER) as stores, connected(settings, clock) as connector:
         scripts = Scripts(stores.redis)
         name = settings.worker_name
         gate = Gate(connector, tolerance_of(settings), allowance_of(settings), meters)
         tools = Tools(
             ledger=Ledger(stores.pool, settings.commit_batch_max, failpoints),
             settlement=Settlement(scripts, settings.record_ttl_s * 1000, failpoints),
-            teller=Teller({connector.name: gate}, Vault(settings.vault_keys), now, failpoints, meters),
+            teller=Teller({connector.name: gate}, Vault(settings.vault_keys), clock, failpoints, meters),
             decider=Decider(policy_of(settings), Journal(settings.fingerprint_key_bytes), random.Random()),
-            clock=now,
+            clock=clock,
             failpoints=failpoints,
             meters=meters,
             places=Places(settings.bank_connections),
