@@ -30,6 +30,7 @@ from bank.simulator.key_sweeper import KeySweeper
 from bank.simulator.lanes import Lanes
 from bank.simulator.lookup import Archive
 from bank.simulator.operation import Teller
+from bank.simulator.overlap import OverlapLog
 from bank.simulator.settings import BankSettings
 
 HEALTH_TIMEOUT_S = 2.0
@@ -62,6 +63,7 @@ def create_app(
         middleware=[
             *access_log,
             Middleware(WriteDeadline, write_timeout_s=settings.write_timeout_s, now_s=time.monotonic),
+            Middleware(OverlapLog),
             Middleware(IdempotencyCache, keys=keys),
             Middleware(Chaos, weather=weather, spared=spared),
         ],
