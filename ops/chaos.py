@@ -26,7 +26,7 @@ from ops.campaign.campaign import During, Outcome, campaign, striking
 from ops.campaign.crowd import CARDS, FRAIL
 from ops.campaign.flush import Flushes
 from ops.campaign.rig import Plan
-from ops.campaign.schedule import schedule
+from ops.campaign.schedule import Fault, schedule
 from ops.complaint import in_words
 from ops.stack_cli import latency_range
 
@@ -63,12 +63,20 @@ def chaos(
         str, typer.Option(callback=latency_range, metavar="MIN-MAX", help="how long the bank takes without a fault")
     ] = "100-2000",
     bank_failure_rate: Annotated[float, typer.Option(min=0, max=1, help="share of calls that the bank fails")] = 0.05,
+    only: Annotated[
+        list[Fault] | None,
+        typer.Option(
+            "--only",
+            metavar="KIND",
+            help="strike with this kind of fault alone, as in bank_stalled; may be given again; a wrong one lists all",
+        ),
+    ] = None,
     only_schedule: Annotated[bool, typer.Option("--schedule", help="print the schedule, and do nothing")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
     """A campaign of faults against a stack of its own, under load, with a verdict counted at the bank's tables."""
     if only_schedule:
-        typer.echo("\n".join(map(str, schedule(seed, minutes * 60, workers=workers, edges=edges))))
+        typer.echo("\n".join(map(str, schedule(seed, minutes * 60, workers=workers, edges=edges, only=only or ()))))
         return
     board, rate = Board(Console(stderr=True)), rate or RATES[scene]
     if scene is Scene.TAKEOVER:
@@ -84,9 +92,10 @@ def chaos(
     replay = (
         f"penstock chaos {scene} --seed {seed} --minutes {minutes:g} --rate {rate:g} --workers {workers} "
         f"--edges {edges} --bank-latency-ms {bank_latency_ms} --bank-failure-rate {bank_failure_rate:g}"
+        + "".join(f" --only {fault}" for fault in only or ())
     )
     board.tell(replay)
-    run = Run(seed=seed, rate_per_s=rate, plan=plan, replay=replay)
+    run = Run(seed=seed, rate_per_s=rate, plan=plan, replay=replay, only=tuple(only or ()))
     _flush(run, board, as_json) if scene is Scene.FLUSH else _campaign(run, minutes * 60, board, as_json)
 
 
@@ -98,6 +107,7 @@ class Run:
     rate_per_s: float
     plan: Plan
     replay: str
+    only: tuple[Fault, ...] = ()
 
     def outcome(self, during: During, board: Board) -> Outcome:
         async def run() -> Outcome:
@@ -107,7 +117,7 @@ class Run:
 
 
 def _campaign(run: Run, seconds: float, board: Board, as_json: bool) -> NoReturn:
-    strikes = schedule(run.seed, seconds, workers=run.plan.workers, edges=run.plan.edges)
+    strikes = schedule(run.seed, seconds, workers=run.plan.workers, edges=run.plan.edges, only=run.only)
     missed: list[str] = []
     board.tell("\n".join(map(str, strikes)) + f"\n{len(strikes)} strikes\n")
     outcome = run.outcome(striking(strikes, seconds, board, missed), board)

@@ -129,6 +129,12 @@ class EmbeddedRedis:
             self._daemon.start(recipe, lock)
         return f"redis://127.0.0.1:{self.port}/0"
 
+    def move(self, port: int) -> None:
+        """Listen on that port from now on; open connections stay. Raises Redis' errors."""
+        with Redis(port=self.port, socket_timeout=_PROBE_S) as client:
+            client.config_set("port", port)
+        self._daemon.port = port
+
     def stop(self) -> None:
         self._daemon.stop(signal.SIGTERM)
 

@@ -184,6 +184,9 @@ class Settings(BaseModel):
         description="a process whose clock differs by more from both stores' takes no part; NTP keeps it below 100 ms",
     )
     failpoints: str = Field("", description="name:kill|stop|raise[@n], for tests; refused in production")
+    clock_offset_file: str = Field(
+        "", description="path of a file with seconds that this process's clock is wrong by; refused in production"
+    )
     allow_unsafe_redis: bool = Field(False, description="start on a Redis that may lose or evict accepted work")
     allow_unsafe_postgres: bool = Field(False, description="start on a Postgres that may lose commits")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lines below it are dropped")
@@ -296,6 +299,10 @@ class Settings(BaseModel):
             (
                 self.env == "production" and bool(self.failpoints),
                 "PENSTOCK_FAILPOINTS is for tests: unset it in production",
+            ),
+            (
+                self.env == "production" and bool(self.clock_offset_file),
+                "PENSTOCK_CLOCK_OFFSET_FILE sets a clock wrong for tests: unset it in production",
             ),
             (
                 self.env == "production" and self.connector == "instant",

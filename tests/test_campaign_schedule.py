@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.failpoint import ACCEPTANCE, PATH, Failpoints
 from ops.campaign.crowd import baskets
-from ops.campaign.schedule import FAULTS, Fault, Strike, schedule
+from ops.campaign.schedule import FAULTS, NEEDS, PARTITIONS, SKEW_MAX_S, SKEW_MIN_S, STEPS, Fault, Strike, schedule
 from ops.campaign.strike import INFLICT
 
 THREE_MINUTES = 180.0
@@ -41,14 +41,25 @@ def test_three_minutes_have_every_fault_and_every_crash_point(seed: int) -> None
     assert {point for fault, point in points if fault is Fault.EDGE_DIES} == set(ACCEPTANCE)
 
 
+@pytest.mark.parametrize("seed", [*range(5), *range(21, 26)])
+def test_three_minutes_have_clocks_that_go_ahead_and_behind_and_step_and_outlast_an_authorization(seed: int) -> None:
+    clocks = [strike.clock_s for strike in of(seed) if strike.fault is Fault.WORKER_CLOCK_WRONG]
+
+    assert any(clock[0] > 0 for clock in clocks if len(clock) == 1)
+    assert any(clock[0] < 0 for clock in clocks if len(clock) == 1)
+    assert any(len(clock) == STEPS for clock in clocks)
+    assert (SKEW_MAX_S,) in clocks
+
+
 @given(seeds, st.floats(6, 900))
 @settings(max_examples=50)
 def test_no_part_is_struck_twice_at_a_time_and_all_is_over_with_the_load(seed: int, seconds: float) -> None:
     busy_until: dict[str, float] = {}
     for strike in of(seed, seconds):
-        assert strike.at_s >= busy_until.get(strike.target, 0)
+        struck = {strike.target, NEEDS[strike.fault]} if strike.fault in NEEDS else {strike.target}
+        assert all(strike.at_s >= busy_until.get(name, 0) for name in struck)
         assert strike.at_s + strike.lasting_s <= seconds + 0.02
-        busy_until[strike.target] = strike.at_s + strike.lasting_s
+        busy_until |= dict.fromkeys(struck, strike.at_s + strike.lasting_s)
 
 
 @given(seeds)
@@ -58,6 +69,37 @@ def test_every_failpoint_of_a_schedule_is_understood_by_the_engine(seed: int) ->
         point = strike.failpoints.partition(":")[0]
 
         assert Failpoints(strike.failpoints).armed(point) is bool(point)
+
+
+@given(seeds)
+@settings(max_examples=20)
+def test_particulars_are_there_for_the_faults_that_need_them_and_within_bounds(seed: int) -> None:
+    for strike in of(seed):
+        is_clock = strike.fault in (Fault.WORKER_CLOCK_WRONG, Fault.EDGE_CLOCK_WRONG)
+        is_damage = strike.fault.startswith("stream_")
+
+        assert bool(strike.clock_s) is is_clock
+        assert bool(strike.partitions) is is_damage
+        assert all(SKEW_MIN_S <= abs(offset_s) <= SKEW_MAX_S for offset_s in strike.clock_s)
+        assert set(strike.partitions) <= set(range(PARTITIONS))
+
+
+def test_a_schedule_says_which_clock_is_wrong_by_how_much_and_which_streams_are_damaged() -> None:
+    clock = Strike(at_s=1, lasting_s=5, fault=Fault.WORKER_CLOCK_WRONG, target="worker-2", clock_s=(3.5, -691_200))
+    stream = Strike(at_s=1, lasting_s=1, fault=Fault.STREAM_TRIMMED, target="redis", partitions=(3, 12))
+
+    assert "worker-2" in str(clock)
+    assert "+3.5 s, then -691200.0 s" in str(clock)
+    assert "XTRIM to nothing of p3 p12" in str(stream)
+
+
+@pytest.mark.parametrize("only", [{Fault.BANK_STALLED}, {Fault.STREAM_SKIPPED, Fault.REDIS_FAILED_OVER}])
+def test_a_campaign_of_chosen_faults_has_these_alone_again_and_again(only: set[Fault]) -> None:
+    strikes = schedule(21, 60, workers=3, edges=2, only=only)
+
+    assert {strike.fault for strike in strikes} == only
+    assert len(strikes) >= 5
+    assert strikes == schedule(21, 60, workers=3, edges=2, only=only)
 
 
 def test_every_fault_has_its_row_and_its_way_of_being_inflicted() -> None:

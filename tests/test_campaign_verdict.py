@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
+
+import pytest
 
 from ops.campaign import twice
 from ops.campaign.books import Books, Done
-from ops.campaign.crowd import frail_cards
 from ops.campaign.till import Order, Stage
 from ops.campaign.twice import Authorization, Hold
 from ops.campaign.verdict import Verdict, judge
@@ -180,8 +182,10 @@ FIRST, LAST = Hold(amount=AMOUNT, id="h1", card=CARD), Hold(amount=AMOUNT, id="h
 OURS = Authorization(id="op_1", attempts=2, amount=AMOUNT)
 
 
-def excuse(kept: dict[str, str | None], ours: Authorization | None = OURS, *holds: Hold) -> str:
-    [found] = twice.judge(holds or (FIRST, LAST), [ours] if ours else [], kept)
+def excuse(
+    kept: dict[str, str | None], ours: Authorization | None = OURS, overlapping: frozenset[str] = frozenset()
+) -> str:
+    [found] = twice.judge((FIRST, LAST), [ours] if ours else [], kept, overlapping)
     return found.excuse
 
 
@@ -203,10 +207,23 @@ def test_more_holds_than_attempts_are_our_own_doing() -> None:
     assert not excuse({}, None)
 
 
-def test_a_frail_card_may_be_answered_after_the_deadline() -> None:
-    frail = frail_cards()[0]
+@pytest.mark.parametrize("kept", [{}, {"op_1": "auth_h2"}])
+def test_a_key_that_was_under_way_twice_excuses_nothing(kept: dict[str, str | None]) -> None:
+    assert excuse(kept, overlapping=frozenset({"op_2"}))
+    assert not excuse(kept, overlapping=frozenset({"op_1"}))
 
-    assert excuse({"op_1": "auth_h1"}, OURS, replace(FIRST, card=frail), replace(LAST, card=frail))
+
+def test_the_keys_under_way_twice_are_read_from_the_log_of_the_bank(tmp_path: Path) -> None:
+    lines = [
+        '{"event":"bank_listening","port":1}',
+        '{"event":"key_under_way_twice","path":"/api/v1/voids","key":"op_1"}',
+        "Traceback (most recent call last):",
+        '{"event":"key_under_way_twice","path":"/api/v1/authorizations","key":"op_2"}',
+        '{"event":"key_under_way_twice","pa',
+    ]
+    (tmp_path / "bank.log").write_text("\n".join(lines))
+
+    assert twice.under_way_twice(tmp_path / "bank.log") == {"op_1", "op_2"}
 
 
 def test_holds_of_a_broken_promise_are_set_aside_with_their_money() -> None:
@@ -218,5 +235,52 @@ def test_holds_of_a_broken_promise_are_set_aside_with_their_money() -> None:
     verdict = judge(ORDERS, books)
 
     assert verdict.clean
-    assert verdict.counts["bank_broke_promise"] == 1
-    assert "doubled" in promises(judge(ORDERS, replace(books, twice=[replace(broken[0], excuse="")])))
+    assert (verdict.counts["bank_broke_promise"], verdict.counts["doubled"]) == (1, 0)
+    ours = judge(ORDERS, replace(books, twice=[replace(broken[0], excuse="")]))
+    assert "doubled" in promises(ours)
+    assert ours.counts["doubled"] == 1
+
+
+EXTRA = replace(HOLD, id="h0")
+RELEASE = Transaction(id="v0", kind="VOID", amount=AMOUNT, reference="h0", status="COMPLETED", card=CARD)
+BROKEN = twice.judge([replace(FIRST, id="h0"), FIRST], [OURS], {"op_1": "auth_h1"})
+BOUND = (Account(card=CARD, balance=OPENING - AMOUNT, available=OPENING - 2 * AMOUNT),)
+
+
+def test_where_there_is_a_remedy_a_hold_that_the_bank_doubled_must_be_released() -> None:
+    still_bound = replace(BOOKS, transactions=(EXTRA, HOLD, CAPTURE), accounts=BOUND, twice=BROKEN)
+    released = replace(BOOKS, transactions=(EXTRA, HOLD, CAPTURE, RELEASE), twice=BROKEN)
+
+    assert promises(judge(ORDERS, still_bound, remedied=True)) == {"not released"}
+    assert judge(ORDERS, released, remedied=True).clean
+
+
+def test_a_hold_of_a_voided_payment_is_released_beside_it() -> None:
+    orders = [ORDERS[0], an_order("void", "/v1/payments/pay_1/void")]
+    void = replace(RELEASE, id="v1", reference="h1")
+    books = replace(
+        BOOKS,
+        operations=(done("authorize", state="voided"), done("void", state="voided")),
+        effects=(
+            replace(BOOKS.effects[0], state="voided"),
+            replace(effect("void", "void_v1", "auth_h1"), state="voided"),
+        ),
+        transactions=(EXTRA, HOLD, void, RELEASE),
+        accounts=(Account(card=CARD, balance=OPENING, available=OPENING),),
+        twice=BROKEN,
+    )
+
+    assert judge(orders, books, remedied=True).clean
+    again = replace(books, transactions=(*books.transactions, replace(RELEASE, id="v2")))
+    assert not judge(orders, again, remedied=True).clean
+
+
+def test_of_holds_that_no_receipt_has_one_may_stand() -> None:
+    order = an_order("authorize", "/")
+    order.stage = Stage.OPEN
+    review = done("authorize", status="review", settled=False, answer=None, digest=None)
+    books = replace(BOOKS, operations=(review,), effects=(), transactions=(EXTRA, HOLD), twice=BROKEN)
+    one_left = replace(books, transactions=(EXTRA, HOLD, RELEASE))
+
+    assert "not released" in promises(judge([order], replace(books, accounts=()), remedied=True))
+    assert "not released" not in promises(judge([order], replace(one_left, accounts=()), remedied=True))

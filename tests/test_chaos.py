@@ -31,9 +31,9 @@ SMALL = ("--rate", "40", "--workers", "2", "--edges", "1", "--bank-latency-ms", 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 def test_twenty_seconds_of_faults_lose_nothing_and_double_nothing() -> None:
-    # Seed 5 has: the bank down, silent and forgetful, workers that die and sleep at crash points, edges that die
-    # around acceptance, connections that are cut, and a FLUSHALL.
-    command = [sys.executable, "-m", "ops.cli", "chaos", "--seed", "5", "--minutes", "0.333", "--json", *SMALL]
+    # Seed 2684 has: a stalled bank, a worker whose clock is wrong, streams deleted and disowned, a fail-over of Redis,
+    # workers that die and sleep at crash points, and an edge that dies around acceptance.
+    command = [sys.executable, "-m", "ops.cli", "chaos", "--seed", "2684", "--minutes", "0.333", "--json", *SMALL]
 
     done = subprocess.run(command, env=PLAIN, capture_output=True, text=True, check=False, timeout=140)
 
@@ -91,6 +91,16 @@ def test_the_schedule_can_be_read_without_running_it() -> None:
 @pytest.mark.parametrize("options", [("--minutes", "0"), ("--bank-latency-ms", "9"), ("--seed", "-1"), ("nobody",)])
 def test_a_wrong_command_line_is_exit_code_2(options: tuple[str, ...]) -> None:
     assert invoked(*options).exit_code == 2
+
+
+def test_chosen_faults_alone_are_scheduled_and_a_wrong_one_is_told_what_there_is() -> None:
+    chosen = invoked("--schedule", "--seed", "3", "--only", "bank_stalled", "--only", "stream_trimmed")
+    wrong = invoked("--schedule", "--only", "bank_stale")
+
+    assert chosen.exit_code == 0
+    assert {line.split()[2] for line in chosen.stdout.splitlines()} == {"bank", "redis"}
+    assert wrong.exit_code == 2
+    assert "bank_stalled" in wrong.output
 
 
 def invoked(*options: str) -> Result:

@@ -156,7 +156,10 @@ def test_production_refuses_to_guess(name: str) -> None:
         load_settings(given)
 
 
-@pytest.mark.parametrize(("name", "value"), [("FAILPOINTS", "after-intent:kill"), ("CONNECTOR", "instant")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("FAILPOINTS", "after-intent:kill"), ("CONNECTOR", "instant"), ("CLOCK_OFFSET_FILE", "/tmp/clock")],
+)
 def test_production_refuses_what_is_for_tests(name: str, value: str) -> None:
     load_settings({**KEYS, f"PENSTOCK_{name}": value})
 

@@ -31,6 +31,7 @@ from bank.simulator.key_sweeper import KeySweeper
 from bank.simulator.lanes import Lanes
 from bank.simulator.lookup import Archive
 from bank.simulator.operation import Teller
+from bank.simulator.overlap import OverlapLog
 from bank.simulator.settings import BankSettings
 
 HEALTH_TIMEOUT_S = 2.0
@@ -70,6 +71,7 @@ def create_app(
             *access_log,
             Middleware(WriteDeadline, write_timeout_s=settings.write_timeout_s, now_s=time.monotonic),
             Middleware(Expectations),
+            Middleware(OverlapLog),
             Middleware(IdempotencyCache, keys=keys, hang_ups=hang_ups),
             Middleware(Chaos, weather=weather, spared=spared),
         ],

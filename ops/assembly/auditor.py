@@ -9,6 +9,7 @@ import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
 
+from ops.assembly.process import wall_clock
 from ops.audit.auditor import Auditor
 from ops.audit.watch import Watch
 from ops.health import health_app
@@ -32,7 +33,8 @@ async def _serve_auditor(settings: Settings) -> None:
     listener = bind(settings.edge_host, settings.auditor_port, "PENSTOCK_AUDITOR_PORT")
     registry = CollectorRegistry()
     places = Locations(ledger=settings.database_url, redis=settings.redis_url)
-    with closing(Auditor(places, grace_s=settings.audit_grace_s, limit=AUDIT_LIMIT)) as auditor:
+    clock = wall_clock(settings)
+    with closing(Auditor(places, grace_s=settings.audit_grace_s, limit=AUDIT_LIMIT, clock=clock)) as auditor:
         watch = Watch(auditor, registry, settings.audit_every_s)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch.run)

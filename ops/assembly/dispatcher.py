@@ -43,13 +43,13 @@ def run_dispatcher(settings: Settings) -> None:
 
 async def _serve_dispatcher(settings: Settings) -> None:
     """Until a signal says stop; then what is under way ends and is recorded."""
+    clock = store_clock(settings)
     listener = bind(settings.edge_host, settings.dispatcher_port, "PENSTOCK_DISPATCHER_PORT")
     registry = CollectorRegistry()
     async with (
         open_ledger(settings, WORKER) as pool,
         Courier(settings.webhook_targets, timeout_ms=settings.webhook_timeout_ms) as courier,
     ):
-        clock = store_clock(settings)
         watch = await compared(settings, clock, ClockMeters(registry), pool)
         patience = timedelta(hours=settings.webhook_disable_h)
         tools = DispatchTools(

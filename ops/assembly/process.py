@@ -6,17 +6,25 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
 from engine.ports import Clock, Connector
 from ops.merchant import refuse_local_keys
+from ops.offset_clock import OffsetClock
 from ops.settings import Settings
 
 
 def wall_clock(settings: Settings) -> Clock:
-    """The process's own clock, which may be wrong."""
-    return lambda: datetime.now(UTC)
+    """The clock of the real world, in UTC; in a test as wrong as a file says. Raises SettingsError."""
+    if settings.clock_offset_file:
+        return OffsetClock(Path(settings.clock_offset_file), _now)
+    return _now
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def check_production(settings: Settings) -> None:

@@ -52,10 +52,10 @@ def run_worker(settings: Settings) -> None:
 
 
 async def _serve_worker(settings: Settings) -> None:
+    clock = store_clock(settings)
     listener = bind(settings.edge_host, settings.worker_port, "PENSTOCK_WORKER_PORT")
     registry = CollectorRegistry()
     failpoints, meters = Failpoints(settings.failpoints), Meters(registry)
-    clock = store_clock(settings)
     async with open_stores(settings, WORKER) as stores, connected(settings, clock.steady) as connector:
         watch = await compared(settings, clock, ClockMeters(registry), stores.pool, stores.redis)
         scripts = Scripts(stores.redis)

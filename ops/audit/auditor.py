@@ -16,6 +16,7 @@ import psycopg
 from redis import Redis
 
 from engine.errors import Broken
+from engine.ports import Clock
 from engine.statement import statement as engine_statement
 from ops.audit import books, clocks, streams
 from ops.audit.breach import Report, sorted_out
@@ -39,8 +40,9 @@ _SCANS = {
 class Auditor:
     """Raises psycopg's and Redis' errors, and Broken where there is no installation; the next look begins anew."""
 
-    def __init__(self, places: Locations, *, grace_s: float, limit: int) -> None:
+    def __init__(self, places: Locations, *, grace_s: float, limit: int, clock: Clock | None = None) -> None:
         self._places, self._grace_s, self._limit = places, grace_s, limit
+        self._clock = clock or (lambda: datetime.now(UTC))
         self._redis = Redis.from_url(
             places.redis, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, protocol=2
         )
@@ -66,7 +68,7 @@ class Auditor:
         self._redis.close()
 
     def _look(self, *, whole: bool) -> Report:
-        began, at = time.monotonic(), datetime.now(UTC)
+        began, at = time.monotonic(), self._clock()
         try:
             ledger = self._connected()
             found = list(streams.look(self._redis, self._partitions(), grace_s=self._grace_s, limit=self._limit))

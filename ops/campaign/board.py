@@ -85,6 +85,6 @@ async def _look(rig: Rig, till: Till) -> dict[str, str]:
 
 def _read(rig: Rig) -> tuple[Progress | None, list[twice.Twice] | None]:
     try:
-        return read_progress(rig.database), twice.look(rig.database, rig.bank_database)
-    except psycopg.Error:
+        return read_progress(rig.database), twice.look(rig.database, rig.bank_database, rig.bank_log)
+    except (psycopg.Error, OSError):
         return None, None

@@ -14,7 +14,8 @@ from engine import keys
 from engine.wire import accepted_ms
 from ops.backlog import read_backlog
 from ops.campaign import twice
-from ops.campaign.rig import PARTITIONS, Rig
+from ops.campaign.rig import Rig
+from ops.campaign.schedule import PARTITIONS
 from ops.reconcile import Account, Effect, Transaction, accounts_of, effects_of, transactions_of
 from ops.statement import statement
 
@@ -88,7 +89,7 @@ def read_books(rig: Rig, openings: Mapping[str, int]) -> Books:
         transactions=transactions,
         accounts=accounts,
         openings=openings,
-        twice=twice.look(rig.database, rig.bank_database),
+        twice=twice.look(rig.database, rig.bank_database, rig.bank_log),
         gaps=gaps,
         undrained=[
             f"{row.stream}: {row.backlog} entries, {row.pending} pending"

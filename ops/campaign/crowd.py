@@ -1,7 +1,7 @@
 """The crowd: customers that arrive by the clock, whatever the gateway does, with baskets drawn by the seed.
 
-Amounts are unique to their payments: the bank's rows carry no other mark of ours. Some cards are frail: only theirs may
-be answered later than an attempt's deadline, so that what a bank does twice for that reason is known.
+Amounts are unique to their payments: the bank's rows carry no other mark of ours. Some cards are frail: theirs may be
+answered later than an attempt's deadline while all others are answered as ever.
 """
 
 from __future__ import annotations

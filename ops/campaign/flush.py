@@ -17,8 +17,8 @@ from rich.console import Console
 from ops.backlog import read_backlog
 from ops.campaign.board import Board
 from ops.campaign.campaign import During, Outcome
-from ops.campaign.rig import PARTITIONS, Rig
-from ops.campaign.schedule import Fault, Strike
+from ops.campaign.rig import Rig
+from ops.campaign.schedule import PARTITIONS, Fault, Strike
 from ops.campaign.strike import Stage, strike_out
 from ops.campaign.till import Till
 from ops.statement import statement

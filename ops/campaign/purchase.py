@@ -1,7 +1,8 @@
 """One customer's purchase: a few operations on one payment, each under a key that is repeated until there is an answer.
 
 It does what the README tells shops: repeat a key that got no answer, a 429 or a 503; look the payment up after a 202;
-repeat the key when the look-up says 404; take the stored answer when the operation has ended. One operation at a time.
+repeat the key when the look-up says 404, or nothing new for long; take the stored answer when the operation has ended.
+One operation at a time.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ops.campaign.till import Order, Stage, Till
 WAIT_S = 5  # what some customers' requests prefer to wait for
 LOOK_FIRST_S, LOOK_GROWTH, LOOK_MAX_S = 1.0, 1.5, 5.0
 REPEAT_FIRST_S, REPEAT_MAX_S = 0.3, 5.0
+NEWS_S = 12.0  # what is accepted and not ended after that is asked for again: its entry may be lost, and its record not
 REPLAY_SHARE = 0.1  # of the answered keys that are repeated once more, to see the same bytes
 WAIT_SHARE = 0.33
 FINAL = frozenset({200, 201, 402, 409})
@@ -88,14 +90,14 @@ class Purchase:
                 pause_s = min(2 * pause_s, REPEAT_MAX_S)
 
     async def _look_until_news(self, order: Order) -> Found:
-        pause_s = LOOK_FIRST_S
+        pause_s, until = LOOK_FIRST_S, time.monotonic() + NEWS_S
         while True:
             await anyio.sleep(pause_s * self._draw.uniform(0.7, 1))
             pause_s = min(pause_s * LOOK_GROWTH, LOOK_MAX_S)
             found = await self._look(order)
             if found is Found.GONE:
                 order.lose()
-            if found is not Found.WAITING or self._counter.closed:
+            if found is not Found.WAITING or self._counter.closed or time.monotonic() > until:
                 return found
 
     async def _look(self, order: Order) -> Found:

@@ -13,9 +13,9 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from anyio import to_thread
 
 from bank.simulator.settings import LOG_LEVELS
 from ops.address import any_free_port
+from ops.campaign.failover import Span, fail_over
+from ops.campaign.schedule import PARTITIONS
 from ops.embedded import EmbeddedPostgres, EmbeddedRedis
 from ops.migrate import migrate, seed_local
 from ops.own_stack import StackFailed
@@ -33,7 +35,6 @@ from ops.supervisor import Child, Program, Supervisor
 LEASE_MS = 2000  # short, so that take-overs fit between two strikes
 SEND_WINDOW_MS = 1000
 BANK_SLACK_MS = 2000  # an attempt's time above the bank's worst latency: this machine is busy
-PARTITIONS = 16
 READY_S = 60.0
 STOP_S = 15.0
 TICK_S = 0.1
@@ -71,7 +72,8 @@ class Rig:
         self.postgres = EmbeddedPostgres(folder / "ledger", port=any_free_port())
         self.bank_postgres = EmbeddedPostgres(folder / "bank", port=any_free_port())
         self.redis_folder = folder / "redis"
-        self.redis = EmbeddedRedis(self.redis_folder, server=os.environ.get(_KEPT), port=any_free_port())
+        self.redis = self._a_redis()
+        self._former_redis: list[EmbeddedRedis] = []
         self.database = self.bank_database = self.redis_url = ""
         self.ports = {name: any_free_port() for name in self._names()}
         self.edges = [f"http://127.0.0.1:{self.ports[name]}" for name in self.ports if name.startswith("edge")]
@@ -82,9 +84,15 @@ class Rig:
         }
         self._armed: dict[str, str] = {}
         self._asleep_since: dict[int, float] = {}
+        self._struck: set[int] = set()  # pids that sleep for a strike of their own
         self._supervisor = Supervisor(self._note)
+        self._serial = 0
         self._strangers = psutil.Process().children(recursive=True)  # whoever raises us may have children of his own
         self.left_over: list[str] = []  # known once everything was stopped
+
+    @property
+    def bank_log(self) -> Path:
+        return self._log("bank")
 
     def child(self, name: str) -> Child:
         return next(child for child in self._supervisor.children if child.program.name == name)
@@ -96,7 +104,50 @@ class Rig:
 
     def stop(self, name: str) -> None:
         """SIGSTOP. `supervise` continues it when it has slept for two leases."""
+        self._struck.add(self.child(name).pid)
         self.child(name).process.send_signal(signal.SIGSTOP)
+
+    def wake(self, name: str) -> None:
+        """SIGCONT."""
+        self._struck.discard(self.child(name).pid)
+        self.child(name).process.send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def halted(self, role: str) -> Iterator[None]:
+        """All of a role stand still meanwhile. Those that slept before, or were put to sleep meanwhile, sleep on."""
+        awake = [child.process for child in self._children(role) if not _is_stopped(child.pid)]
+        for process in awake:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in awake:
+                if process.pid not in self._struck:
+                    process.send_signal(signal.SIGCONT)
+
+    def set_clock(self, name: str, offset_s: float) -> None:
+        """How wrong the clock of a worker or an edge is, in seconds; within a twentieth of a second."""
+        draft = self.folder / f"{name}.clock.new"
+        draft.write_text(f"{offset_s:.3f}")
+        draft.rename(self._clock(name))
+
+    def fail_over(self, split_s: float) -> Span:
+        """Another Redis becomes the master; the old one lives on as its replica until the next time, with all its
+        connections. Returns from when to when what the old one took is lost. Raises EmbeddedError, Redis' errors."""
+        self._serial += 1
+        self.redis_folder, folder = self.folder / f"redis-{self._serial}", self.redis_folder
+        heir, old = self._a_redis(), self.redis
+        try:
+            span = fail_over(old, heir, split_s)
+        except BaseException:
+            heir.kill()
+            self.redis_folder = folder
+            raise
+        self.redis = heir
+        while self._former_redis:
+            self._former_redis.pop().kill()
+        self._former_redis.append(old)
+        return span
 
     async def supervise(self) -> None:
         """For life: start again who died, continue who has slept past the lease."""
@@ -127,7 +178,7 @@ class Rig:
                     command=(sys.executable, "-P", "-m", "ops.cli", role),
                     environ=lambda name=name, role=role: self._environ(name, role),  # type: ignore[misc]
                     ready_url=f"{url}/health" if role == "bank" else f"{url}/readyz",
-                    log=self.folder / f"{name}.log",
+                    log=self._log(name),
                     patience_s=STOP_S,
                 )
             )
@@ -153,7 +204,8 @@ class Rig:
         for role in ("edge", "worker", "bank"):
             self._supervisor.stop(role, lambda: False)
         self._supervisor.close()
-        self.redis.stop()
+        for redis in (self.redis, *self._former_redis):
+            redis.stop()
         for server in (self.postgres, self.bank_postgres):
             server.stop()
         _, left = psutil.wait_procs(family, timeout=2)
@@ -166,13 +218,26 @@ class Rig:
         return all([not child.ended and child.probe() for child in self._supervisor.children])
 
     def _wake(self) -> None:
-        """A child may stop itself at a failpoint: whoever sleeps for two leases has lost his."""
-        asleep = {child.pid: child for child in self._supervisor.children if _is_stopped(child.pid)}
+        """A child may stop itself at a failpoint: whoever sleeps for two leases has lost his. The bank has no lease."""
+        ours = [*self._children("worker"), *self._children("edge")]
+        asleep = {child.pid: child for child in ours if _is_stopped(child.pid)}
         now = time.monotonic()
         self._asleep_since = {pid: self._asleep_since.get(pid, now) for pid in asleep}
         for pid, since in self._asleep_since.items():
             if now - since > 2 * self.plan.lease_ms / 1000:
-                asleep[pid].process.send_signal(signal.SIGCONT)
+                self.wake(asleep[pid].program.name)
+
+    def _children(self, role: str) -> list[Child]:
+        return [child for child in self._supervisor.children if child.program.role == role]
+
+    def _a_redis(self) -> EmbeddedRedis:
+        return EmbeddedRedis(self.redis_folder, server=os.environ.get(_KEPT), port=any_free_port())
+
+    def _log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def _clock(self, name: str) -> Path:
+        return self.folder / f"{name}.clock"
 
     def _note(self, text: str) -> None:
         with (self.folder / "rig.log").open("a") as log:
@@ -207,6 +272,7 @@ class Rig:
             "PENSTOCK_PARTITIONS": str(PARTITIONS),
             f"PENSTOCK_{role.upper()}_PORT": str(self.ports[name]),
             "PENSTOCK_WORKER_NAME": f"{name}-{secrets.token_hex(3)}",
+            "PENSTOCK_CLOCK_OFFSET_FILE": str(self._clock(name)),
             "PENSTOCK_FAILPOINTS": self._armed.pop(name, ""),
             "PENSTOCK_LEASE_MS": str(plan.lease_ms),
             "PENSTOCK_SEND_WINDOW_MS": str(plan.send_window_ms),

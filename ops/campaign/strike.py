@@ -23,13 +23,17 @@ import psycopg
 from anyio import to_thread
 from redis import Redis
 
+from ops.campaign import damage
 from ops.campaign.crowd import frail_cards
 from ops.campaign.rig import Rig
-from ops.campaign.schedule import Fault, Strike
+from ops.campaign.schedule import PARTITIONS, Fault, Strike
 from ops.statement import statement
 
 REWIND_S = 1.0  # how much a Redis that is wound back loses
 PATIENCE_S = 5.0
+HALT_S = 0.7  # how long entries pile up unread before their streams are damaged; far below a lease
+SPLIT_S = 0.3  # how long an old master still takes what the new one never hears of
+MARGIN_S = 1.0  # a stalled bank rests so long beyond the end of what was sent just before
 _AOF = "appendonlydir"
 
 
@@ -75,6 +79,33 @@ async def _stop(stage: Stage, strike: Strike) -> AsyncIterator[None]:
 async def _bank_down(stage: Stage, strike: Strike) -> AsyncIterator[None]:
     stage.rig.kill("bank", rest_s=strike.lasting_s)
     yield
+
+
+@asynccontextmanager
+async def _bank_stalled(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+    """Its connections stay open, and what is sent to it meanwhile waits in them for the moment it goes on."""
+    began, least_s = time.monotonic(), stage.rig.plan.deadline_s + MARGIN_S
+    with _frozen(stage.rig.child("bank").pid):
+        yield
+        await anyio.sleep(max(0.0, least_s - (time.monotonic() - began)))
+
+
+@asynccontextmanager
+async def _clock_wrong(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+    """Each offset for an equal share of the time; then the clock is right again."""
+
+    async def step() -> None:
+        for offset_s in strike.clock_s:
+            stage.rig.set_clock(strike.target, offset_s)
+            await anyio.sleep(strike.lasting_s / len(strike.clock_s))
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(step)
+            yield
+            tasks.cancel_scope.cancel()
+    finally:
+        stage.rig.set_clock(strike.target, 0)
 
 
 @asynccontextmanager
@@ -189,6 +220,36 @@ async def _postgres_cut(stage: Stage, strike: Strike) -> AsyncIterator[None]:
     yield
 
 
+@asynccontextmanager
+async def _redis_failed_over(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+    """The old master stays, as a replica that is seen through the connections that were open."""
+    with anyio.CancelScope(shield=True):
+        stage.losses.spans.append(await to_thread.run_sync(stage.rig.fail_over, SPLIT_S))
+    yield
+
+
+@asynccontextmanager
+async def _redis_clock_back(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+    """While a worker dies: its leases and its heartbeat are what nobody puts right."""
+    process = stage.rig.child(strike.target).process
+    stage.rig.kill(strike.target)
+    await to_thread.run_sync(process.wait)
+    await _told(stage, lambda redis: damage.step_back(redis, range(PARTITIONS)))
+    yield
+
+
+@asynccontextmanager
+async def _stream_damaged(harm: damage.Damage, loses: bool, stage: Stage, strike: Strike) -> AsyncIterator[None]:
+    """While the workers halt for a moment, so that some entries are unread and the damage is not beside the point."""
+    begin = time.time()
+    with stage.rig.halted("worker"):
+        await anyio.sleep(HALT_S)
+        await _told(stage, lambda redis: damage.damage(redis, harm, strike.partitions))
+    if loses:
+        stage.losses.spans.append((begin, time.time()))
+    yield
+
+
 async def _told(stage: Stage, tell: Callable[[Redis], object]) -> None:
     def told() -> None:
         with Redis.from_url(stage.rig.redis_url, socket_timeout=PATIENCE_S) as redis:
@@ -226,6 +287,10 @@ def _rules(kind: str, times: int | None = None, *, slow_cards: bool = False) -> 
     return partial(_bank_rules, kind, times, slow_cards)
 
 
+def _damaged(harm: damage.Damage, *, loses: bool = False) -> Inflict:
+    return partial(_stream_damaged, harm, loses)
+
+
 F = Fault
 
 # fmt: off
@@ -235,9 +300,11 @@ INFLICT: Mapping[Fault, Inflict] = {
     F.WORKER_DIES:               _kill,
     F.WORKER_SLEEPS:             _kill,
     F.WORKER_FAILS:              _kill,
+    F.WORKER_CLOCK_WRONG:        _clock_wrong,
     F.EDGE_KILLED:               _kill,
     F.EDGE_ASLEEP:               _stop,
     F.EDGE_DIES:                 _kill,
+    F.EDGE_CLOCK_WRONG:          _clock_wrong,
     F.BANK_FAILS:                _rules("fail_before"),
     F.BANK_SLOW:                 _rules("latency", slow_cards=True),
     F.BANK_SILENT:               _rules("drop_response", 60),
@@ -247,6 +314,7 @@ INFLICT: Mapping[Fault, Inflict] = {
     F.BANK_UNREADABLE:           _rules("unreadable_answer", 30),
     F.BANK_MISMATCHED:           _rules("mismatched_answer", 12),
     F.BANK_DOWN:                 _bank_down,
+    F.BANK_STALLED:              _bank_stalled,
     F.REDIS_FLUSHED:             _redis_flushed,
     F.REDIS_KILLED:              _redis_killed,
     F.REDIS_EMPTIED:             _redis_emptied,
@@ -254,6 +322,13 @@ INFLICT: Mapping[Fault, Inflict] = {
     F.REDIS_FULL:                _redis_full,
     F.REDIS_STOPPED:             _redis_stopped,
     F.REDIS_CUT:                 _redis_cut,
+    F.REDIS_FAILED_OVER:         _redis_failed_over,
+    F.REDIS_CLOCK_BACK:          _redis_clock_back,
+    F.STREAM_TRIMMED:            _damaged(damage.trim, loses=True),
+    F.STREAM_DELETED:            _damaged(damage.delete, loses=True),
+    F.STREAM_SKIPPED:            _damaged(damage.skip),
+    F.STREAM_DISOWNED:           _damaged(damage.disown),
+    F.STREAM_UNGROUPED:          _damaged(damage.ungroup),
     F.POSTGRES_STOPPED:          _postgres_stopped,
     F.POSTGRES_KILLED:           _postgres_killed,
     F.POSTGRES_CUT:              _postgres_cut,

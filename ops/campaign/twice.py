@@ -2,19 +2,22 @@
 
 The bank's promise is that a key it has answered is never executed again. It broke it where it executed serial attempts
 of ours without having kept the key of the one before; then its own table names the last hold, or none. Where the table
-names an earlier hold, or there are more holds than attempts, it was us: two attempts at once, or two keys. On frail
-cards the campaign makes the bank later than an attempt's deadline, so there the order tells nothing. Pure, but `look`.
+names an earlier hold, there are more holds than attempts, or the bank's log says that the key was under way twice, it
+was us: two attempts at once, or two keys. Pure, but for the reading at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
+import orjson
 import psycopg
 from psycopg.rows import class_row
 
-from ops.campaign.crowd import frail_cards
+from bank.simulator.overlap import EVENT
 from ops.statement import statement
 
 
@@ -52,31 +55,39 @@ class Twice:
 
 
 def judge(
-    holds: Iterable[Hold], authorizations: Iterable[Authorization], kept: Mapping[str, str | None]
+    holds: Iterable[Hold],
+    authorizations: Iterable[Authorization],
+    kept: Mapping[str, str | None],
+    overlapping: Collection[str] = (),
 ) -> list[Twice]:
-    """`holds` in the bank's order, `kept` the hold that each bank key names (auth_<uuid>)."""
+    """`holds` in the bank's order, `kept` the hold that each bank key names (auth_<uuid>), `overlapping` the keys that
+    were under way twice."""
     ours = {authorization.amount: authorization for authorization in authorizations}
     by_amount: dict[int, list[Hold]] = {}
     for hold in holds:
         by_amount.setdefault(hold.amount, []).append(hold)
     return [
-        Twice(holds=tuple(group), authorization=ours.get(amount), excuse=_excuse(group, ours.get(amount), kept))
+        Twice(
+            holds=tuple(group),
+            authorization=ours.get(amount),
+            excuse=_excuse(group, ours.get(amount), kept, overlapping),
+        )
         for amount, group in by_amount.items()
         if len(group) > 1
     ]
 
 
-def _excuse(holds: list[Hold], ours: Authorization | None, kept: Mapping[str, str | None]) -> str:
-    if ours is None or len(holds) > ours.attempts:
+def _excuse(
+    holds: list[Hold], ours: Authorization | None, kept: Mapping[str, str | None], overlapping: Collection[str]
+) -> str:
+    if ours is None or len(holds) > ours.attempts or ours.id in overlapping:
         return ""
-    if holds[0].card in frail_cards():
-        return "the bank answered this card after the deadline"
     if ours.id not in kept:
         return "the bank kept no key"
     return "the bank had not kept the key of the one before" if kept[ours.id] == f"auth_{holds[-1].id}" else ""
 
 
-def look(ledger_dsn: str, bank_dsn: str) -> list[Twice]:
+def look(ledger_dsn: str, bank_dsn: str, bank_log: Path) -> list[Twice]:
     """What there is now."""
     with psycopg.connect(bank_dsn) as bank:
         with bank.cursor(row_factory=class_row(Hold)) as cursor:
@@ -88,4 +99,15 @@ def look(ledger_dsn: str, bank_dsn: str) -> list[Twice]:
             authorizations = ours.execute(statement("campaign_authorizations"), amounts).fetchall()
         keys = {"keys": [authorization.id for authorization in authorizations]}
         kept: dict[str, str | None] = dict(bank.execute(statement("bank_kept_holds"), keys).fetchall())
-    return judge(holds, authorizations, kept)
+    return judge(holds, authorizations, kept, under_way_twice(bank_log))
+
+
+def under_way_twice(bank_log: Path) -> set[str]:
+    """The keys of which the bank says so."""
+    found = set()
+    with bank_log.open("rb") as lines:
+        for line in lines:
+            if EVENT.encode() in line:
+                with suppress(orjson.JSONDecodeError, KeyError):  # half a line of a bank that was killed
+                    found.add(str(orjson.loads(line)["key"]))
+    return found

@@ -1,9 +1,9 @@
 """The verdict: what the shop was promised against the ledger, and the ledger against the bank's own tables. Pure.
 
 Lost: accepted, and neither ended nor visibly in review (also not after the shop repeated its key). Doubled: two effects
-at the bank for one operation; holds doubled only because the bank lost its own key are counted apart. Effects behind a
-review, which a person will resolve, and those apart are set aside with their money; everything else must be in
-bijection, and add up on each card.
+at the bank for one operation, whatever made it do so. Holds doubled only because the bank lost its own key are counted
+apart, and must be released once there is a remedy. Effects behind a review, which a person will resolve, and those
+apart are set aside with their money; everything else must be in bijection, and add up on each card.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ops.campaign.books import Books, Done
 from ops.campaign.till import Order, Stage
+from ops.campaign.twice import Hold
 from ops.load import percentiles
 from ops.reconcile import KINDS, Account, Transaction, moved, reconcile
 
@@ -48,8 +49,16 @@ class Verdict:
         return not self.breaches
 
 
-def judge(orders: Sequence[Order], books: Books, losses: Sequence[Span] = (), left_over: Sequence[str] = ()) -> Verdict:
-    """`losses`: from and to when Redis lost something (Unix time). `left_over`: processes that should be gone."""
+def judge(
+    orders: Sequence[Order],
+    books: Books,
+    losses: Sequence[Span] = (),
+    left_over: Sequence[str] = (),
+    *,
+    remedied: bool = False,
+) -> Verdict:
+    """`losses`: from and to when Redis lost something (Unix time). `left_over`: processes that should be gone.
+    `remedied`: the gateway was given the time, or the order, to release what the bank doubled by itself."""
     by_key = {done.key: done for done in books.operations if done.parent is None}
     in_review = {done.payment for done in books.operations if done.status == "review"}
     accepted = [order for order in orders if order.accepted_at is not None]
@@ -60,6 +69,7 @@ def judge(orders: Sequence[Order], books: Books, losses: Sequence[Span] = (), le
     breaches: dict[str, Iterable[str]] = {
         "lost": lost,
         "doubled": doubled,
+        "not released": _unreleased(books) if remedied else [],
         "ledger and bank differ": _differences(books),
         "vanished": _vanished(accepted, by_key, losses),
         "other bytes": _other_bytes(orders, by_key),
@@ -133,8 +143,10 @@ def _vanished(accepted: Iterable[Order], by_key: dict[str, Done], losses: Sequen
 def _doubled(books: Books) -> list[str]:
     """Effects other than holds, of which the bank has two for one payment, and holds both captured and voided."""
     by_payment: defaultdict[int, list[Transaction]] = defaultdict(list)
+    releases = {transaction.id for transaction in _releases(books)}
     for transaction in books.transactions:
-        by_payment[transaction.amount].append(transaction)
+        if transaction.id not in releases:
+            by_payment[transaction.amount].append(transaction)
     found = []
     for amount, rows in by_payment.items():
         kinds = Counter(row.kind for row in rows)
@@ -165,15 +177,45 @@ def _differences(books: Books) -> list[str]:
 
 def _set_aside(books: Books) -> set[str]:
     """Effects that the ledger rightly does not own: of operations in review, and holds of a broken promise."""
-    owned = {effect.bank_id.partition("_")[2] for effect in books.effects if effect.bank_id is not None}
+    owned = _owned(books)
     reviewed = {(done.verb, done.amount) for done in books.operations if done.status == "review"}
-    broken = {hold.id for found in books.twice if found.excuse for hold in found.holds}
-    return {
+    broken = {hold.id for hold in _unowned_holds(books)}
+    return {transaction.id for transaction in _releases(books)} | {
         transaction.id
         for transaction in books.transactions
         if transaction.id not in owned
         and (transaction.id in broken or (VERBS[transaction.kind], transaction.amount) in reviewed)
     }
+
+
+def _owned(books: Books) -> set[str]:
+    """Ids at the bank, without their prefixes, that the ledger knows."""
+    return {effect.bank_id.partition("_")[2] for effect in books.effects if effect.bank_id is not None}
+
+
+def _unowned_holds(books: Books) -> list[Hold]:
+    """Holds of a broken promise that no receipt has."""
+    owned = _owned(books)
+    return [hold for found in books.twice if found.excuse for hold in found.holds if hold.id not in owned]
+
+
+def _releases(books: Books) -> list[Transaction]:
+    """Voids of such holds."""
+    extra, owned = {hold.id for hold in _unowned_holds(books)}, _owned(books)
+    return [row for row in books.transactions if row.kind == "VOID" and row.reference in extra and row.id not in owned]
+
+
+def _unreleased(books: Books) -> list[str]:
+    """Holds that the bank doubled by itself and that still bind a customer's money. One may stand: where no receipt has
+    any of them, a person will choose."""
+    released, owned = {row.reference for row in books.transactions if row.kind == "VOID"}, _owned(books)
+    found = []
+    for each in books.twice:
+        unowned = [hold.id for hold in each.holds if hold.id not in owned]
+        standing = [hold for hold in unowned if hold not in released]
+        if each.excuse and len(standing) > (len(unowned) == len(each.holds)):
+            found.append(f"{each}; not released: {', '.join(standing)}")
+    return found
 
 
 def _other_bytes(orders: Iterable[Order], by_key: dict[str, Done]) -> list[str]:
