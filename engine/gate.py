@@ -14,7 +14,8 @@ import structlog
 
 from engine.breaker import Breaker, Circuit, Tolerance
 from engine.meters import Meters
-from engine.outcome import Answer, Approved, NoAnswer, Refused, Unsent
+from engine.outcome import Answer, Approved, Finding, NoAnswer, Refused, Unsent
+from engine.payment import Verb
 from engine.ports import Ask, Capabilities, Connector
 from engine.retry_budget import Allowance, RetryBudget
 
@@ -62,6 +63,13 @@ class Gate:
         if isinstance(answer, Unsent) and self._breaker.circuit is Circuit.OPEN:
             return replace(answer, wait=timedelta(seconds=self._breaker.closed_for_s(_now_s())))
         return answer
+
+    async def look_up(self, verb: Verb, reference: str, timeout_s: float) -> Finding:
+        """Not held back: a person asks, rarely, and nothing can come of it but knowledge."""
+        return await self._inner.look_up(verb, reference, timeout_s)
+
+    async def probe(self, timeout_s: float) -> bool:
+        return await self._inner.probe(timeout_s)
 
     def _learn(self, answer: Answer | None) -> None:
         match answer:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Protocol
 
 from engine.money import Money
-from engine.outcome import Answer
+from engine.outcome import Answer, Finding
 from engine.payment import Card, Verb
 
 Clock = Callable[[], datetime]
@@ -50,7 +50,11 @@ class Ask:
 
 
 class Connector(Protocol):
-    """The way to one bank. `ask` returns an Answer and raises only for bugs."""
+    """The way to one bank. Nothing here raises but for bugs.
+
+    `look_up` and `probe` read, change nothing, carry no card, and are over within `timeout_s`. `probe` tells whether
+    the bank itself answers, whatever it says.
+    """
 
     @property
     def name(self) -> str: ...
@@ -59,3 +63,7 @@ class Connector(Protocol):
     def capabilities(self) -> Capabilities: ...
 
     async def ask(self, ask: Ask) -> Answer: ...
+
+    async def look_up(self, verb: Verb, reference: str, timeout_s: float) -> Finding: ...
+
+    async def probe(self, timeout_s: float) -> bool: ...

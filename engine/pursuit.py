@@ -15,7 +15,7 @@ import structlog
 from engine.docket import Docket
 from engine.dossier import Dossier
 from engine.errand import errand_of
-from engine.errors import Broken
+from engine.errors import Broken, Taken
 from engine.ledger import Verdict
 from engine.payment import Payment, Status
 from engine.step import Again, Step
@@ -79,7 +79,12 @@ class Pursuit:
                 return verdict
             step = verdict
             failpoints("before-outcome")
-            payment = await self.commit(step)
+            try:
+                payment = await self.commit(step)
+            except Taken as fault:  # the bank's word about this payment is another's: a person must tell whose it is
+                why = f"{getattr(answer, 'reference', None)}, as the bank answered: {fault}"
+                step = self._tools.decider.review(payment, operation, self._tools.clock(), why)
+                payment = await self.commit(step)
             failpoints("after-outcome")
         return None
 

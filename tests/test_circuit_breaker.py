@@ -15,7 +15,7 @@ from engine.breaker import CIRCUITS, Breaker, Circuit, Sign, Tolerance
 from engine.gate import Gate
 from engine.meters import Meters
 from engine.money import CURRENCIES, Money
-from engine.outcome import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
+from engine.outcome import Absent, Answer, Approved, Finding, NoAnswer, Refusal, Refused, Unsent
 from engine.payment import Verb
 from engine.ports import Ask, Capabilities
 from engine.retry_budget import Allowance, RetryBudget
@@ -139,6 +139,12 @@ class ABank:
     async def ask(self, ask: Ask) -> Answer:
         self.asked += 1
         return self._answers.pop(0)
+
+    async def look_up(self, verb: Verb, reference: str, timeout_s: float) -> Finding:
+        return Absent(reason=reference)
+
+    async def probe(self, timeout_s: float) -> bool:
+        return True
 
 
 def asked(bank: ABank, calls: int, *, allowance: Allowance = PLENTY, repeated: bool = False) -> list[Answer]:
