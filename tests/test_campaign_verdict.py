@@ -209,14 +209,42 @@ def test_a_frail_card_may_be_answered_after_the_deadline() -> None:
     assert excuse({"op_1": "auth_h1"}, OURS, replace(FIRST, card=frail), replace(LAST, card=frail))
 
 
-def test_holds_of_a_broken_promise_are_set_aside_with_their_money() -> None:
+def a_broken_promise() -> Books:
+    """The bank held twice for one authorization, having lost its key; the first hold has no receipt."""
     extra = replace(HOLD, id="h0")
     broken = twice.judge([replace(FIRST, id="h0"), FIRST], [OURS], {"op_1": "auth_h1"})
     account = Account(card=CARD, balance=OPENING - AMOUNT, available=OPENING - 2 * AMOUNT)
-    books = replace(BOOKS, transactions=(extra, HOLD, CAPTURE), accounts=(account,), twice=broken)
+    return replace(BOOKS, transactions=(extra, HOLD, CAPTURE), accounts=(account,), twice=broken)
 
-    verdict = judge(ORDERS, books)
+
+def given_back(books: Books) -> Books:
+    void = replace(CAPTURE, id="v0", kind="VOID", reference="h0")
+    (account,) = books.accounts
+    account = replace(account, available=account.available + AMOUNT)
+    return replace(books, transactions=(*books.transactions, void), accounts=(account,), released=frozenset({"h0"}))
+
+
+def test_a_hold_of_a_broken_promise_is_a_breach_of_that_and_of_nothing_else() -> None:
+    verdict = judge(ORDERS, a_broken_promise())
+
+    assert promises(verdict) == {"bank_broke_promise"}
+    assert verdict.counts["bank_broke_promise"] == 1
+
+
+def test_a_hold_of_a_broken_promise_that_was_given_back_is_clean_and_its_money_adds_up() -> None:
+    verdict = judge(ORDERS, given_back(a_broken_promise()))
 
     assert verdict.clean
-    assert verdict.counts["bank_broke_promise"] == 1
-    assert "doubled" in promises(judge(ORDERS, replace(books, twice=[replace(broken[0], excuse="")])))
+    assert (verdict.counts["bank_broke_promise"], verdict.counts["given back"]) == (0, 1)
+
+
+def test_a_release_that_the_bank_does_not_show_gives_nothing_back() -> None:
+    assert promises(judge(ORDERS, replace(a_broken_promise(), released=frozenset({"h0"})))) == {"bank_broke_promise"}
+
+
+def test_a_hold_that_we_doubled_is_a_breach_whether_it_was_given_back_or_not() -> None:
+    books = a_broken_promise()
+    ours = replace(books, twice=[replace(books.twice[0], excuse="")])
+
+    assert "doubled" in promises(judge(ORDERS, ours))
+    assert promises(judge(ORDERS, given_back(ours))) == {"doubled"}
