@@ -146,7 +146,8 @@ class Decider:
             case Refused(reason=Refusal.UNKNOWN_REFERENCE) if self._schedule.stays_in_hand(operation):
                 return self._schedule.again(operation, now, over=True)
             case Refused(reason=Refusal.ALREADY_DONE) if operation.verb is Verb.VOID:
-                return self._review(payment, operation, now, _whose_end(operation, answer.code), evidence)
+                reason = _whose_end(operation, answer.code)
+                return self._review(payment, _beaten(operation), now, reason, evidence)
             case Refused(reason=Refusal.UNKNOWN_REFERENCE | Refusal.ALREADY_DONE):
                 return self._review(payment, operation, now, f"the bank says {answer.code}", evidence)
             case Refused(reason=Refusal.RESOLVED) if case.purpose in HOLDS:
@@ -197,7 +198,8 @@ class Decider:
         if case.purpose is Errand.RELEASE:
             captures = [capture for capture in captures if capture.doubted_at is not None]
         released = case.purpose in (Verb.VOID, Errand.EXPIRE, Errand.RELEASE) and not captures
-        return answer.reason is Refusal.ALREADY_DONE and released and case.operation.doubted_at is not None
+        unanswered = case.operation.doubted_at is not None and case.operation.failure is None
+        return answer.reason is Refusal.ALREADY_DONE and released and unanswered
 
     def _unanswered(
         self,
@@ -257,9 +259,17 @@ def _case(payment: Payment, operation: Operation, history: Sequence[Operation], 
     return Case(payment=payment, operation=operation, parent=parent, now=now, evidence=evidence)
 
 
+def _beaten(operation: Operation) -> Operation:
+    """Marked, if the hold was used before any attempt of this release went unanswered: no later one proves anything."""
+    if operation.doubted_at is not None:
+        return operation
+    message = "The bank says that the hold was captured or voided before this void."
+    return replace(operation, failure=Failure(code="payment_failed", message=message))
+
+
 def _whose_end(operation: Operation, code: str) -> str:
     """Why "already used" does not prove that this release was carried out."""
-    if operation.doubted_at is None:
+    if operation.doubted_at is None or operation.failure is not None:
         return (
             f"the bank says {code}, and no attempt of ours can have released the hold: it was captured or voided there"
         )

@@ -89,7 +89,7 @@ class Endings:
             amount_refunded=operation.amount if operation.verb is Verb.REFUND else payment.amount_refunded,
             failure=failure or payment.failure,
         )
-        done = _ended(operation, Status.SUCCEEDED, case.now)
+        done = replace(_ended(operation, Status.SUCCEEDED, case.now), failure=None)
         evidence = {"reference": answer.reference, "bank_at": answer.at, **case.evidence}
         payment, told = self._journaled(payment, done, event, case.now, evidence)
         if operation.sale:

@@ -6,6 +6,7 @@ import orjson
 import pytest
 from decision_stand import (
     ALREADY,
+    BROKE,
     EXPIRED,
     HELD_BACK,
     LOST,
@@ -160,6 +161,21 @@ def test_already_used_without_a_lost_attempt_of_this_release_is_somebody_else_s_
 
     assert (desk.payment.state, desk.operation(Verb.VOID).status) == (before, Status.REVIEW)
     assert "no attempt of ours can have released the hold" in str(desk.told[-1][0].entry.evidence["reason"])
+
+
+@pytest.mark.parametrize("said", [LOST, BROKE], ids=["lost", "500"])
+def test_an_attempt_that_goes_unanswered_after_that_proves_nothing_any_more(said: Answer) -> None:
+    desk = expiring().answer(ALREADY)
+
+    desk = desk.act(Kind.RETRY, desk.operation(Verb.VOID)).answer(said)
+    while desk.at_bank is None:
+        desk = desk.later()
+    desk = desk.answer(ALREADY)
+
+    assert (desk.payment.state, desk.operation(Verb.VOID).status) == (State.AUTHORIZED, Status.REVIEW)
+    assert "no attempt of ours can have released the hold" in str(desk.told[-1][0].entry.evidence["reason"])
+    released = desk.act(Kind.RETRY, desk.operation(Verb.VOID)).answer(approved)
+    assert (released.payment.state, released.operation(Verb.VOID).failure) == (State.EXPIRED, None)
 
 
 @pytest.mark.parametrize("ended_by", ["its clock", "its merchant"])
