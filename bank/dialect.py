@@ -16,7 +16,7 @@ import orjson
 
 from bank.classification import NO_WORD, TEXT
 from engine.errors import Broken
-from engine.outcome import Approved
+from engine.outcome import Approved, Found
 from engine.payment import Verb
 from engine.ports import Ask
 
@@ -51,6 +51,9 @@ ENDPOINTS: Mapping[Verb, Endpoint] = {
     V.REFUND:    Endpoint("refunds",        "refund_id",   _id("ref"),  "refunded_at", "refunded", CAPTURE),
 }
 # fmt: on
+
+
+NOT_SHOWN = frozenset({V.VOID})  # the bank has no look-up of these
 
 
 class Unreadable(ValueError):
@@ -101,6 +104,26 @@ def approval(ask: Ask, body: bytes, evidence: Mapping[str, object]) -> Approved:
         if said.get("currency") != ask.money.currency:
             raise Mismatch("currency")
     return Approved(reference=reference, at=at, expires_at=expires_at, evidence=evidence)
+
+
+def found(verb: Verb, body: bytes) -> Found:
+    """What the bank shows of an id. Raises Unreadable."""
+    endpoint = ENDPOINTS[verb]
+    said = _object(body)
+    reference, amount, currency = said.get(endpoint.id), said.get("amount"), said.get("currency")
+    parent = None if endpoint.of is None else said.get(endpoint.of)
+    if not isinstance(reference, str) or not endpoint.shape.match(reference):
+        raise Unreadable(f"no usable {endpoint.id}")
+    if type(amount) is not int or not isinstance(currency, str) or not (parent is None or isinstance(parent, str)):
+        raise Unreadable("no usable amount, currency or reference")
+    return Found(
+        reference=reference,
+        amount=amount,
+        currency=currency,
+        parent=parent,
+        at=_time(said, endpoint.at),
+        expires_at=_time(said, "expires_at") if endpoint.of is None else None,
+    )
 
 
 def word(content_type: str, body: bytes) -> str:

@@ -4,6 +4,7 @@ Keeps its part of I1 and I7: nothing is written after `send_by` or twice, and on
 Unsent. The one place that knows is the request's body: aiohttp holds the headers back until the body is written, so
 both leave in one write, and the body looks at the clock and at the connection right before it. All that goes wrong
 later is no answer. What answers mean is told by dialect.py and classification.py; retries are the engine's.
+Look-ups and probes are plain reads beside that, which wait for no place.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from yarl import URL
 
 from bank import dialect
 from bank.classification import MESSAGES, NO_WORD, TEXT, Doubt, classify
-from engine.outcome import Answer, NoAnswer, Refusal, Refused, Unsent
+from engine.outcome import Absent, Answer, Finding, NoAnswer, Refusal, Refused, Unsearchable, Unsent
 from engine.payment import DeclineCode, Verb
 from engine.ports import Ask, Capabilities, Clock
 
@@ -39,7 +40,8 @@ CAPABILITIES = Capabilities(
     partial_amounts=False,
 )
 
-_NOBODY = "auth_00000000-0000-0000-0000-000000000000"  # an id that the bank cannot have given
+_NOT_FOUND = "not_found"
+_NOBODY = "auth_00000000-0000-0000-0000-000000000000"  # an id that the bank cannot have given: version 0 of a UUID
 
 _IDEMPOTENCY_KEY = istr("Idempotency-Key")
 _TRACEPARENT = istr("traceparent")
@@ -98,20 +100,43 @@ class FicmartBank:
         finally:
             self._places.release()
 
+    async def look_up(self, verb: Verb, reference: str, timeout_s: float) -> Finding:
+        """Absent without asking where the id has not the shape of this bank's."""
+        endpoint = dialect.ENDPOINTS[verb]
+        if not endpoint.shape.match(reference):
+            return Absent(reason=f"it has not the form of this bank's ids of a {verb}")
+        if verb in dialect.NOT_SHOWN:
+            return Unsearchable(reason=f"the bank shows no {verb} by its id")
+        said = await self._shown(self._urls[verb] / reference, timeout_s)
+        if said is None:
+            return NoAnswer(reason="the bank did not answer the look-up")
+        status, word, body = said
+        if status == 404 and word == _NOT_FOUND:
+            return Absent(reason="the bank does not know it")
+        try:
+            if status != 200:
+                raise dialect.Unreadable(f"{status} {word}")
+            return dialect.found(verb, body)
+        except dialect.Unreadable as fault:
+            return NoAnswer(reason=f"the bank's answer to the look-up says nothing: {fault}", over=True)
+
     async def probe(self, timeout_s: float) -> bool:
         """Whether the bank's own words come back, be they that it knows nothing or that it failed."""
+        said = await self._shown(self._urls[Verb.AUTHORIZE] / _NOBODY, timeout_s)
+        return said is not None and said[1] not in (TEXT, NO_WORD)
+
+    async def _shown(self, url: URL, timeout_s: float) -> tuple[int, str, bytes] | None:
+        """Status, word and body of a read; None when no whole answer came in time."""
         if self._session is None:
             raise RuntimeError("the connector is not open")
         timeout = ClientTimeout(total=max(timeout_s, 0.001), ceil_threshold=math.inf)  # zero would stand for none
         try:
-            async with self._session.get(
-                self._urls[Verb.AUTHORIZE] / _NOBODY, headers=_HEADERS, timeout=timeout, allow_redirects=False
-            ) as response:
+            async with self._session.get(url, headers=_HEADERS, timeout=timeout, allow_redirects=False) as response:
                 body = await _read(response)
                 word = dialect.word(response.headers.get(hdrs.CONTENT_TYPE, ""), body or b"")
-                return word not in (TEXT, NO_WORD)
+                return None if body is None else (response.status, word, body)
         except (ClientError, OSError):  # Time-outs are OSErrors.
-            return False
+            return None
 
     async def _take_place(self, send_by: datetime) -> bool:
         try:

@@ -14,7 +14,7 @@ from random import Random
 import anyio
 
 from engine.money import CURRENCIES
-from engine.outcome import Answer, Approved, NoAnswer, Unsent
+from engine.outcome import Answer, Approved, Finding, NoAnswer, Unsearchable, Unsent
 from engine.payment import Verb
 from engine.ports import Ask, Capabilities, Clock
 
@@ -62,10 +62,6 @@ class InstantBank:
     def capabilities(self) -> Capabilities:
         return self._capabilities
 
-    async def probe(self, timeout_s: float) -> bool:
-        """It always answers."""
-        return True
-
     async def ask(self, ask: Ask) -> Answer:
         began = self._clock()
         if began >= min(ask.send_by, ask.deadline):
@@ -83,3 +79,10 @@ class InstantBank:
             at=at,
             expires_at=at + AUTHORIZATION_LIFE if ask.verb is Verb.AUTHORIZE else None,
         )
+
+    async def look_up(self, verb: Verb, reference: str, timeout_s: float) -> Finding:
+        """It remembers nothing, so it can be asked nothing."""
+        return Unsearchable(reason="the simulated bank remembers nothing")
+
+    async def probe(self, timeout_s: float) -> bool:
+        return True

@@ -1,7 +1,7 @@
 """An operator's act: what was asked, why, by whom, and how it ended. Pure; audit_log.py keeps it.
 
-Acts on a payment (retry, resolve) are carried out by the payment's own actor, which finds the row in the ledger; those
-on a dead letter by whoever was asked (desk.py).
+Acts on a payment (retry, resolve, correct) are carried out by the payment's own actor, which finds the row in the
+ledger; those on a dead letter by whoever was asked (desk.py).
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ REFUSED = "refused"  # how the result of an act begins that was not done, follow
 class ActName(StrEnum):
     RETRY = "retry"
     RESOLVE = "resolve"
+    CORRECT = "correct"
     REQUEUE = "dead_letter.requeue"
     DROP = "dead_letter.drop"
+    RELEASE = "hold.release"
 
 
 class Order(Struct, frozen=True, kw_only=True):

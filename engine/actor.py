@@ -19,7 +19,7 @@ from engine.dead_letter import Cause, Failure, letter_fields
 from engine.docket import Delivery, Docket
 from engine.dossier import Dossier
 from engine.errors import Broken, Unavailable
-from engine.intervention import Intervention, carry_out, declined
+from engine.intervention import Intervention, Proof, carry_out, claim_of, declined
 from engine.ledger import Fence
 from engine.opening import opening, operation_of
 from engine.payment import UNSETTLED, Operation, Payment, Status, Verb
@@ -192,13 +192,28 @@ class Actor:
         subject = self._dossier.find(act.operation)
         if subject is not None:
             await self._pursuit.wait_out(subject)
+        proof = await self._proof(act)
         try:
-            await self._pursuit.see_through(lambda payment, now: carry_out(decider, payment, operations, act, now))
+            await self._pursuit.see_through(
+                lambda payment, now: carry_out(decider, payment, operations, act, now, proof)
+            )
         except Broken as fault:
             if act not in self._dossier.acts:
                 raise
             why = str(fault)
             await self._pursuit.see_through(lambda payment, now: declined(decider, payment, act, why, now))
+
+    async def _proof(self, act: Intervention) -> Proof | None:
+        """What the ledger and the bank know of the id that an operator names, before the rules are asked."""
+        claim, payment = claim_of(act, self._dossier.operations), self._dossier.payment
+        if claim is None or payment is None:
+            return None
+        connector, ledger = payment.terms.connector, self._tools.ledger
+        return Proof(
+            taken_by=await ledger.holder(connector, claim.reference),
+            by_hand=await ledger.is_by_hand(payment.id, act.operation),
+            finding=await self._tools.teller.look_up(connector, claim.verb, claim.reference),
+        )
 
     async def _queue_fresh(self, payment: Payment) -> None:
         """Journal what must wait behind an operation in doubt, in accept order, and let its entries go (I3, I4)."""

@@ -76,6 +76,12 @@ class Archive:
         rows = await self._rows("operations_of_payments", {"payments": [payment], "ids": []})
         return [operation for operation in map(operation_of, rows) if operation.settled_at is None]
 
+    async def operations_of(self, payment: str) -> list[Operation]:
+        """The payment's operations that are unsettled or were ever sent."""
+        return [
+            operation_of(row) for row in await self._rows("operations_of_payments", {"payments": [payment], "ids": []})
+        ]
+
     async def page(self, merchant: str, page: Page) -> list[Receipt]:
         """Newest first; at most `limit` + 1, the extra one telling that there is more."""
         at, payment = page.before or (None, None)

@@ -127,13 +127,22 @@ class Decider:
         """Only a person can tell: park it for one."""
         return self._review(payment, operation, now, reason, {})
 
+    def taken(
+        self, payment: Payment, operation: Operation, history: Sequence[Operation], answer: Approved, now: datetime
+    ) -> Step:
+        """The hold that this void or errand was to release had been captured: `answer` is what the bank shows of it."""
+        return self._endings.taken(_case(payment, operation, history, answer, now), answer)
+
+    def correct(self, payment: Payment, operation: Operation, answer: Approved, now: datetime) -> Step:
+        """Another id of the bank's for what an operator had resolved."""
+        return self._endings.corrected(_case(payment, operation, (), answer, now), answer)
+
     def conclude(
         self, payment: Payment, operation: Operation, history: Sequence[Operation], answer: Answer, now: datetime
     ) -> Step | Again:
         """What the bank's answer means. `history`: the payment's operations that were ever sent or are unsettled."""
-        parent = next((other for other in history if other.id == operation.parent), None)
-        evidence = {"attempt": operation.attempts, **answer.evidence}
-        case = Case(payment=payment, operation=operation, parent=parent, now=now, evidence=evidence)
+        case = _case(payment, operation, history, answer, now)
+        evidence = case.evidence
         match answer:
             case Approved():
                 return self._endings.approved(case, answer)
@@ -142,6 +151,9 @@ class Decider:
                 return self._endings.approved(case, Approved(reference=None, at=None))
             case Refused(reason=Refusal.UNKNOWN_REFERENCE) if self._schedule.stays_in_hand(operation):
                 return self._schedule.again(operation, now, over=True)
+            case Refused(reason=Refusal.ALREADY_DONE) if operation.verb is Verb.VOID:
+                reason = _whose_end(operation, answer.code)
+                return self._review(payment, _beaten(operation), now, reason, evidence)
             case Refused(reason=Refusal.UNKNOWN_REFERENCE | Refusal.ALREADY_DONE):
                 return self._review(payment, operation, now, f"the bank says {answer.code}", evidence)
             case Refused(reason=Refusal.RESOLVED) if case.purpose in HOLDS:
@@ -185,16 +197,15 @@ class Decider:
         """Whether this refusal to release a hold can only mean that it is released: by us, or since it expired."""
         if answer.reason is Refusal.EXPIRED:
             return case.purpose in HOLDS
+        # "Already used" is said of a captured hold too, and an expired one can be voided. So it tells of our release
+        # only where an attempt of that very release went unanswered, and no capture of ours can have been carried out:
+        # one that the bank called expired was not, unless an attempt of it went unanswered too.
         captures = [other for other in history if other.verb is Verb.CAPTURE and other.attempts]
-        unanswered = case.operation.doubted_at is not None
-        # The bank called it expired when it was to be captured. That settles it, unless an earlier attempt went
-        # unanswered and was carried out after all.
-        expired = case.purpose is Errand.RELEASE and all(capture.doubted_at is None for capture in captures)
-        return answer.reason is Refusal.ALREADY_DONE and (
-            expired
-            or (case.purpose is Errand.EXPIRE and not captures)
-            or (case.purpose is Verb.VOID and not captures and unanswered)
-        )
+        if case.purpose is Errand.RELEASE:
+            captures = [capture for capture in captures if capture.doubted_at is not None]
+        released = case.purpose in (Verb.VOID, Errand.EXPIRE, Errand.RELEASE) and not captures
+        unanswered = case.operation.doubted_at is not None and case.operation.failure is None
+        return answer.reason is Refusal.ALREADY_DONE and released and unanswered
 
     def _unanswered(
         self,
@@ -246,3 +257,26 @@ class Decider:
 
 def _doubted(operation: Operation, now: datetime) -> Operation:
     return operation if operation.doubted_at is not None else replace(operation, doubted_at=now)
+
+
+def _case(payment: Payment, operation: Operation, history: Sequence[Operation], answer: Answer, now: datetime) -> Case:
+    parent = next((other for other in history if other.id == operation.parent), None)
+    evidence = {"attempt": operation.attempts, **answer.evidence}
+    return Case(payment=payment, operation=operation, parent=parent, now=now, evidence=evidence)
+
+
+def _beaten(operation: Operation) -> Operation:
+    """Marked, if the hold was used before any attempt of this release went unanswered: no later one proves anything."""
+    if operation.doubted_at is not None:
+        return operation
+    message = "The bank says that the hold was captured or voided before this void."
+    return replace(operation, failure=Failure(code="payment_failed", message=message))
+
+
+def _whose_end(operation: Operation, code: str) -> str:
+    """Why "already used" does not prove that this release was carried out."""
+    if operation.doubted_at is None or operation.failure is not None:
+        return (
+            f"the bank says {code}, and no attempt of ours can have released the hold: it was captured or voided there"
+        )
+    return f"the bank says {code}, and a capture of ours may have been carried out"

@@ -15,7 +15,7 @@ from engine.dead_letter import Letter, letter_document, place_of
 from engine.errors import Broken, FieldError, Rejected
 from engine.graveyard import Graveyard
 from engine.identity import is_id, partition_of
-from engine.payment import UNSETTLED, Operation, Verb
+from engine.payment import UNSETTLED, Operation, Status, Verb
 from engine.receipt import render
 from engine.request import ActRequest, Reply
 from engine.wire import Command
@@ -64,6 +64,10 @@ class Desk:
     async def resolve(self, asked: ActRequest, payment: str) -> Reply:
         """Have the payment's actor take an operator's word for what the bank did."""
         return await self._about_payment(asked, ActName.RESOLVE, payment)
+
+    async def correct(self, asked: ActRequest, payment: str) -> Reply:
+        """Have the payment's actor take another id of the bank's than an operator said before."""
+        return await self._about_payment(asked, ActName.CORRECT, payment)
 
     async def _about_letter(
         self, asked: ActRequest, name: ActName, letter: str, carry_out: Callable[[Letter], Awaitable[str]]
@@ -121,8 +125,11 @@ class Desk:
         act = await self._log.under_key(order)
         replayed = act is not None and act.result is not None
         if act is None:
-            operation = await self._unanswered(payment, asked.operation)
-            _check_word(asked, operation)
+            if name is ActName.CORRECT:
+                operation = await self._done(payment, asked.operation)
+            else:
+                operation = await self._unanswered(payment, asked.operation)
+                _check_word(asked, operation)
             act, _ = await self._log.begin(
                 order, partition=operation.partition, payment=payment, operation=operation.id
             )
@@ -131,11 +138,7 @@ class Desk:
 
     async def _unanswered(self, payment: str, wanted: str | None) -> Operation:
         """The operation an act is about: the one that is named, else the first that is not answered."""
-        receipt = await self._archive.receipt(payment) if is_id(payment, "pay") else None
-        if receipt is None:
-            raise Rejected("not_found", "There is no such payment in the ledger.")
-        operations = [each for each in await self._archive.unsettled(payment) if each.status in UNSETTLED]
-        operations.sort(key=lambda each: (each.accept_order, each.created_at))
+        operations = [each for each in await self._asked_of(payment) if each.status in UNSETTLED]
         found = next((each for each in operations if wanted in (None, each.id)), None)
         if found is None:
             raise Rejected(
@@ -143,12 +146,30 @@ class Desk:
             )
         return found
 
+    async def _done(self, payment: str, wanted: str | None) -> Operation:
+        """The operation whose id of the bank's is to be corrected: the one that is named, else the latest."""
+        operations = [each for each in await self._asked_of(payment) if each.status is Status.SUCCEEDED]
+        found = next((each for each in reversed(operations) if wanted in (None, each.id)), None)
+        if found is None:
+            raise Rejected("act_refused", f"{wanted or 'No operation of this payment'} has no id that could be wrong.")
+        return found
+
+    async def _asked_of(self, payment: str) -> list[Operation]:
+        """The payment's operations that are unsettled or were ever sent, in accept order."""
+        receipt = await self._archive.receipt(payment) if is_id(payment, "pay") else None
+        if receipt is None:
+            raise Rejected("not_found", "There is no such payment in the ledger.")
+        operations = await self._archive.operations_of(payment)
+        return sorted(operations, key=lambda each: (each.accept_order, each.created_at))
+
 
 def _check_word(asked: ActRequest, operation: Operation) -> None:
-    """An approval is believed with the bank's own id of what it did. A void needs none."""
-    wanting = asked.word.get("outcome") == "approved" and operation.verb is not Verb.VOID
+    """An approval is believed with the bank's own id of what it did. A void needs none, its capture does."""
+    outcome = asked.word.get("outcome")
+    wanting = outcome == "captured" or (outcome == "approved" and operation.verb is not Verb.VOID)
     if wanting and not asked.word.get("reference"):
-        detail = f"is required: the bank's id of this {operation.verb}, from its statement"
+        verb = Verb.CAPTURE if outcome == "captured" else operation.verb
+        detail = f"is required: the bank's id of this {verb}, from its statement"
         raise Rejected(
             "validation_failed", f"/reference {detail}.", errors=(FieldError(pointer="/reference", detail=detail),)
         )

@@ -43,7 +43,7 @@ _REFUSED: Mapping[Verb, Event] = {
 # A hold that nobody captures ends its payment with this failure; released or, as a person found, not.
 _UNCAPTURED: Mapping[Verb | Errand, tuple[str, str]] = {
     Errand.SALE_RELEASE: ("payment_failed",        "The bank refused the capture of this sale"),
-    Errand.EXPIRE:       ("authorization_expired", "The authorization expired before it was captured"),
+    Errand.EXPIRE:       ("authorization_expired", "The authorization expired"),
 }
 
 _ENDED_AT: Mapping[State, str] = {
@@ -89,7 +89,7 @@ class Endings:
             amount_refunded=operation.amount if operation.verb is Verb.REFUND else payment.amount_refunded,
             failure=failure or payment.failure,
         )
-        done = _ended(operation, Status.SUCCEEDED, case.now)
+        done = replace(_ended(operation, Status.SUCCEEDED, case.now), failure=None)
         evidence = {"reference": answer.reference, "bank_at": answer.at, **case.evidence}
         payment, told = self._journaled(payment, done, event, case.now, evidence)
         if operation.sale:
@@ -123,6 +123,43 @@ class Endings:
         payment = replace(payment, failure=failure, at=replace(payment.at, **{time_field: case.now}))
         payment, told = self._journaled(payment, done, event, case.now, case.evidence)
         return Step(payment=payment, operations=_answered(payment, done, case, failure), events=(told,))
+
+    def taken(self, case: Case, answer: Approved) -> Step:
+        """A hold that was not released because it had been captured, by nothing that this ledger knows, as a person
+        found at the bank. The payment is captured, by an errand with the bank's id of it, and can be refunded."""
+        operation, now, evidence = case.operation, case.now, {"reference": answer.reference, **case.evidence}
+        failure = Failure(code="payment_failed", message="The hold was not released: it had been captured at the bank.")
+        over = replace(_ended(operation, Status.FAILED, now), failure=failure)
+        payment, told = replace(case.payment, version=case.payment.version + 1), []
+        if case.purpose is Verb.VOID:
+            payment, refused = self._scribe.journaled(payment, over, Event.VOID_REFUSED, now, evidence)
+            told.append(refused)
+            (over,) = _answered(payment, over, case, failure)
+        behind = operation if case.parent is None else case.parent
+        capture = replace(begun(Errand.TAKEN, behind, now), status=Status.SUCCEEDED, settled_at=now)
+        payment = replace(
+            payment,
+            bank=replace(payment.bank, capture_id=answer.reference),
+            at=replace(payment.at, captured_at=now),
+            amount_captured=operation.amount,
+            operation_id=capture.id,
+        )
+        payment, captured = self._scribe.journaled(payment, capture, Event.CAPTURED, now, evidence)
+        operations = (over, capture) if case.parent is None else (over, *_answered(payment, capture, case, None))
+        return Step(payment=payment, operations=operations, events=(*told, captured))
+
+    def corrected(self, case: Case, answer: Approved) -> Step:
+        """The bank's id of what was done is another than an operator had said. Answers that were stored stay (I6)."""
+        operation, payment = case.operation, case.payment
+        _, id_field, _ = _DONE[case.purpose]
+        evidence = {"reference": answer.reference, "was": getattr(payment.bank, id_field), **case.evidence}
+        payment = replace(
+            payment,
+            bank=replace(payment.bank, **{id_field: answer.reference}),
+            at=replace(payment.at, expires_at=answer.expires_at or payment.at.expires_at),
+        )
+        payment, told = self._journaled(payment, operation, Event.CORRECTED, case.now, evidence)
+        return Step(payment=payment, operations=(), events=(told,))
 
     def _journaled(
         self, payment: Payment, done: Operation, event: Event, now: datetime, evidence: Mapping[str, object]

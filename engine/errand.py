@@ -1,7 +1,8 @@
 """Errands: operations that the engine gives itself, each with a bank key of its own that a new owner lands on too (I1).
 
 The capture of a sale, and the holds that nobody will capture: of a sale whose capture was refused, of an authorization
-that is too old by our clock, of one that is too old by the bank's.
+that is too old by our clock, of one that is too old by the bank's. TAKEN asks the bank nothing: it records the capture
+of a hold that somebody else made, as a person found it there.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ class Errand(StrEnum):
     SALE_RELEASE = "§release:"
     EXPIRE = "§expire:"  # its success is what makes the payment expired
     RELEASE = "§lapsed:"  # the bank's word has made it expired before
+    TAKEN = "§taken:"  # begun and ended in one step, with the bank's id of the capture
 
 
 HOLDS = frozenset({Errand.SALE_RELEASE, Errand.EXPIRE, Errand.RELEASE})
 _OF_SALES = frozenset({Errand.SALE_CAPTURE, Errand.SALE_RELEASE})
+_CAPTURES = frozenset({Errand.SALE_CAPTURE, Errand.TAKEN})
 
 
 def errand_of(operation: Operation) -> Errand | None:
@@ -38,7 +41,7 @@ def errand_of(operation: Operation) -> Errand | None:
 def begun(errand: Errand, behind: Operation, now: datetime) -> Operation:
     """The errand, right behind an operation in the order of acceptance (I3); a sale's, behind its authorize."""
     of_sale = errand in _OF_SALES
-    verb = Verb.CAPTURE if errand is Errand.SALE_CAPTURE else Verb.VOID
+    verb = Verb.CAPTURE if errand in _CAPTURES else Verb.VOID
     key = errand + (behind.id if of_sale else behind.payment)
     return replace(
         behind,

@@ -47,3 +47,10 @@ class Unavailable(PenstockError):
 
 class Broken(PenstockError):
     """Something that cannot be, is. Never shown to a client in detail."""
+
+
+class Taken(Broken):
+    """An id of the bank's that a commit would write down belongs to another receipt."""
+
+    def __init__(self, constraint: str) -> None:
+        super().__init__(f"the bank's {constraint.partition('_')[0]} id in it is another receipt's")

@@ -17,7 +17,8 @@ import structlog
 from engine.breaker import Breaker, Circuit, Tolerance
 from engine.drain_proof import DrainProof
 from engine.meters import Meters
-from engine.outcome import Answer, Approved, NoAnswer, Refused, Unsent
+from engine.outcome import Answer, Approved, Finding, NoAnswer, Refused, Unsent
+from engine.payment import Verb
 from engine.ports import Ask, Capabilities, Connector
 from engine.retry_budget import Allowance, RetryBudget
 
@@ -140,6 +141,13 @@ class Gate:
             case _:
                 self._drain.unanswered(ask.bank_key, now_s)
         self._meters.undrained.labels(self.name).set(len(self._drain))
+
+    async def look_up(self, verb: Verb, reference: str, timeout_s: float) -> Finding:
+        """Not held back: a person asks, rarely, and nothing can come of it but knowledge."""
+        return await self._inner.look_up(verb, reference, timeout_s)
+
+    async def probe(self, timeout_s: float) -> bool:
+        return await self._inner.probe(timeout_s)
 
     def _learn(self, answer: Answer | None) -> None:
         match answer:

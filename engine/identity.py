@@ -41,6 +41,11 @@ def operation_id(payment: str, verb: Verb, key: str) -> str:
     return "op_" + _encode(_digest(payment, verb.value, key))
 
 
+def release_key(installation: str, hold: str) -> str:
+    """`rel_...`: the bank key under which a hold that no receipt names is given back, however often that is tried."""
+    return "rel_" + _encode(_digest(installation, "release", hold))
+
+
 def event_id(payment: str, sequence: int) -> str:
     """`evt_...` of one journal row."""
     return "evt_" + _encode(_digest(payment, "event", str(sequence)))

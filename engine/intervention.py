@@ -1,12 +1,16 @@
-"""What an operator asks of one operation, retry or resolve: when the rules allow it, and the step that it becomes.
+"""What an operator asks of one operation, retry, resolve or correct: when the rules allow it, and the step it becomes.
 
 An act waits in the audit trail until the payment's actor, its only writer (I2), carries it out; its result is written
 in the commit of what it did. A refused act changes nothing and says why, in words for the person who asked.
+
+A person may mistype: an id of the bank's is believed only with a Proof, which the actor fetches before it asks these
+rules: no other receipt has the id, and the bank shows it with the amount, and of the hold or capture, that was asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace as dataclass_replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -15,8 +19,8 @@ from msgspec.structs import replace
 
 from engine.decision import Decider
 from engine.lifecycle import allowed
-from engine.outcome import Approved, Refusal, Refused
-from engine.payment import UNSETTLED, Operation, Payment, Status, Verb
+from engine.outcome import Absent, Approved, Finding, Found, NoAnswer, Refusal, Refused, Unsearchable
+from engine.payment import UNSETTLED, Operation, Payment, State, Status, Verb
 from engine.step import ActDone, Again, Step
 
 _WORD_MAX = 128  # characters of a bank's id; the longest known has 41
@@ -25,6 +29,7 @@ _WORD_MAX = 128  # characters of a bank's id; the longest known has 41
 class Kind(StrEnum):
     RETRY = "retry"  # ask the bank again, now, with the same bank key
     RESOLVE = "resolve"  # say what the bank's own statement says
+    CORRECT = "correct"  # say another id of the bank's than an operator said before
 
 
 class Intervention(Struct, frozen=True, kw_only=True):
@@ -38,6 +43,25 @@ class Intervention(Struct, frozen=True, kw_only=True):
     detail: Mapping[str, object]
 
 
+class Claim(Struct, frozen=True, kw_only=True):
+    """What an act says that the bank did: this, under this id of the bank's."""
+
+    verb: Verb
+    reference: str
+
+
+class Proof(Struct, frozen=True, kw_only=True):
+    """What was found out about a claim before the rules are asked.
+
+    `taken_by` names the receipt or the act that has the id already; `by_hand`: the operation's present id is an
+    operator's word.
+    """
+
+    finding: Finding
+    taken_by: str | None
+    by_hand: bool
+
+
 class NotAllowed(Exception):
     """The rules refuse the act. The text says why."""
 
@@ -46,6 +70,7 @@ EVERY, RESTING = frozenset(Verb), UNSETTLED - {Status.SENT}
 _CARD_GONE = "its card is gone and the bank may hold the money: look in the bank's statement, and resolve it"
 _KEY_GONE = "it was asked too often, or too long ago for its bank key: look in the bank's statement, and resolve it"
 _UNASKED = "the bank has not been asked for it, so no statement of the bank can show it"
+_GIVEN = "the bank itself gave this id: only one that an operator gave can be corrected"
 
 # The first row that fits decides. A capture, void or refund may be asked for again however late: the bank's own rows
 # keep it from doing one twice.
@@ -59,15 +84,48 @@ RULES: Sequence[tuple[Kind, frozenset[Status], frozenset[Verb], str | None]] = (
 # fmt: on
 
 
-def carry_out(
-    decider: Decider, payment: Payment, operations: Sequence[Operation], act: Intervention, now: datetime
-) -> Step:
-    """The step with the act's result in it. `operations`: unsettled or ever sent, in accept order."""
+# The states in which nothing is built on what an operation of this verb did.
+_LAST: Mapping[Verb, frozenset[State]] = {
+    Verb.AUTHORIZE: frozenset({State.AUTHORIZED}),
+    Verb.CAPTURE: frozenset({State.CAPTURED}),
+    Verb.VOID: frozenset({State.VOIDED, State.EXPIRED}),
+    Verb.REFUND: frozenset({State.REFUNDED}),
+}
+_ENDED_WITHOUT = frozenset({Status.DECLINED, Status.REJECTED, Status.FAILED})
+
+
+def claim_of(act: Intervention, operations: Sequence[Operation]) -> Claim | None:
+    """What must be proven before this act can be judged; None where it claims nothing that could be."""
+    operation = next((known for known in operations if known.id == act.operation), None)
     try:
-        operation = _subject(act, operations)
-        step = _step(decider, payment, operations, operation, act, now)
-        changed = next(known for known in step.operations if known.id == operation.id)
-        result = f"carried out: the {changed.verb} is {changed.status}, attempt {changed.attempts}"
+        reference = _word(act.detail, "reference")
+    except NotAllowed:
+        return None
+    outcome = act.detail.get("outcome")
+    if operation is None or reference is None or not (act.kind is Kind.CORRECT or outcome in ("approved", "captured")):
+        return None
+    verb = Verb.CAPTURE if act.kind is Kind.RESOLVE and outcome == "captured" else operation.verb
+    return Claim(verb=verb, reference=reference)
+
+
+def carry_out(
+    decider: Decider,
+    payment: Payment,
+    operations: Sequence[Operation],
+    act: Intervention,
+    now: datetime,
+    proof: Proof | None = None,
+) -> Step:
+    """The step with the act's result in it. `operations`: unsettled or ever sent, in accept order. `proof` is of the
+    act's claim, if it makes one."""
+    try:
+        if act.kind is Kind.CORRECT:
+            step, result = _correction(decider, payment, operations, act, now, proof)
+        else:
+            operation = _subject(act, operations)
+            step = _step(decider, payment, operations, operation, act, now, proof)
+            changed = next(known for known in step.operations if known.id == operation.id)
+            result = f"carried out: the {changed.verb} is {changed.status}, attempt {changed.attempts}"
     except NotAllowed as refusal:
         step, result = decider.queue(payment, ()), f"refused: {refusal}"
     return replace(step, acts=(ActDone(id=act.id, result=result, done_at=now),))
@@ -103,42 +161,132 @@ def _step(
     operation: Operation,
     act: Intervention,
     now: datetime,
+    proof: Proof | None,
 ) -> Step:
     if act.kind is Kind.RETRY:
         if operation.verb is Verb.AUTHORIZE and decider.spent(operation, now):
             raise NotAllowed(_KEY_GONE)
         return decider.insist(payment, operation, now)
-    answer = _answer(act, operation)
+    others = [other for other in operations if other.id != operation.id]
+    if act.detail.get("outcome") == "captured":
+        return _taken(decider, payment, operation, others, act, now, proof)
+    answer = _answer(act, payment, operation, proof)
     if operation.attempts == 0 and not allowed(payment.state, operation.verb):
         return decider.admit(payment, operation, now)  # given up before the table was asked: its word, then
-    others = [other for other in operations if other.id != operation.id]
     step = decider.conclude(payment, operation, others, answer, now)
     if isinstance(step, Again):
         raise NotAllowed("that is no end of it")
     return step
 
 
-def _answer(act: Intervention, operation: Operation) -> Approved | Refused:
+def _answer(act: Intervention, payment: Payment, operation: Operation, proof: Proof | None) -> Approved | Refused:
     """What the operator found, as the bank would have said it."""
-    evidence: dict[str, object] = {"act": {"id": act.id, "actor": act.actor, "reason": act.reason}}
     match act.detail.get("outcome"):
         case "refused":
             message = "not done, says the bank's statement"
-            return Refused(reason=Refusal.RESOLVED, code="resolved", message=message, evidence=evidence)
+            return Refused(reason=Refusal.RESOLVED, code="resolved", message=message, evidence=_evidence(act))
         case "approved" if operation.attempts == 0 or operation.status is Status.ACCEPTED:
             raise NotAllowed(_UNASKED)
         case "approved":
-            reference = _word(act.detail, "reference")
-            if reference is None and operation.verb is not Verb.VOID:
-                raise NotAllowed(f"the bank's id of the {operation.verb} is needed as reference")
-            return Approved(
-                reference=reference,
-                at=_moment(act.detail, "bank_at"),
-                expires_at=_moment(act.detail, "expires_at") if operation.verb is Verb.AUTHORIZE else None,
-                auth_code=_word(act.detail, "auth_code"),
-                evidence=evidence,
-            )
-    raise NotAllowed('the outcome is "approved" or "refused"')
+            return _proven(act, operation.verb, payment, operation, proof)
+    raise NotAllowed('the outcome is "approved", "refused" or, of a release, "captured"')
+
+
+def _taken(
+    decider: Decider,
+    payment: Payment,
+    operation: Operation,
+    others: Sequence[Operation],
+    act: Intervention,
+    now: datetime,
+    proof: Proof | None,
+) -> Step:
+    """The hold was captured, and not by this payment's own capture."""
+    if operation.verb is not Verb.VOID:
+        raise NotAllowed('only the release of a hold ends as "captured": resolve it as approved or refused')
+    if payment.state is not State.AUTHORIZED:
+        raise NotAllowed(f"the payment is {payment.state} already: resolve it as refused, the hold was not released")
+    return decider.taken(payment, operation, others, _proven(act, Verb.CAPTURE, payment, operation, proof), now)
+
+
+def _correction(
+    decider: Decider,
+    payment: Payment,
+    operations: Sequence[Operation],
+    act: Intervention,
+    now: datetime,
+    proof: Proof | None,
+) -> tuple[Step, str]:
+    """Another id of the bank's instead of the one that an operator gave, while nothing is built on that."""
+    operation = next((known for known in operations if known.id == act.operation), None)
+    if operation is None:
+        raise NotAllowed("the payment has no such operation, or the bank was never asked for it")
+    if operation.status is not Status.SUCCEEDED:
+        raise NotAllowed(f"the {operation.verb} is {operation.status}: there is no id of it to correct")
+    if proof is None or not proof.by_hand:
+        raise NotAllowed(_GIVEN)
+    if payment.state not in _LAST[operation.verb]:
+        raise NotAllowed(f"the payment is {payment.state}: something is built on this {operation.verb}")
+    for later in operations[operations.index(operation) + 1 :]:
+        if later.attempts and later.status not in _ENDED_WITHOUT:
+            raise NotAllowed(f"the {later.verb} {later.id}, which is {later.status}, is built on it")
+    answer = _proven(act, operation.verb, payment, operation, proof)
+    step = decider.correct(payment, operation, answer, now)
+    return step, f"carried out: the bank's id of the {operation.verb} is {answer.reference}"
+
+
+def _proven(act: Intervention, verb: Verb, payment: Payment, operation: Operation, proof: Proof | None) -> Approved:
+    """The bank's approval, as the operator claims it and as it was found to be."""
+    reference = _word(act.detail, "reference")
+    said = Approved(
+        reference=reference,
+        at=_moment(act.detail, "bank_at"),
+        expires_at=_moment(act.detail, "expires_at") if verb is Verb.AUTHORIZE else None,
+        auth_code=_word(act.detail, "auth_code"),
+        evidence=_evidence(act),
+    )
+    if reference is None:
+        if verb is Verb.VOID and act.kind is Kind.RESOLVE:
+            return said
+        raise NotAllowed(f"the bank's id of the {verb} is needed as reference")
+    if proof is None:
+        raise NotAllowed(f"nobody has asked the bank about {reference}")
+    if proof.taken_by is not None:
+        raise NotAllowed(f"{reference} is taken: {proof.taken_by} has it")
+    match proof.finding:
+        case Absent(reason=reason):
+            raise NotAllowed(f"{reference} is no {verb} at the bank: {reason}. Look into its statement again")
+        case NoAnswer(reason=reason):
+            raise NotAllowed(f"{reference} cannot be looked up just now, {reason}: nothing has changed, try again")
+        case Unsearchable(reason=reason):
+            return _with(said, {"look_up": f"not possible: {reason}"})
+        case Found() as found:
+            _compare(found, reference, verb, payment, operation)
+            shown = {"amount": found.amount, "currency": found.currency, "of": found.parent, "at": found.at}
+            # The bank's own times win over what was typed.
+            said = dataclass_replace(said, at=found.at or said.at, expires_at=found.expires_at or said.expires_at)
+            return _with(said, {"look_up": {"reference": found.reference, **shown, "expires_at": found.expires_at}})
+
+
+def _compare(found: Found, reference: str, verb: Verb, payment: Payment, operation: Operation) -> None:
+    """Raises NotAllowed where the bank shows something else than this operation asked for."""
+    if found.reference != reference:
+        raise NotAllowed(f"the bank writes this id as {found.reference}: give it so")
+    parents = {Verb.CAPTURE: payment.bank.authorization_id, Verb.REFUND: payment.bank.capture_id}
+    money, currency = operation.amount, payment.terms.money.currency
+    if (found.amount, found.currency) != (money, currency):
+        shown = f"{found.amount} {found.currency}"
+        raise NotAllowed(f"the bank's {reference} is of {shown}, and this {verb} of {money} {currency}")
+    if verb in parents and found.parent != parents[verb]:
+        raise NotAllowed(f"the bank's {reference} is of {found.parent}, and this payment's is {parents[verb]}")
+
+
+def _evidence(act: Intervention) -> dict[str, object]:
+    return {"act": {"id": act.id, "actor": act.actor, "reason": act.reason}}
+
+
+def _with(said: Approved, more: Mapping[str, object]) -> Approved:
+    return dataclass_replace(said, evidence={**said.evidence, **more})
 
 
 def _word(detail: Mapping[str, object], name: str) -> str | None:

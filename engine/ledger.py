@@ -20,11 +20,12 @@ import orjson
 import structlog
 from msgspec import Struct
 from psycopg import AsyncConnection
+from psycopg.errors import UniqueViolation
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from engine.coalescer import Coalescer
-from engine.errors import Broken
+from engine.errors import Broken, Taken
 from engine.failpoint import UNARMED, Failpoints
 from engine.intervention import Intervention
 from engine.payment import Operation, Payment
@@ -47,6 +48,7 @@ log = structlog.get_logger()
 
 Answer = TypeVar("Answer")
 
+_BANK_IDS = frozenset(f"{name}_is_one_receipts" for name in ("authorization", "capture", "void", "refund"))
 _LOADS_MAX = 500  # payments a load asks for at once: a screenful for the planner, milliseconds for Postgres
 _PATIENCE_S = 5.0  # for what is asked between two heartbeats
 _DURING_COMMIT_S = 0.001  # of a failpoint: sent, and on most disks not yet synced
@@ -113,7 +115,8 @@ class Ledger:
             tasks.start_soon(self._loads.run)
 
     async def commit(self, step: Step, fence: Fence) -> Verdict:
-        """Durable when it returns COMMITTED. Raises Broken when the ledger's constraints refuse the step."""
+        """Durable when it returns COMMITTED. Raises Broken when the ledger's constraints refuse the step; Taken where
+        another receipt has the bank's id that is in it."""
         return await self._commits(Write(step=step, fence=fence, write_id=secrets.token_hex(8)))
 
     async def load(self, payment: str, operation: str = "") -> Loaded:
@@ -145,6 +148,17 @@ class Ledger:
         arguments = {"partition": partition, "limit": limit}
         return [payment for (payment,) in await _patiently(lambda: self._asked("unfinished", arguments), 1)]
 
+    async def holder(self, connector: str, reference: str) -> str | None:
+        """Who has this id of the bank's: a receipt, or the act that released the hold."""
+        arguments = {"connector": connector, "reference": reference}
+        rows = await _patiently(lambda: self._asked("holder_of_reference", arguments), 1)
+        return str(rows[0][0]) if rows else None
+
+    async def is_by_hand(self, payment: str, operation: str) -> bool:
+        """Whether an operator's word ended this operation."""
+        arguments = {"payment": payment, "operation": operation}
+        return bool((await _patiently(lambda: self._asked("resolved_by_hand", arguments), 1))[0][0])
+
     async def due(self, partitions: Sequence[int], terms: DueTerms, limit: int) -> list[tuple[int, str]]:
         """Partition and payment, by the ledger's clock: operations whose time has come, acts, authorizations that have
         expired, and those that soon will and of which nobody was told. Raises Away."""
@@ -165,6 +179,8 @@ class Ledger:
             return list(await self._persist(writes))
         except Mistakes as error:
             if len(writes) == 1:
+                if isinstance(error, UniqueViolation) and error.diag.constraint_name in _BANK_IDS:
+                    return [Taken(error.diag.constraint_name or "")]
                 return [Broken(f"the ledger refused {writes[0].step.payment.id}: {error}")]
         # One row that breaks a constraint must not hold up everybody else's.
         log.error("commit_refused", payments=len(writes))

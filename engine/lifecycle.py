@@ -33,6 +33,7 @@ class Event(StrEnum):
     EXPIRING = "expiring"  # soon, and the merchant may still capture or void
     EXPIRED = "expired"
     RELEASED = "released"  # the hold of a payment that had expired by the bank's word
+    CORRECTED = "corrected"  # the bank's id that an operator had given, before anything was built on it
     IN_DOUBT = "in_doubt"
     REVIEW = "review"
 
@@ -69,16 +70,22 @@ TRANSITIONS: Mapping[tuple[State, Event], tuple[State, tuple[Effect, ...]]] = {
     (S.AUTHORIZED, E.FAILED):          (S.FAILED,     (F.JOURNAL, F.ANSWER)),  # a sale not captured, its hold released
     (S.AUTHORIZED, E.IN_DOUBT):        (S.AUTHORIZED, (F.JOURNAL, F.ASK_AGAIN)),
     (S.AUTHORIZED, E.REVIEW):          (S.AUTHORIZED, (F.JOURNAL, F.CALL_OPERATOR)),
+    (S.AUTHORIZED, E.CORRECTED):       (S.AUTHORIZED, (F.JOURNAL,)),
 
     (S.CAPTURED,   E.REFUND):          (S.CAPTURED,   (F.ASK_BANK,)),
     (S.CAPTURED,   E.REFUNDED):        (S.REFUNDED,   (F.JOURNAL, F.ANSWER)),
     (S.CAPTURED,   E.REFUND_REFUSED):  (S.CAPTURED,   (F.JOURNAL, F.ANSWER)),
     (S.CAPTURED,   E.IN_DOUBT):        (S.CAPTURED,   (F.JOURNAL, F.ASK_AGAIN)),
     (S.CAPTURED,   E.REVIEW):          (S.CAPTURED,   (F.JOURNAL, F.CALL_OPERATOR)),
+    (S.CAPTURED,   E.CORRECTED):       (S.CAPTURED,   (F.JOURNAL,)),
 
     (S.EXPIRED,    E.RELEASED):        (S.EXPIRED,    (F.JOURNAL,)),
     (S.EXPIRED,    E.IN_DOUBT):        (S.EXPIRED,    (F.JOURNAL, F.ASK_AGAIN)),
     (S.EXPIRED,    E.REVIEW):          (S.EXPIRED,    (F.JOURNAL, F.CALL_OPERATOR)),
+    (S.EXPIRED,    E.CORRECTED):       (S.EXPIRED,    (F.JOURNAL,)),
+
+    (S.REFUNDED,   E.CORRECTED):       (S.REFUNDED,   (F.JOURNAL,)),
+    (S.VOIDED,     E.CORRECTED):       (S.VOIDED,     (F.JOURNAL,)),
 }
 
 ASKED: Mapping[Verb, Event] = {

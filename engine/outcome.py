@@ -75,3 +75,33 @@ class Unsent:
 
 
 Answer = Approved | Refused | NoAnswer | Unsent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The bank knows this id. `reference` as the bank writes it; `parent` is what was captured or refunded."""
+
+    reference: str
+    amount: int
+    currency: str
+    parent: str | None
+    at: datetime | None
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absent:
+    """The bank says that it does not know the id. Of an id that it once gave, that may be a fault of its own."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsearchable:
+    """The bank offers no look-up for this."""
+
+    reason: str
+
+
+Finding = Found | Absent | Unsearchable | NoAnswer
+"""What a look-up of a bank's id came to."""

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Protocol
 
 from engine.money import Money
-from engine.outcome import Answer
+from engine.outcome import Answer, Finding
 from engine.payment import Card, Verb
 
 Clock = Callable[[], datetime]
@@ -52,7 +52,11 @@ class Ask:
 
 
 class Connector(Protocol):
-    """The way to one bank. `ask` returns an Answer and raises only for bugs."""
+    """The way to one bank. Nothing here raises but for bugs.
+
+    `look_up` and `probe` read, change nothing, carry no card, and are over within `timeout_s`. `probe` tells whether
+    the bank itself answers, whatever it says.
+    """
 
     @property
     def name(self) -> str: ...
@@ -62,6 +66,6 @@ class Connector(Protocol):
 
     async def ask(self, ask: Ask) -> Answer: ...
 
-    async def probe(self, timeout_s: float) -> bool:
-        """Whether the bank itself answers a harmless read in time."""
-        ...
+    async def look_up(self, verb: Verb, reference: str, timeout_s: float) -> Finding: ...
+
+    async def probe(self, timeout_s: float) -> bool: ...

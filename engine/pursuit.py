@@ -15,7 +15,7 @@ import structlog
 from engine.docket import Docket
 from engine.dossier import Dossier
 from engine.errand import errand_of
-from engine.errors import Broken
+from engine.errors import Broken, Taken
 from engine.ledger import Fence, Verdict
 from engine.outcome import NoAnswer
 from engine.payment import Operation, Payment, Status
@@ -90,7 +90,12 @@ class Pursuit:
             step = verdict
             failpoints("before-outcome")
             began, began_s = clock.steady(), anyio.current_time()
-            payment = await self.commit(step)
+            try:
+                payment = await self.commit(step)
+            except Taken as fault:  # the bank's word about this payment is another's: a person must tell whose it is
+                why = f"{getattr(answer, 'reference', None)}, as the bank answered: {fault}"
+                step = decider.review(payment, operation, clock.now(), why)
+                payment = await self.commit(step)
             failpoints("after-outcome")
         return None
 

@@ -56,7 +56,8 @@ class ActRequest:
     """What an operator wants done, and why.
 
     `merchant` and `key` are the scope of an idempotency key, for acts over HTTP; `operation` picks one of a payment's;
-    `word` is what a resolve says that the bank did: outcome, reference, auth_code, bank_at, expires_at.
+    `word` is what a resolve says that the bank did: outcome, reference, auth_code, bank_at, expires_at; a correction
+    says a reference.
     """
 
     reason: str
@@ -120,3 +121,5 @@ class Operating(Protocol):
     async def retry(self, asked: ActRequest, payment: str) -> Reply: ...
 
     async def resolve(self, asked: ActRequest, payment: str) -> Reply: ...
+
+    async def correct(self, asked: ActRequest, payment: str) -> Reply: ...

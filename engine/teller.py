@@ -13,12 +13,13 @@ from engine.failpoint import Failpoints
 from engine.gate import Gate
 from engine.meters import Meters
 from engine.money import Money
-from engine.outcome import Answer
+from engine.outcome import Answer, Finding, NoAnswer
 from engine.payment import Operation, Payment, Verb
 from engine.ports import Ask, Clock
 from engine.retry import Policy
 from engine.vault import Vault
 
+_LOOKS, _LOOK_S = 3, 5.0
 _DURING_BANK_S = 0.05  # of a failpoint: long after the write, on loopback, and before most answers
 
 
@@ -60,6 +61,15 @@ class Teller:
         taken_s = (self._clock() - began).total_seconds()
         self._meters.bank_seconds.labels(operation.verb, type(answer).__name__).observe(taken_s)
         return answer
+
+    async def look_up(self, connector: str, verb: Verb, reference: str) -> Finding:
+        """What the bank shows of an id of its own; asked a few times, since reading costs nothing."""
+        finding: Finding = NoAnswer(reason="the bank was not asked")
+        for _ in range(_LOOKS):
+            finding = await self._connectors[connector].look_up(verb, reference, _LOOK_S)
+            if not isinstance(finding, NoAnswer):
+                break
+        return finding
 
     def _ask(self, payment: Payment, operation: Operation, began: datetime, *, repeated: bool) -> Ask:
         reference = payment.bank.capture_id if operation.verb is Verb.REFUND else payment.bank.authorization_id

@@ -18,6 +18,7 @@ from typer.core import TyperCommand
 
 from ops.audit_cli import audit
 from ops.dead_letter_cli import dead_letter_app
+from ops.hold_cli import hold_app
 from ops.journal_cli import verify_journal
 from ops.merchant_cli import key_app, merchant_app
 from ops.partition_cli import partitions
@@ -40,6 +41,7 @@ app.add_typer(merchant_app, name="merchant", rich_help_panel="Administration")
 app.add_typer(key_app, name="key", rich_help_panel="Administration")
 app.add_typer(payment_app, name="payment", rich_help_panel="Operators")
 app.add_typer(dead_letter_app, name="dead-letters", rich_help_panel="Operators")
+app.add_typer(hold_app, name="holds", rich_help_panel="Operators")
 app.command(rich_help_panel="On this machine")(up)
 app.command(rich_help_panel="On this machine")(status)
 app.command(rich_help_panel="Operators")(partitions)

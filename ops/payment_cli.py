@@ -20,7 +20,10 @@ _WHERE = (
     "by the payment's own actor, in the worker that owns its partition; each needs a reason, for the audit."
 )
 payment_app = typer.Typer(
-    help="One payment: show, timeline, retry, resolve.", no_args_is_help=True, rich_markup_mode="rich", epilog=_WHERE
+    help="One payment: show, timeline, retry, resolve, correct.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    epilog=_WHERE,
 )
 
 _OPERATIONS = ("operation", "verb", "status", "attempts>", "next attempt", "answer>", "key")
@@ -33,6 +36,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 class Outcome(StrEnum):
     APPROVED = "approved"
     REFUSED = "refused"
+    CAPTURED = "captured"
 
 
 def _payment(text: str) -> str:
@@ -152,7 +156,10 @@ def retry_payment(
 def resolve_payment(
     payment: PaymentId,
     reason: Reason,
-    outcome: Annotated[Outcome, typer.Option(help="What the bank did, by its own statement.")],
+    outcome: Annotated[
+        Outcome,
+        typer.Option(help="What the bank did, by its own statement; captured: the hold that was to be released."),
+    ],
     reference: Annotated[
         str | None, typer.Option(metavar="ID", help="The bank's id of what it approved; a void needs none.")
     ] = None,
@@ -172,6 +179,9 @@ def resolve_payment(
 ) -> None:
     """Answer, in the bank's place, an operation that is in review: only a person can tell, from the bank's statement.
 
+    A reference is refused when another payment has it, and when the bank, asked for it, does not show what this
+    operation asked for. The id of a void cannot be looked up at the bank; leave it out rather than guess.
+
     Examples:
 
       penstock payment resolve pay_3K7VZ0Q1M8C2R4T6W9XABDEFGH --outcome approved --reference cap_5d0f --reason "line 12"
@@ -184,6 +194,29 @@ def resolve_payment(
     asked = asked_by_cli(reason, operation=operation, wait_s=wait, word=said)
     done = act(data_dir, lambda office: office.desk.resolve(asked, payment))
     say_act(done, f"resolve of {done['operation_id']}: {done['result'] or 'written down'}", as_json)
+
+
+@payment_app.command("correct")
+def correct_payment(
+    payment: PaymentId,
+    reason: Reason,
+    reference: Annotated[str, typer.Option(metavar="ID", help="The bank's id that is right, by its statement.")],
+    operation: Annotated[
+        str | None,
+        typer.Option("--operation", metavar="ID", callback=_operation, help="Which one; else the latest that is done."),
+    ] = None,
+    wait: Wait = _WAIT_S,
+    data_dir: DataDir = _LOCAL,
+    as_json: Json = False,
+) -> None:
+    """Replace the bank's id that an operator gave in a resolve, while nothing is built on it: no capture of that hold,
+    no refund of that capture. Proven like the reference of a resolve; answers that were stored stay as they are.
+
+    Example: penstock payment correct pay_3K7VZ0Q1M8C2R4T6W9XABDEFGH --reference auth_8c1e --reason "line 13, not 12"
+    """
+    asked = asked_by_cli(reason, operation=operation, wait_s=wait, word={"reference": reference})
+    done = act(data_dir, lambda office: office.desk.correct(asked, payment))
+    say_act(done, f"correction of {done['operation_id']}: {done['result'] or 'written down'}", as_json)
 
 
 async def _receipt(office: BackOffice, payment: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -17,12 +17,12 @@ from msgspec.structs import replace as changed
 from engine.decision import Decider
 from engine.errand import errand_of
 from engine.identity import operation_id, partition_of, payment_id
-from engine.intervention import Intervention, Kind, carry_out
+from engine.intervention import Intervention, Kind, Proof, carry_out, claim_of
 from engine.journal import Chained, Journal
 from engine.lifecycle import TRANSITIONS
 from engine.money import Money
 from engine.opening import opening, operation_of
-from engine.outcome import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
+from engine.outcome import Answer, Approved, Found, NoAnswer, Refusal, Refused, Unsent
 from engine.payment import UNSETTLED, DeclineCode, MaskedCard, Operation, Payment, State, Status, Terms, Verb
 from engine.retry import Policy
 from engine.step import Again, Step
@@ -169,12 +169,16 @@ class Desk:
         operations = tuple(operation if known.id == operation.id else known for known in self.operations)
         return replace(self, operations=operations)
 
-    def act(self, kind: Kind, operation: Operation, **detail: object) -> Desk:
-        """An operator's act, carried out when no attempt can be at the bank any more."""
+    def act(self, kind: Kind, operation: Operation, proof: Proof | None = None, **detail: object) -> Desk:
+        """An operator's act, carried out when no attempt can be at the bank any more. Unless told otherwise, an id that
+        it names is nobody else's, and the bank shows it as it should be."""
         assert self.at_bank is None, "acts wait for what is under way"
         act = Intervention(id=1, kind=kind, operation=operation.id, actor="ada", reason="the statement", detail=detail)
         now = max(self.now, operation.deadline or self.now)
-        step = carry_out(self.decider, self.payment, self.operations, act, now)
+        claim = claim_of(act, self.operations)
+        if claim is not None and proof is None:
+            proof = a_proof(claim.verb, claim.reference, self.payment)
+        step = carry_out(self.decider, self.payment, self.operations, act, now, proof)
         return replace(self, now=now).commit(step).go_on()
 
     @property
@@ -235,6 +239,13 @@ class Desk:
         )
 
 
+def a_proof(verb: Verb, claimed: str, payment: Payment, *, by_hand: bool = True, **shown: object) -> Proof:
+    """Of an id that is nobody else's, and that the bank shows as this payment's, but for what is said otherwise."""
+    parents = {Verb.CAPTURE: payment.bank.authorization_id, Verb.REFUND: payment.bank.capture_id}
+    usual = Found(reference=claimed, amount=AMOUNT, currency="USD", parent=parents.get(verb), at=NOON)
+    return Proof(finding=replace(usual, **shown), taken_by=None, by_hand=by_hand)  # type: ignore[arg-type]
+
+
 def a_payment_begun(*, sale: bool = False, patience: Policy = PATIENCE) -> Desk:
     """Its authorize is committed and on its way to the bank."""
     command = a_command(Verb.AUTHORIZE, "first", sale=sale)
@@ -293,8 +304,8 @@ def _check_receipt(before: Payment, after: Payment) -> None:
     assert 0 <= after.amount_refunded <= after.amount_captured <= AMOUNT
     if before.state in TERMINAL:
         assert after.state is before.state, "terminal states stay"
-        # Only the hold of an authorization that the bank called expired may be told of afterwards.
-        assert after.sequence == before.sequence or before.state is State.EXPIRED
+        # Only the hold of an authorization that the bank called expired may be told of afterwards, and a corrected id.
+        assert after.sequence == before.sequence or before.state is State.EXPIRED or after.bank != before.bank
     if after.state in (State.AUTHORIZED, State.CAPTURED, State.REFUNDED, State.VOIDED, State.EXPIRED):
         assert after.bank.authorization_id and after.at.authorized_at
     if after.state in (State.CAPTURED, State.REFUNDED):

@@ -115,6 +115,9 @@ class MemoryEngine:
     async def retry(self, asked: ActRequest, payment: str) -> Reply:
         return self._act("retry", asked, payment)
 
+    async def correct(self, asked: ActRequest, payment: str) -> Reply:
+        return self._act("correct", asked, payment)
+
     async def resolve(self, asked: ActRequest, payment: str) -> Reply:
         return self._act("resolve", asked, payment)
 

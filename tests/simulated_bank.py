@@ -21,7 +21,7 @@ from simulated_loop import SimulatedLoop
 
 from bank import dialect
 from bank.classification import MESSAGES, NO_WORD, TEXT, Doubt, classify
-from engine.outcome import Answer, NoAnswer, Refusal, Refused, Unsent
+from engine.outcome import Answer, Finding, NoAnswer, Refusal, Refused, Unsearchable, Unsent
 from engine.payment import DeclineCode, Verb
 from engine.ports import Ask, Capabilities, Clock
 
@@ -269,6 +269,9 @@ class SimulatedConnector:
         if response is None:
             return NoAnswer(reason="the bank's answer did not arrive whole and in time")
         return _translated(ask, *response)
+
+    async def look_up(self, verb: Verb, reference: str, timeout_s: float) -> Finding:
+        return Unsearchable(reason="nobody looks anything up in a history")
 
 
 def _nobody(response: Response | None, after_s: float) -> None:

@@ -99,6 +99,7 @@ def ledger_commit(tables: Tables, batch: Batch) -> tuple[list[Row], set[str]]:
         _check(_PAYMENT_CHECKS, row)
     for row in operations.values():
         _check(_OPERATION_CHECKS, row)
+    _check_bank_ids(tables, payments)
     _check_one_success(tables, operations)
     _check_sequences(tables, entries)
     # From here on nothing fails.
@@ -189,6 +190,22 @@ def _check(checks: Mapping[str, Check], row: Row) -> None:
     for name, holds in checks.items():
         if not holds(row):
             raise CheckViolation(f'the row of {row["id"]} violates check constraint "{name}"')
+
+
+_BANK_IDS = ("authorization_id", "capture_id", "void_id", "refund_id")
+
+
+def _check_bank_ids(tables: Tables, written: Mapping[str, Row]) -> None:
+    """authorization_is_one_receipts and its like: an id of the bank's is in one receipt (I5)."""
+    for name in _BANK_IDS:
+        news = {row["id"]: (row["connector"], row[name]) for row in written.values() if row[name] is not None}
+        fresh = {id: told for id, told in news.items() if (tables.payments.get(id) or {}).get(name) != told[1]}
+        if not fresh:
+            continue
+        others = [(row["connector"], row[name]) for row in tables.payments.values() if row["id"] not in written]
+        if len(set(news.values())) < len(news) or set(fresh.values()) & set(others):
+            constraint = name.removesuffix("_id") + "_is_one_receipts"
+            raise UniqueViolation(f'duplicate key value violates unique constraint "{constraint}"')
 
 
 def _check_one_success(tables: Tables, written: Mapping[str, Row]) -> None:

@@ -50,6 +50,28 @@ def test_twenty_seconds_of_faults_lose_nothing_and_double_nothing() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
+def test_holds_that_a_forgetful_bank_doubled_are_given_back_before_the_count() -> None:
+    async def forget(stage: Stage, till: Till) -> None:
+        fault = {"kind": "drop_key_and_response", "operation": "authorize", "times": 5}
+        async with stage.http.post(f"{stage.rig.bank}/control/faults", json=fault) as answer:
+            assert answer.status == 201
+        for _ in range(300):
+            if till.accepted >= 60:
+                break
+            await anyio.sleep(0.1)
+
+    async def run() -> Outcome:
+        plan = Plan(workers=1, edges=1, bank_failure_rate=0.1, bank_latency_ms=(0, 20), cards=CARDS + FRAIL)
+        return await campaign(plan, seed=1, rate_per_s=40, board=Board(Console(stderr=True)), during=forget)
+
+    outcome = anyio.run(run)
+
+    assert outcome.verdict.breaches == ()
+    assert (outcome.verdict.counts["given back"], outcome.verdict.counts["bank_broke_promise"]) == (5, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_a_bank_row_that_is_doubled_or_removed_by_hand_is_found() -> None:
     async def tamper(stage: Stage, till: Till) -> None:
         for _ in range(300):

@@ -15,7 +15,7 @@ from engine.breaker import CIRCUITS, Breaker, Circuit, Sign, Tolerance
 from engine.gate import Gate, Patience
 from engine.meters import Meters
 from engine.money import CURRENCIES, Money
-from engine.outcome import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
+from engine.outcome import Absent, Answer, Approved, Finding, NoAnswer, Refusal, Refused, Unsent
 from engine.payment import Verb
 from engine.ports import Ask, Capabilities
 from engine.retry_budget import Allowance, RetryBudget
@@ -137,12 +137,15 @@ class ABank:
         self._answers = list(answers)
         self.asked = 0
 
-    async def probe(self, timeout_s: float) -> bool:
-        return False
-
     async def ask(self, ask: Ask) -> Answer:
         self.asked += 1
         return self._answers.pop(0)
+
+    async def look_up(self, verb: Verb, reference: str, timeout_s: float) -> Finding:
+        return Absent(reason=reference)
+
+    async def probe(self, timeout_s: float) -> bool:
+        return True
 
 
 def asked(bank: ABank, calls: int, *, allowance: Allowance = PLENTY, repeated: bool = False) -> list[Answer]:

@@ -6,6 +6,7 @@ import orjson
 import pytest
 from decision_stand import (
     ALREADY,
+    BROKE,
     EXPIRED,
     HELD_BACK,
     LOST,
@@ -20,6 +21,7 @@ from decision_stand import (
 
 from engine.identity import operation_id
 from engine.intervention import Kind
+from engine.outcome import Answer
 from engine.payment import State, Status, Verb
 from engine.receipt import operation_document
 
@@ -134,14 +136,64 @@ def test_the_hold_of_what_the_bank_calls_expired_is_given_back_too() -> None:
     assert desk.events == ["created", "authorized", "expired", "released"]
 
 
-@pytest.mark.parametrize("said", [ALREADY, EXPIRED], ids=["already released", "expired"])
-def test_the_bank_s_word_that_the_hold_is_gone_is_as_good_as_its_release(said: object) -> None:
-    by_clock = expiring().answer(said)  # type: ignore[arg-type]
-    by_bank = an_authorized_payment().accept(Verb.CAPTURE).answer(EXPIRED).answer(said)  # type: ignore[arg-type]
+@pytest.mark.parametrize("said", [[LOST, ALREADY], [EXPIRED]], ids=["released by a lost attempt", "expired"])
+def test_the_bank_s_word_that_the_hold_is_gone_is_as_good_as_its_release(said: list[Answer]) -> None:
+    by_clock, by_bank = expiring(), an_authorized_payment().accept(Verb.CAPTURE).answer(EXPIRED)
+    for word in said:
+        by_clock, by_bank = by_clock.answer(word), by_bank.answer(word)
 
     assert by_clock.payment.state is by_bank.payment.state is State.EXPIRED
     assert by_clock.payment.bank.void_id is by_bank.payment.bank.void_id is None
     assert by_clock.head is by_bank.head is None
+
+
+@pytest.mark.parametrize("ended_by", ["its clock", "the bank's word", "its merchant"])
+def test_already_used_without_a_lost_attempt_of_this_release_is_somebody_else_s_doing(ended_by: str) -> None:
+    begun = {
+        "its clock": expiring,
+        "the bank's word": lambda: an_authorized_payment().accept(Verb.CAPTURE).answer(EXPIRED),
+        "its merchant": lambda: an_authorized_payment().accept(Verb.VOID),
+    }
+    desk = begun[ended_by]()
+    before = desk.payment.state
+
+    desk = desk.answer(ALREADY)
+
+    assert (desk.payment.state, desk.operation(Verb.VOID).status) == (before, Status.REVIEW)
+    assert "no attempt of ours can have released the hold" in str(desk.told[-1][0].entry.evidence["reason"])
+
+
+@pytest.mark.parametrize("said", [LOST, BROKE], ids=["lost", "500"])
+def test_an_attempt_that_goes_unanswered_after_that_proves_nothing_any_more(said: Answer) -> None:
+    desk = expiring().answer(ALREADY)
+
+    desk = desk.act(Kind.RETRY, desk.operation(Verb.VOID)).answer(said)
+    while desk.at_bank is None:
+        desk = desk.later()
+    desk = desk.answer(ALREADY)
+
+    assert (desk.payment.state, desk.operation(Verb.VOID).status) == (State.AUTHORIZED, Status.REVIEW)
+    assert "no attempt of ours can have released the hold" in str(desk.told[-1][0].entry.evidence["reason"])
+    released = desk.act(Kind.RETRY, desk.operation(Verb.VOID)).answer(approved)
+    assert (released.payment.state, released.operation(Verb.VOID).failure) == (State.EXPIRED, None)
+
+
+@pytest.mark.parametrize("ended_by", ["its clock", "its merchant"])
+def test_a_hold_that_somebody_else_captured_ends_as_a_captured_payment_that_can_be_refunded(ended_by: str) -> None:
+    desk = expiring() if ended_by == "its clock" else an_authorized_payment().accept(Verb.VOID)
+    desk = desk.answer(ALREADY)
+
+    desk = desk.act(Kind.RESOLVE, desk.operation(Verb.VOID), outcome="captured", reference="cap_9")
+
+    assert (desk.payment.state, desk.payment.bank.capture_id, desk.payment.bank.void_id) == (
+        State.CAPTURED,
+        "cap_9",
+        None,
+    )
+    assert desk.operation(Verb.VOID).status is Status.FAILED
+    assert desk.operation(Verb.VOID).response_status == (None if ended_by == "its clock" else 402)
+    assert desk.events[-1] == "captured" and "expired" not in desk.events
+    assert desk.accept(Verb.REFUND).answer(approved).payment.state is State.REFUNDED
 
 
 def test_a_hold_that_may_have_been_captured_is_for_a_person() -> None:

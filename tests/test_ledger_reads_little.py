@@ -92,7 +92,7 @@ def intent(key: str) -> Step:
 def outcome(step: Step) -> Step:
     """It is authorized, for an hour."""
     now = datetime.now(UTC)
-    answer = Approved(reference="auth_1", at=now, expires_at=now + timedelta(hours=1))
+    answer = Approved(reference=f"auth_{step.payment.id}", at=now, expires_at=now + timedelta(hours=1))
     authorized = DECIDER.conclude(step.payment, step.operations[0], [], answer, now)
     assert isinstance(authorized, Step)
     return authorized

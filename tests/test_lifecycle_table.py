@@ -46,9 +46,12 @@ STAYS = {
         Event.EXPIRING,
         Event.IN_DOUBT,
         Event.REVIEW,
+        Event.CORRECTED,
     },
-    State.CAPTURED: {Event.REFUND, Event.REFUND_REFUSED, Event.IN_DOUBT, Event.REVIEW},
-    State.EXPIRED: {Event.RELEASED, Event.IN_DOUBT, Event.REVIEW},
+    State.CAPTURED: {Event.REFUND, Event.REFUND_REFUSED, Event.IN_DOUBT, Event.REVIEW, Event.CORRECTED},
+    State.EXPIRED: {Event.RELEASED, Event.IN_DOUBT, Event.REVIEW, Event.CORRECTED},
+    State.REFUNDED: {Event.CORRECTED},
+    State.VOIDED: {Event.CORRECTED},
 }
 COMMANDS = (Verb.CAPTURE, Verb.VOID, Verb.REFUND)
 ANSWERS = (approved, DECLINED, EXPIRED, ALREADY, UNKNOWN, MISTAKEN, LOST, NEVER_AGAIN, NOT_SENT)

@@ -223,6 +223,7 @@ def test_the_partitions_are_shown_with_owner_epoch_lease_and_what_waits(gateway:
         ("payment", "resolve", "pay_" + "0" * 26, "--reason", "r"),
         ("payment", "resolve", "pay_" + "0" * 26, "--reason", "r", "--outcome", "perhaps"),
         ("payment", "resolve", "pay_" + "0" * 26, "--reason", "r", "--outcome", "approved", "--bank-at", "noon"),
+        ("payment", "correct", "pay_" + "0" * 26, "--reason", "r"),
         ("dead-letters", "list", "--limit", "0"),
         ("dead-letters", "list", "--cursor", "nonsense"),
         ("dead-letters", "show", "7"),
@@ -269,7 +270,7 @@ def test_a_failure_is_told_in_words_and_not_as_a_traceback(
 @pytest.mark.parametrize(
     "command",
     [
-        *(("payment", verb) for verb in ("show", "timeline", "retry", "resolve")),
+        *(("payment", verb) for verb in ("show", "timeline", "retry", "resolve", "correct")),
         *(("dead-letters", verb) for verb in ("list", "show", "requeue", "drop")),
         ("partitions",),
     ],

@@ -13,7 +13,7 @@ WHERE settled_at IS NULL AND partition = ANY(%(partitions)s) AND status IN ('acc
   AND next_attempt_at > coalesce(%(now)s::timestamptz, statement_timestamp()) + %(farthest)s::interval AND next_attempt_at <= 'infinity'
 UNION
 SELECT p.partition, p.id FROM audit a JOIN payments p ON p.id = a.payment
-WHERE a.result IS NULL AND a.act IN ('retry', 'resolve') AND a.partition = ANY(%(partitions)s)
+WHERE a.result IS NULL AND a.act IN ('retry', 'resolve', 'correct') AND a.partition = ANY(%(partitions)s)
   AND p.partition = ANY(%(partitions)s)
 UNION
 SELECT p.partition, p.id FROM payments p

@@ -3,5 +3,5 @@ SELECT payment FROM operations
 WHERE settled_at IS NULL AND partition = %(partition)s AND status IN ('accepted', 'sent', 'in_doubt')
 UNION
 SELECT p.id FROM audit a JOIN payments p ON p.id = a.payment
-WHERE a.result IS NULL AND a.act IN ('retry', 'resolve') AND a.partition = %(partition)s AND p.partition = %(partition)s
+WHERE a.result IS NULL AND a.act IN ('retry', 'resolve', 'correct') AND a.partition = %(partition)s AND p.partition = %(partition)s
 LIMIT %(limit)s

@@ -54,12 +54,18 @@ class ResolveBody(ReasonBody):
     """POST /v1/payments/{id}/resolve."""
 
     operation_id: _Operation = Field(default=None, description=_WHICH)
-    outcome: Literal["approved", "refused"] = Field(
-        description='"approved" or "refused": what the bank did, by its own statement'
+    outcome: Literal["approved", "refused", "captured"] = Field(
+        description=(
+            '"approved" or "refused": what the bank did, by its own statement; "captured": the hold that was to be '
+            "released had been captured there, and reference is the id of that capture"
+        )
     )
     reference: _Word = Field(
         default=None,
-        description="the bank's id of what it approved, 1 to 128 printable characters; needed for all but a void",
+        description=(
+            "the bank's id of what it approved, 1 to 128 printable characters; needed for all but a void. It is "
+            "believed only if no other payment has it and the bank, asked for it, shows what this operation asked for"
+        ),
         examples=["cap_5d0f"],
     )
     auth_code: _Word = Field(
@@ -67,3 +73,15 @@ class ResolveBody(ReasonBody):
     )
     bank_at: _Moment = Field(default=None, description=f"{_WHEN}: when the bank did it, by its statement")
     expires_at: _Moment = Field(default=None, description=f"{_WHEN}: until when an approved hold lasts")
+
+
+class CorrectBody(ReasonBody):
+    """POST /v1/payments/{id}/correct."""
+
+    operation_id: _Operation = Field(
+        default=None, description="the id of one of the payment's operations (op_...); leave it out for the latest"
+    )
+    reference: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_said)] = Field(
+        description="the bank's id that is right, 1 to 128 printable characters; proven as that of a resolve",
+        examples=["cap_5d0f"],
+    )

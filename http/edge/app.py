@@ -78,6 +78,7 @@ def create_app(
         ("/v1/operations/{operation}",      door.merchant, {"GET": payments.operation}),
         ("/v1/payments/{payment}/retry",    door.operator, {"POST": operators.retry}),
         ("/v1/payments/{payment}/resolve",  door.operator, {"POST": operators.resolve}),
+        ("/v1/payments/{payment}/correct",  door.operator, {"POST": operators.correct}),
         ("/v1/dead-letters",                door.operator, {"GET": operators.dead_letters}),
         ("/v1/dead-letters/{letter}",       door.operator, {"GET": operators.dead_letter}),
         ("/v1/dead-letters/{letter}/requeue", door.operator, {"POST": operators.requeue}),

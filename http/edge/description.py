@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from edge.act_bodies import ReasonBody, ResolveBody, RetryBody
+from edge.act_bodies import CorrectBody, ReasonBody, ResolveBody, RetryBody
 from edge.bodies import OperationBody, PaymentBody
 from edge.letters import Act, DeadLetterList, WholeDeadLetter
 from edge.moments import Timeline
@@ -242,6 +242,17 @@ CALLS: tuple[Description, ...] = (
         summary="Say what the bank did, by its statement, where only a person can tell",
         parameters=_POST,
         body=ResolveBody,
+        answers={200: Act, 202: Act},
+        codes=_ACT,
+        scope="operator",
+    ),
+    Description(
+        path="/v1/payments/{payment}/correct",
+        method="post",
+        name="correctPayment",
+        summary="Replace the bank's id that an operator gave, while nothing is built on it",
+        parameters=_POST,
+        body=CorrectBody,
         answers={200: Act, 202: Act},
         codes=_ACT,
         scope="operator",

@@ -69,7 +69,7 @@ class Act(BaseModel):
 
     object: Literal["act"]
     id: str = Field(examples=["act_17"])
-    act: Literal["retry", "resolve", "dead_letter.requeue", "dead_letter.drop"]
+    act: Literal["retry", "resolve", "correct", "dead_letter.requeue", "dead_letter.drop"]
     subject: str = Field(description="the payment or the dead letter")
     payment_id: str | None
     operation_id: str | None

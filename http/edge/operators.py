@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from edge import answer, bodies, document, idempotency_key, json_body, preference, query
-from edge.act_bodies import WORDS, ReasonBody, ResolveBody, RetryBody
+from edge.act_bodies import WORDS, CorrectBody, ReasonBody, ResolveBody, RetryBody
 from edge.answer import Answer
 from edge.call import Call
 from engine.errors import Rejected
@@ -60,6 +60,13 @@ class Operators:
         word = {name: value for name in WORDS if (value := getattr(body, name)) is not None}
         asked = replace(asked, operation=body.operation_id, word=word)
         return answer.of_reply(await self._desk.resolve(asked, payment), int(asked.wait_s))
+
+    async def correct(self, call: Call) -> Answer:
+        """POST /v1/payments/{payment}/correct"""
+        payment = _payment(call)
+        asked, body = await _asked(call, CorrectBody)
+        asked = replace(asked, operation=body.operation_id, word={"reference": body.reference})
+        return answer.of_reply(await self._desk.correct(asked, payment), int(asked.wait_s))
 
 
 def _payment(call: Call) -> str:

@@ -19,11 +19,12 @@ from ops.settings import Settings
 def wall_clock(settings: Settings) -> Clock:
     """The clock of the real world, in UTC; in a test as wrong as a file says. Raises SettingsError."""
     if settings.clock_offset_file:
-        return OffsetClock(Path(settings.clock_offset_file), _now)
-    return _now
+        return OffsetClock(Path(settings.clock_offset_file), utc_now)
+    return utc_now
 
 
-def _now() -> datetime:
+def utc_now() -> datetime:
+    """This machine's clock."""
     return datetime.now(UTC)
 
 

@@ -139,4 +139,6 @@ class Auditor:
         return {row[0]: Answer(settled_at=row[1], status=row[2], body=row[3]) for row in rows}
 
     def _are_known(self, operations: Iterable[str]) -> set[str]:
-        return set(self._answers(list(operations)))
+        asked = list(operations)
+        releases = self._connected().execute(statement("audit/release_keys"), {"keys": asked}).fetchall()
+        return set(self._answers(asked)) | {key for (key,) in releases}

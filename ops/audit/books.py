@@ -1,9 +1,10 @@
-"""The ledger against the bank's own books, while payments go on; holds that the bank doubled by its own fault apart.
+"""The ledger against the bank's own books, while payments go on; holds that no receipt names, each with its key.
 
 The ledger is read first: an effect that it knows must be at the bank, one that it does not know may be under way, and
-is then young, or of an unsettled operation. The bank's promise is that a key it has answered is never executed again.
-A hold that no receipt names was placed in breach of it where the authorization was asked more than once and the bank's
-own table of keys does not know that hold: it had lost the key, or never stored it (I5, I7).
+is then young, or of an unsettled operation. A hold that is neither keeps a customer's money for nothing: an orphan. The
+bank's promise is that a key it has answered is never executed again; an orphan was placed in breach of it where the
+authorization was asked more than once and the bank's own table of keys does not know that hold: it had lost the key, or
+never stored it (I5, I7). One that was given back by an audited release (ops/holds.py) is explained by that act.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Ours:
     effects: Sequence[Effect]
     authorizations: Sequence[Authorization]
     open_ends: frozenset[tuple[str, str]]  # verb, and the bank's id of what it refers to
+    releases: frozenset[str] = frozenset()  # holds that an operator's act gave back, as the bank writes them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +82,12 @@ def read_ledger(ledger: psycopg.Connection) -> Ours:
     with ledger.cursor(row_factory=class_row(Authorization)) as cursor:
         authorizations = cursor.execute(statement("audit/authorizations_asked_again")).fetchall()
     ends = ledger.execute(statement("audit/unsettled_ends")).fetchall()
+    releases = ledger.execute(statement("audit/released_holds")).fetchall()
     return Ours(
-        effects=effects_of(ledger), authorizations=authorizations, open_ends=frozenset((row[0], row[1]) for row in ends)
+        effects=effects_of(ledger),
+        authorizations=authorizations,
+        open_ends=frozenset((row[0], row[1]) for row in ends),
+        releases=frozenset(row[0] for row in releases),
     )
 
 
@@ -90,7 +96,7 @@ def look(
 ) -> Iterator[Breach]:
     """What stands against the bank's books. `are_known` tells which operations the ledger has by now; effects younger
     than `grace_s` may be under way, or later than what was read of the ledger."""
-    theirs = _read_bank(bank_dsn)
+    theirs = read_bank(bank_dsn)
     asked = list(theirs.kept_at)
     for begin in range(0, len(asked), _ASKED_AT_ONCE):
         some = asked[begin : begin + _ASKED_AT_ONCE]
@@ -99,29 +105,63 @@ def look(
     yield from compared(ours, theirs, grace_s=grace_s)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """A hold at the bank that no receipt names. `key` is the one that the bank kept for it; `whose` authorization it
+    was that the bank carried out in breach of its promise, None where nobody can tell."""
+
+    hold: Transaction
+    key: str | None
+    whose: Authorization | None
+    made_at: datetime
+
+    @property
+    def reference(self) -> str:
+        """As the bank writes it."""
+        return f"auth_{self.hold.id}"
+
+
 def compared(ours: Ours, theirs: Theirs, *, grace_s: float) -> Iterator[Breach]:
     """The comparison itself, without a store."""
+    found, aside = orphans(ours, theirs, grace_s=grace_s)
+    for orphan in found:
+        yield _orphaned(orphan) if orphan.whose is None else _promise_broken(orphan, orphan.whose, theirs)
+    for difference in _differences(ours, theirs, aside):
+        yield breach("bank_agrees", difference)
+
+
+def orphans(ours: Ours, theirs: Theirs, *, grace_s: float) -> tuple[list[Orphan], set[str]]:
+    """The holds that no receipt names, and all that is set aside: these, what may be under way, what was released."""
     owned = {_uuid(effect.bank_id) for effect in ours.effects}
     voided = {_uuid(effect.reference) for effect in ours.effects if effect.verb == "void" and effect.bank_id is None}
+    released = _released(ours, theirs)
     aside: set[str] = set()
+    found: list[Orphan] = []
     left = {each.id: each.attempts - (each.hold is not None) for each in ours.authorizations}
     keys_of_holds = theirs.keys_of_holds
     for transaction in theirs.transactions:
         if transaction.id in owned or (transaction.kind == "VOID" and transaction.reference in voided):
             continue
-        if theirs.age_s[transaction.id] < grace_s or _is_open_end(ours, transaction):
+        if theirs.age_s[transaction.id] < grace_s or _is_open_end(ours, transaction) or transaction.id in released:
             aside.add(transaction.id)
         elif transaction.kind == "AUTH_HOLD":
-            whose = _whose(ours, theirs, transaction, keys_of_holds.get(transaction.id), left)
-            if whose is None:
-                continue
+            key = keys_of_holds.get(transaction.id)
+            whose = _whose(ours, theirs, transaction, key, left)
             aside.add(transaction.id)
-            first_of_an_open_one = whose.open and whose.hold is None and left[whose.id] == whose.attempts
-            left[whose.id] -= 1
-            if not first_of_an_open_one:
-                yield _promise_broken(whose, transaction, theirs)
-    for difference in _differences(ours, theirs, aside):
-        yield breach("bank_agrees", difference)
+            if whose is not None:
+                first_of_an_open_one = whose.open and whose.hold is None and left[whose.id] == whose.attempts
+                left[whose.id] -= 1
+                if first_of_an_open_one:
+                    continue
+            found.append(Orphan(hold=transaction, key=key, whose=whose, made_at=theirs.made_at[transaction.id]))
+    return found, aside
+
+
+def _released(ours: Ours, theirs: Theirs) -> set[str]:
+    """Holds that an audited act gave back, and their voids; only where the bank shows that void."""
+    voids = {each.reference: each.id for each in theirs.transactions if each.kind == "VOID"}
+    ended = {hold for hold in map(_uuid, ours.releases) if hold in voids}
+    return {each for hold in ended if hold is not None for each in (hold, voids[hold])}
 
 
 def _is_open_end(ours: Ours, transaction: Transaction) -> bool:
@@ -148,16 +188,27 @@ def _whose(
     return None
 
 
-def _promise_broken(whose: Authorization, hold: Transaction, theirs: Theirs) -> Breach:
+def _promise_broken(orphan: Orphan, whose: Authorization, theirs: Theirs) -> Breach:
     kept = theirs.holds_of_keys.get(whose.id)
     why = "keeps no key of it" if kept is None else "had not kept the key of it when it was asked again"
     return breach(
         "bank_broke_promise",
-        f"hold {hold.id} of {hold.amount} on card …{hold.card[-4:]}, beside {whose.hold or 'another'}: the bank {why}",
+        f"{_told(orphan)}, under key {whose.id}, beside {whose.hold or 'another'}: the bank {why}",
         payment=whose.payment,
         operation=whose.id,
-        at=theirs.made_at[hold.id],
+        at=orphan.made_at,
     )
+
+
+def _orphaned(orphan: Orphan) -> Breach:
+    under = "the bank keeps no key of it" if orphan.key is None else f"under key {orphan.key}"
+    return breach(
+        "holds_have_a_receipt", f"{_told(orphan)}, {under}: the ledger has no owner for it", at=orphan.made_at
+    )
+
+
+def _told(orphan: Orphan) -> str:
+    return f"hold {orphan.reference} of {orphan.hold.amount} on card …{orphan.hold.card[-4:]}"
 
 
 def _differences(ours: Ours, theirs: Theirs, aside: set[str]) -> Sequence[str]:
@@ -174,7 +225,7 @@ def _differences(ours: Ours, theirs: Theirs, aside: set[str]) -> Sequence[str]:
     return reconcile(ours.effects, rest, accounts, {}).differences
 
 
-def _read_bank(dsn: str) -> Theirs:
+def read_bank(dsn: str) -> Theirs:
     """Raises psycopg's errors."""
     with psycopg.connect(dsn, autocommit=True) as bank, one_moment(bank, by_index=False):
         aged = bank.execute(statement("audit/bank_transactions_aged")).fetchall()

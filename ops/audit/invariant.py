@@ -38,6 +38,7 @@ class Invariant:
 
 _HAND = "Somebody wrote to the database by hand, or this is a bug: keep the rows, and report it."
 _CHAIN = "Somebody edited the journal or the receipt, or this is a bug: keep the rows, and compare them with a backup."
+_ORPHAN = 'It keeps a customer\'s money for nothing: `penstock holds release HOLD --reason "..."` gives it back.'
 _MONEY = "Money is at stake: compare the payment with the bank's statement (`penstock audit --bank-database`) first."
 
 INVARIANTS: Sequence[Invariant] = (
@@ -59,7 +60,7 @@ INVARIANTS: Sequence[Invariant] = (
         number="I1",
         name="calls_are_known",
         scan=Scan.BANK,
-        means="Every key that the bank has seen is an operation of the ledger.",
+        means="Every key that the bank has seen is an operation of the ledger, or the release of a hold.",
         remedy="Find out who else uses this bank; if nobody does, the ledger lost an operation: restore it.",
     ),
     Invariant(
@@ -136,9 +137,15 @@ INVARIANTS: Sequence[Invariant] = (
         number="I5",
         name="bank_broke_promise",
         scan=Scan.BANK,
-        means="Holds that the bank placed twice under one key, because it had lost or never stored that key.",
-        remedy="Release the hold that no receipt names at the bank, and tell them.",
-        weight=Weight.APART,
+        means="The bank never places a hold twice under one key. It did, having lost or never stored that key.",
+        remedy=_ORPHAN + " Tell the bank.",
+    ),
+    Invariant(
+        number="I5",
+        name="holds_have_a_receipt",
+        scan=Scan.BANK,
+        means="Each hold at the bank is in a receipt, or was given back.",
+        remedy=_ORPHAN,
     ),
     Invariant(
         number="I6",

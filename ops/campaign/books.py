@@ -59,6 +59,7 @@ class Books:
     gaps: Sequence[str]
     undrained: Sequence[str]
     dead_letters: Sequence[str]
+    released: frozenset[str] = frozenset()  # holds that an audited act gave back, by uuid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,7 @@ def read_books(rig: Rig, openings: Mapping[str, int]) -> Books:
         with ledger.cursor(row_factory=class_row(Done)) as cursor:
             operations = cursor.execute(statement("campaign_operations")).fetchall()
         effects = effects_of(ledger)
+        released = ledger.execute(statement("audit/released_holds")).fetchall()
         gaps = [
             f"{payment}: sequence {sequence}, {rows} journal rows up to {last}, {events} events"
             for payment, sequence, rows, last, events in ledger.execute(statement("campaign_gaps")).fetchall()
@@ -97,6 +99,7 @@ def read_books(rig: Rig, openings: Mapping[str, int]) -> Books:
             if row.backlog or row.pending
         ],
         dead_letters=_dead_letters(rig.redis_url),
+        released=frozenset(hold.partition("_")[2] for (hold,) in released),
     )
 
 

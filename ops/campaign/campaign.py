@@ -1,7 +1,8 @@
 """The campaign: raise a rig, let the crowd in, strike, heal, wait, count. What strikes is given by the caller.
 
 Order at the end: faults are healed, the shop lets nobody in, customers finish what they began, keys are repeated once
-more, both books are read, and only then everything is stopped; whatever is still there then is a breach, too.
+more, holds that the bank doubled are given back, both books are read, and only then everything is stopped; whatever is
+still there then is a breach, too.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ops.campaign.counter import Counter, session
 from ops.campaign.crowd import Crowd
 from ops.campaign.evidence import write_evidence
 from ops.campaign.purchase import take
+from ops.campaign.remedy import give_back
 from ops.campaign.rig import Plan, Rig, raised
 from ops.campaign.schedule import Strike
 from ops.campaign.strike import Losses, Stage, strike_out
@@ -55,12 +57,6 @@ class Outcome:
     missed: list[str] = field(default_factory=list)
 
 
-Remedy = Callable[[Rig], None]
-REMEDY: Remedy | None = None
-"""The act that releases holds which the bank doubled because it lost its own key, done once all has ended.
-
-While there is none, such holds are only told; once there is, one that still stands is a breach ("not released")."""
-
 During = Callable[[Stage, Till], Awaitable[None]]
 
 
@@ -81,15 +77,14 @@ async def campaign(plan: Plan, *, seed: int, rate_per_s: float, board: Board, du
                     await _settle(rig, crowd, counter, board)
                 await _stocktake(till, counter, seed)
                 await _until_over(rig)  # a repeated key may be a short-lived entry again
-                if REMEDY is not None:
-                    await to_thread.run_sync(REMEDY, rig)
-                    await _until_over(rig)
+                for sentence in await give_back(rig):
+                    board.tell(f"could not be given back: {sentence}")
                 books = await to_thread.run_sync(read_books, rig, openings)
                 life.cancel_scope.cancel()
-            found = judge(till.orders, books, losses.spans, remedied=REMEDY is not None)
+            found = judge(till.orders, books, losses.spans)
             if not found.clean:
                 await to_thread.run_sync(write_evidence, rig.database, folder, found)
-        verdict = judge(till.orders, books, losses.spans, rig.left_over, remedied=REMEDY is not None)
+        verdict = judge(till.orders, books, losses.spans, rig.left_over)
         kept = not verdict.clean
         if not kept:
             shutil.rmtree(folder, ignore_errors=True)

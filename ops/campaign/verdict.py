@@ -1,9 +1,9 @@
 """The verdict: what the shop was promised against the ledger, and the ledger against the bank's own tables. Pure.
 
 Lost: accepted, and neither ended nor visibly in review (also not after the shop repeated its key). Doubled: two effects
-at the bank for one operation, whatever made it do so. Holds doubled only because the bank lost its own key are counted
-apart, and must be released once there is a remedy. Effects behind a review, which a person will resolve, and those
-apart are set aside with their money; everything else must be in bijection, and add up on each card.
+at the bank for one operation. A hold that is doubled only because the bank lost its own key is a breach too, of the
+bank's promise, unless an audited act gave it back. Effects behind a review, which a person will resolve, and what was
+given back are set aside with their money; everything else must be in bijection, and add up on each card.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ops.campaign.books import Books, Done
 from ops.campaign.till import Order, Stage
-from ops.campaign.twice import Hold
+from ops.campaign.twice import Twice
 from ops.load import percentiles
 from ops.reconcile import KINDS, Account, Transaction, moved, reconcile
 
@@ -32,7 +32,7 @@ class Breach:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """`counts` in the order of the table; `bank_broke_promise` are sentences, and no breach of ours.
+    """`counts` in the order of the table; `bank_broke_promise` are sentences about what the bank did, and breaches too.
 
     Of orders that were lost with Redis, percentiles: how long before the loss they had been asked for (`lost_age_s`),
     and how long after their acceptance they were accepted again (`revived_age_s`).
@@ -49,27 +49,19 @@ class Verdict:
         return not self.breaches
 
 
-def judge(
-    orders: Sequence[Order],
-    books: Books,
-    losses: Sequence[Span] = (),
-    left_over: Sequence[str] = (),
-    *,
-    remedied: bool = False,
-) -> Verdict:
-    """`losses`: from and to when Redis lost something (Unix time). `left_over`: processes that should be gone.
-    `remedied`: the gateway was given the time, or the order, to release what the bank doubled by itself."""
+def judge(orders: Sequence[Order], books: Books, losses: Sequence[Span] = (), left_over: Sequence[str] = ()) -> Verdict:
+    """`losses`: from and to when Redis lost something (Unix time). `left_over`: processes that should be gone."""
     by_key = {done.key: done for done in books.operations if done.parent is None}
     in_review = {done.payment for done in books.operations if done.status == "review"}
     accepted = [order for order in orders if order.accepted_at is not None]
     lost = [sentence for order in accepted if (sentence := _lost(order, by_key.get(order.key), in_review))]
     revived = list(_revivals(accepted, by_key))
-    broken = [str(found) for found in books.twice if found.excuse]
+    broken = [str(found) for found in books.twice if found.excuse and _is_kept(found, books)]
     doubled = [*_doubled(books), *(str(found) for found in books.twice if not found.excuse)]
     breaches: dict[str, Iterable[str]] = {
         "lost": lost,
         "doubled": doubled,
-        "not released": _unreleased(books) if remedied else [],
+        "bank_broke_promise": broken,
         "ledger and bank differ": _differences(books),
         "vanished": _vanished(accepted, by_key, losses),
         "other bytes": _other_bytes(orders, by_key),
@@ -86,6 +78,7 @@ def judge(
         "lost": len(lost),
         "doubled": len(doubled),
         "bank_broke_promise": len(broken),
+        "given back": len(_given_back(books)) // 2,
         "revived keys": len(revived),
         "effects at the bank": len(books.transactions),
     }
@@ -143,9 +136,9 @@ def _vanished(accepted: Iterable[Order], by_key: dict[str, Done], losses: Sequen
 def _doubled(books: Books) -> list[str]:
     """Effects other than holds, of which the bank has two for one payment, and holds both captured and voided."""
     by_payment: defaultdict[int, list[Transaction]] = defaultdict(list)
-    releases = {transaction.id for transaction in _releases(books)}
+    over = _given_back(books)
     for transaction in books.transactions:
-        if transaction.id not in releases:
+        if transaction.id not in over:
             by_payment[transaction.amount].append(transaction)
     found = []
     for amount, rows in by_payment.items():
@@ -176,46 +169,35 @@ def _differences(books: Books) -> list[str]:
 
 
 def _set_aside(books: Books) -> set[str]:
-    """Effects that the ledger rightly does not own: of operations in review, and holds of a broken promise."""
-    owned = _owned(books)
+    """Effects that the ledger rightly does not own: of operations in review, what was given back, and holds of a broken
+    promise, which are told of as that."""
+    owned, over = _owned(books), _given_back(books)
     reviewed = {(done.verb, done.amount) for done in books.operations if done.status == "review"}
-    broken = {hold.id for hold in _unowned_holds(books)}
-    return {transaction.id for transaction in _releases(books)} | {
+    broken = {hold.id for found in books.twice if found.excuse for hold in found.holds}
+    return {
         transaction.id
         for transaction in books.transactions
         if transaction.id not in owned
-        and (transaction.id in broken or (VERBS[transaction.kind], transaction.amount) in reviewed)
+        and (transaction.id in broken | over or (VERBS[transaction.kind], transaction.amount) in reviewed)
     }
 
 
 def _owned(books: Books) -> set[str]:
-    """Ids at the bank, without their prefixes, that the ledger knows."""
     return {effect.bank_id.partition("_")[2] for effect in books.effects if effect.bank_id is not None}
 
 
-def _unowned_holds(books: Books) -> list[Hold]:
-    """Holds of a broken promise that no receipt has."""
-    owned = _owned(books)
-    return [hold for found in books.twice if found.excuse for hold in found.holds if hold.id not in owned]
+def _given_back(books: Books) -> set[str]:
+    """Holds that an audited act gave back, and their voids; only where the bank shows that void."""
+    voids = {each.reference: each.id for each in books.transactions if each.kind == "VOID"}
+    return {id for hold in books.released if hold in voids for id in (hold, voids[hold])}
 
 
-def _releases(books: Books) -> list[Transaction]:
-    """Voids of such holds."""
-    extra, owned = {hold.id for hold in _unowned_holds(books)}, _owned(books)
-    return [row for row in books.transactions if row.kind == "VOID" and row.reference in extra and row.id not in owned]
-
-
-def _unreleased(books: Books) -> list[str]:
-    """Holds that the bank doubled by itself and that still bind a customer's money. One may stand: where no receipt has
-    any of them, a person will choose."""
-    released, owned = {row.reference for row in books.transactions if row.kind == "VOID"}, _owned(books)
-    found = []
-    for each in books.twice:
-        unowned = [hold.id for hold in each.holds if hold.id not in owned]
-        standing = [hold for hold in unowned if hold not in released]
-        if each.excuse and len(standing) > (len(unowned) == len(each.holds)):
-            found.append(f"{each}; not released: {', '.join(standing)}")
-    return found
+def _is_kept(found: Twice, books: Books) -> bool:
+    """Whether a hold too many is still there. While its authorization is in review, nobody knows which one that is."""
+    reviewed = {done.id for done in books.operations if done.status == "review"}
+    if found.authorization is not None and found.authorization.id in reviewed:
+        return False
+    return bool({hold.id for hold in found.holds} - _owned(books) - _given_back(books))
 
 
 def _other_bytes(orders: Iterable[Order], by_key: dict[str, Done]) -> list[str]:
