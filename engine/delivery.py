@@ -118,6 +118,18 @@ class Backlog(Struct, frozen=True, kw_only=True):
     disabled: dict[str, int]
 
 
+class Holder(Struct, frozen=True, kw_only=True):
+    """A session that keeps events back by an open transaction; `held_s` None: Postgres does not show it to us."""
+
+    pid: int | None  # None: a prepared transaction
+    application: str | None
+    account: str | None
+    state: str | None
+    since: datetime | None
+    held_s: float | None
+    events: int  # that are committed and wait behind it, counted to a bound
+
+
 def judge(claimed: Claimed, reply: Reply, draw: random.Random) -> Verdict:
     """The small machine's step after an attempt."""
     if reply.outcome is Outcome.DELIVERED:

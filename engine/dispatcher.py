@@ -17,10 +17,10 @@ from datetime import UTC, datetime, timedelta
 
 import anyio
 import structlog
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from engine.courier import Courier
-from engine.delivery import Claimed, DisabledReason, Outcome, Reply, judge
+from engine.delivery import Claimed, DisabledReason, Holder, Outcome, Reply, judge
 from engine.meters import DispatchMeters
 from engine.outbox import Outbox, Tried
 from engine.ports import Clock
@@ -36,6 +36,8 @@ _AWAY_S = 0.5
 _CLOSED_S = 60.0  # until a lane whose secret cannot be opened is tried again
 _SHARE = 4  # a lane gets at most this part of the places that are free, so that some always are
 _BACKLOG_S = 5.0
+_HELD_S = 5.0  # a transaction that writes events takes milliseconds
+_ACCUSE_S = 60.0
 _MARGIN = timedelta(seconds=2)  # what is being written as we scan may have been due for so long
 _NEVER = math.inf
 
@@ -79,6 +81,7 @@ class Dispatcher:
         self._since = datetime.min.replace(tzinfo=UTC)
         self._bell = anyio.Event()
         self._stopping = False
+        self._accused: dict[tuple[int | None, datetime | None], float] = {}
         self.ready = False  # has looked at the ledger once
 
     def ring(self, message: str = "") -> None:
@@ -123,13 +126,31 @@ class Dispatcher:
         return bool(places) and await self._claim(places, deliveries)
 
     async def watch(self) -> None:
-        """For life: what waits, for the metrics."""
+        """For life: what waits, for the metrics, and who holds it up, for the log."""
         while True:
             try:
                 self._tools.meters.waits(await self._tools.outbox.backlog())
+                self._accuse(await self._tools.outbox.holders(_HELD_S))
             except Away as error:
                 log.warning("postgres_away", error=type(error).__name__)
             await anyio.sleep(_BACKLOG_S)
+
+    def _accuse(self, holders: Sequence[Holder]) -> None:
+        """Each holder is logged when it is found, and then once a minute."""
+        self._tools.meters.held(holders)
+        now = time.monotonic()
+        told = {(holder.pid, holder.since): holder for holder in holders}
+        for holder, key in zip(told.values(), told, strict=True):
+            if self._accused.get(key, -_NEVER) <= now - _ACCUSE_S:
+                self._accused[key] = now
+                log.warning(
+                    "events_held_back",
+                    **to_builtins(holder),
+                    detail="a transaction that stays open keeps committed events from webhooks and the feed: end it",
+                )
+        if self._accused and not told:
+            log.info("events_no_longer_held_back")
+        self._accused = {key: at for key, at in self._accused.items() if key in told}
 
     def _pause_s(self) -> float:
         """Until something is due that there is room for, or it is time to look around."""

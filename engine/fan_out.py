@@ -2,7 +2,7 @@
 
 While events come, it looks by itself, some hundred times a second, and whoever writes events pays nothing. When none
 have come for a while it says so (`asleep`), and from then on writers ring. A writer that began before that was said may
-still commit in silence; so it goes on looking until each transaction that was under way then is over.
+still commit in silence; so it goes on looking until none of the writers that were under way then is left.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class FanOut:
         self._outbox, self._told = outbox, told
         self._bell = anyio.Event()
         self._ours = False  # the last events that were found, we found
-        self._mark: int | None = None  # transactions below this one may not know that we sleep
+        self._mark: int | None = None  # writers that hold a mark up to this one may not know that we sleep
         self._stopping = False
 
     def ring(self, message: str = "") -> None:
@@ -69,5 +69,5 @@ class FanOut:
             return 0.0
         self._ours = False
         if self._mark is None:
-            self._mark = found.next
-        return _SAFETY_S if found.oldest >= self._mark else _SOON_S
+            self._mark = found.high
+        return _SAFETY_S if found.low is None or found.low > self._mark else _SOON_S

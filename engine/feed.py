@@ -1,23 +1,29 @@
 """The feed: what webhooks push, pulled. The same ids and payloads, in an order in which nothing comes in late.
 
-Events are read in the order of their transactions, and only from below the oldest one that is still under way
-(pg_snapshot_xmin): a slower commit may hold an event back for a moment, and never lets a reader skip it. Pages of many
-readers are read together; those who wait share one look at the outbox every TICK_S, since NOTIFY would make every
-commit of the ledger wait for the others (decision 0015). How many may wait is the edge's to say.
+Events are read in the order of their ids, and only up to where that order is final (0014_events_in_order.sql): a slower
+commit may hold an event back for a moment, and never lets a reader skip it. Pages of many readers are read together;
+those who wait share one look at the outbox every TICK_S, since NOTIFY would make every commit of the ledger wait for
+the others (decision 0015). How many may wait is the edge's to say.
+
+A cursor names the last event that its reader has passed, and proves that it was that one: a ledger that does not have
+this event has another history, and refuses it (decision 0020).
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
 
 from engine.coalescer import Coalescer
 from engine.cursor import cursor, parts, strange
-from engine.errors import Unavailable
+from engine.errors import Rejected, Unavailable
 from engine.transaction import Transactions
 from engine.webhook import FeedPage
 
@@ -26,18 +32,27 @@ TICK_S = 0.1  # between two looks: what a waiting reader may be late by
 SCAN_MAX = 1_000  # events looked at for one page of a reader with a filter
 _BATCH_MAX = 20  # pages read at once: 2,000 events of up to 20 KB at worst
 _AWAY_S = 0.5
-_END = 2**63 - 1
+_PROOF_CHARACTERS = 16
+_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
+_PROOF = re.compile(r"[0-9a-f]{1,32}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Behind the event with this id. `proof` is made of the event itself; with id 0, of the installation."""
+
+    id: int
+    proof: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reader:
-    """What one page is wanted for: everything after a transaction and an id in it."""
+    """What one page is wanted for: everything after a place; None: the merchant's last event."""
 
     merchant: str
     types: tuple[str, ...] | None
     limit: int
-    xid: int
-    id: int
+    after: _Place | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,16 +60,16 @@ class _Page:
     """Rendered events, where to go on, and whether there is more at once."""
 
     events: tuple[bytes, ...]
-    xid: int
-    id: int
+    end: _Place
     more: bool
 
 
 class Feed:
     """Implements Feeding (webhook.py). Run `run` for life."""
 
-    def __init__(self, transactions: Transactions) -> None:
+    def __init__(self, transactions: Transactions, installation: str) -> None:
         self._transactions = transactions
+        self._beginning = _Place(id=0, proof=_proof(installation))
         self._pages: Coalescer[_Reader, _Page] = Coalescer(self._read, _BATCH_MAX)
         self._waiting: dict[str, set[anyio.Event]] = {}
         self._somebody_waits = anyio.Event()
@@ -65,21 +80,24 @@ class Feed:
             tasks.start_soon(self._watch)
 
     async def events(self, merchant: str, page: FeedPage) -> bytes:
-        """A page of the merchant's events after a cursor, oldest first. Without one, from the beginning."""
-        xid, id = _position(page.after)
-        reader = _Reader(merchant=merchant, types=page.types, limit=page.limit, xid=xid, id=id)
+        """A page of the merchant's events after a cursor, oldest first. Without one, from the beginning.
+
+        Raises Rejected(cursor_unknown) when the event that the cursor names is not in this ledger.
+        """
+        after = self._beginning if page.after is None else None if page.after == LATEST else _place(page.after)
+        reader = _Reader(merchant=merchant, types=page.types, limit=page.limit, after=after)
         found = await self._pages(reader)
         if page.wait_s:
             with anyio.move_on_after(page.wait_s):
                 while not (found.events or found.more):
                     with self._told_of(merchant) as news:
-                        found = await self._pages(replace(reader, xid=found.xid, id=found.id))
+                        found = await self._pages(replace(reader, after=found.end))
                         if not (found.events or found.more):
                             await news.wait()
         return b'{"object":"list","data":[%s],"has_more":%s,"next_cursor":"%s"}' % (
             b",".join(found.events),
             b"true" if found.more else b"false",
-            cursor(found.xid, found.id).encode(),
+            cursor(found.end.id, found.end.proof).encode(),
         )
 
     @contextmanager
@@ -115,18 +133,17 @@ class Feed:
         """Wake the merchants that have something new since the last look; at the first one, everybody."""
         async with self._transactions.begin() as transaction:
             row = await transaction.row("events_news", since=since) or {}
-        for merchant in list(self._waiting) if since is None else row["merchants"]:
+        for merchant in list(self._waiting) if row.get("merchants") is None else row["merchants"]:
             for event in self._waiting.get(merchant, ()):
                 event.set()
-        return int(row["xmin"])
+        return int(row["reached"])
 
     async def _read(self, readers: Sequence[_Reader]) -> list[_Page | Exception]:
         async with self._transactions.begin() as transaction:
             rows = await transaction.rows(
                 "events_pages",
                 merchants=[reader.merchant for reader in readers],
-                xids=[reader.xid for reader in readers],
-                ids=[reader.id for reader in readers],
+                ids=[None if reader.after is None else reader.after.id for reader in readers],
                 types=[None if reader.types is None else ",".join(reader.types) for reader in readers],
                 limits=[reader.limit for reader in readers],
                 scan=SCAN_MAX,
@@ -134,20 +151,25 @@ class Feed:
         found: list[list[dict[str, Any]]] = [[] for _ in readers]
         for row in rows:
             found[row["reader"] - 1].append(row)
-        return [_page(reader, rows) for reader, rows in zip(readers, found, strict=True)]
+        return [self._page(reader, rows) for reader, rows in zip(readers, found, strict=True)]
 
-
-def _page(reader: _Reader, rows: list[dict[str, Any]]) -> _Page:
-    """Where there is nothing more, whoever has read this goes on at the oldest transaction that was under way."""
-    scanned = rows[0]["scanned"] or 0
-    more = scanned > len(rows) or (reader.types is not None and scanned == SCAN_MAX)
-    last = rows[-1] if more else {"xid": rows[-1]["xmin"], "id": 0}
-    return _Page(
-        events=tuple(_event(row) for row in rows if row["payload"] is not None),
-        xid=last["xid"],
-        id=last["id"],
-        more=more,
-    )
+    def _page(self, reader: _Reader, rows: list[dict[str, Any]]) -> _Page | Exception:
+        """A page ends behind the last event that was looked at; one without any, where it began."""
+        first, last = rows[0], rows[-1]
+        passed = self._beginning
+        if first["passed_id"] is not None:
+            passed = _Place(id=first["passed_id"], proof=_proof_of(first["passed_event"], first["passed_at"]))
+        if reader.after is not None and reader.after != passed:
+            return _unknown()
+        scanned = first["scanned"] or 0
+        end = passed
+        if last["id"] is not None:
+            end = _Place(id=last["id"], proof=_proof_of(last["event_id"], last["created_at"]))
+        return _Page(
+            events=tuple(_event(row) for row in rows if row["payload"] is not None),
+            end=end,
+            more=scanned > len(rows) or (reader.types is not None and scanned == SCAN_MAX),
+        )
 
 
 def _event(row: dict[str, Any]) -> bytes:
@@ -156,12 +178,25 @@ def _event(row: dict[str, Any]) -> bytes:
     return f'{{"id":"{row["event_id"]}",{payload[1:]}'.encode()
 
 
-def _position(after: str | None) -> tuple[int, int]:
-    if after is None:
-        return 0, 0
-    if after == LATEST:
-        return _END, 0
-    xid, id = parts(after, 2)
-    if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in (xid, id)):
+def _proof_of(event: str, created_at: datetime) -> str:
+    return _proof(f"{event} {created_at.astimezone(UTC).isoformat()}")
+
+
+def _proof(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:_PROOF_CHARACTERS]
+
+
+def _place(after: str) -> _Place:
+    id, proof = parts(after, 2)
+    if not (_ID.fullmatch(id) and _PROOF.fullmatch(proof)):
         raise strange()
-    return int(xid), int(id)
+    return _Place(id=int(id), proof=proof)
+
+
+def _unknown() -> Rejected:
+    return Rejected(
+        "cursor_unknown",
+        "The event that this cursor names is not among yours in this ledger: it was restored from an older copy, "
+        "or another merchant, gateway or version gave it out. Ask for after=latest and keep its cursor, read your open "
+        "payments again, then go on from that cursor; or leave the cursor out and begin at your first event.",
+    )

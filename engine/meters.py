@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from engine.delivery import Backlog, Claimed, DisabledReason, Outcome, Reply, State, Verdict
+from engine.delivery import Backlog, Claimed, DisabledReason, Holder, Outcome, Reply, State, Verdict
 from engine.store_clock import Store, StoreClock
 
 _BANK_SECONDS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -116,6 +117,11 @@ class DispatchMeters:
         self._oldest = Gauge(
             "penstock_webhook_oldest_undelivered_seconds", "Age of the oldest of these", registry=registry
         )
+        self._held = Gauge(
+            "penstock_webhook_events_held_back_seconds",
+            "How long an open transaction has kept committed events from being read; the dispatcher's log names it",
+            registry=registry,
+        )
         self._disabled = Gauge(
             "penstock_webhook_endpoints_disabled", "Disabled endpoints, by reason", ["reason"], registry=registry
         )
@@ -127,6 +133,9 @@ class DispatchMeters:
             self._ended[verdict.state].inc()
         if verdict.state is State.DELIVERED and claimed.attempt == claimed.failures + 1:
             self._latency_seconds.observe((now - claimed.happened_at).total_seconds())
+
+    def held(self, holders: Sequence[Holder]) -> None:
+        self._held.set(max((holder.held_s or 0.0 for holder in holders), default=0.0))
 
     def waits(self, backlog: Backlog) -> None:
         self._events.set(backlog.events)

@@ -23,6 +23,7 @@ from engine.delivery import (
     Backlog,
     Claimed,
     DisabledReason,
+    Holder,
     Reply,
     Verdict,
     body_for,
@@ -46,8 +47,8 @@ class Round(Struct, frozen=True, kw_only=True):
     endpoints: tuple[str, ...]  # which have something due now
     asleep: bool  # whoever writes events rings
     idle_ms: int  # since somebody last found some
-    oldest: int  # the oldest transaction under way
-    next: int  # the first that has not begun
+    high: int  # the last id drawn
+    low: int | None  # the lowest mark of a writer under way (0014_events_in_order.sql)
 
 
 class Lane(Struct, frozen=True, kw_only=True):
@@ -94,15 +95,13 @@ class Outbox:
         await self._records.run()
 
     async def fan_out(self, events_max: int) -> Round:
-        """New events into deliveries, in the order of their transactions."""
+        """New events into deliveries, in their order."""
         async with borrowed(self._pool) as connection:
             row = await (await connection.execute(statement("fan_out"), {"events_max": events_max})).fetchone()
         if row is None:
             raise RuntimeError("a fan-out always answers")
-        handled, endpoints, asleep, idle_ms, oldest, following = row
-        return Round(
-            handled=handled, endpoints=tuple(endpoints), asleep=asleep, idle_ms=idle_ms, oldest=oldest, next=following
-        )
+        handled, endpoints, asleep, idle_ms, high, low = row
+        return Round(handled=handled, endpoints=tuple(endpoints), asleep=asleep, idle_ms=idle_ms, high=high, low=low)
 
     async def fall_asleep(self) -> None:
         """Ask those who write events to ring."""
@@ -175,6 +174,12 @@ class Outbox:
             row = await (await connection.execute(statement("webhook_backlog"))).fetchone()
         events, deliveries, oldest_s, disabled = row or (0, 0, 0.0, {})
         return Backlog(events=events, deliveries=deliveries, oldest_s=oldest_s, disabled=disabled)
+
+    async def holders(self, grace_s: float) -> list[Holder]:
+        """Who has kept events back for longer than that, the longest first."""
+        async with borrowed(self._pool) as connection, connection.cursor(row_factory=dict_row) as cursor:
+            rows = await (await cursor.execute(statement("events_held"), {"grace_s": grace_s})).fetchall()
+        return [Holder(**row) for row in rows]
 
     async def _record(self, batch: Sequence[Tried]) -> list[bool | Exception]:
         while True:

@@ -49,6 +49,7 @@ CATALOGUE: Mapping[str, Kind] = {
     "webhook_endpoint_limit":   _kind(409, "There are as many webhook endpoints as there may be", "Delete one that is not needed any more."),
     "webhook_endpoint_disabled": _kind(409, "The webhook endpoint is disabled", "Enable it first; what it missed can then be delivered again."),
     "webhook_endpoint_derived": _kind(409, "The webhook endpoint belongs to payments", "It stands for the `webhook_url` of payments: it can be looked at, disabled and enabled, and not changed."),
+    "cursor_unknown":           _kind(410, "The cursor is of another history", "The event that it names is not in this ledger, which may have been restored from an older copy. Ask for `after=latest` and keep its cursor, read your open payments again, then go on from that cursor; or leave the cursor out and begin at your first event."),
     "payload_too_large":        _kind(413, "The body is too large", "Bodies have at most 64 KiB."),
     "unsupported_media_type":   _kind(415, "The body is not declared as JSON", "Send Content-Type: application/json."),
     "validation_failed":        _kind(422, "A field is not valid", "Correct each field in `errors`."),

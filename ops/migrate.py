@@ -55,6 +55,7 @@ def migrate(dsn: str, partitions: int, folder: Path | None = None) -> None:
             for name, text in migrations.items():
                 if name not in applied:
                     _apply(connection, name, text)
+            _renumber(connection)
             connection.execute(_sql("open_installation"), {"id": secrets.token_hex(16), "partitions": partitions})
             _check_partitions(connection, partitions)
     except psycopg.Error as error:
@@ -136,6 +137,14 @@ def _check_partitions(connection: psycopg.Connection, partitions: int) -> None:
             f"this database was initialised with {row[1]} partitions, not {partitions}: the number is fixed for the "
             f"life of an installation, so set PENSTOCK_PARTITIONS={row[1]} or use another database"
         )
+
+
+def _renumber(connection: psycopg.Connection) -> None:
+    """A restored database may have tables and no sequences: events go on behind those that are there."""
+    row = connection.execute(statement("events_renumber")).fetchone()
+    if row is not None and row[0]:
+        with connection.transaction():
+            connection.execute(_sql("renumber_events"))
 
 
 def _apply(connection: psycopg.Connection, name: str, text: bytes) -> None:

@@ -118,6 +118,7 @@ async def _check_postgres(pool: AsyncConnectionPool, settings: Settings) -> tupl
             async with pool.connection() as connection:
                 row = await (await connection.execute(statement("installation"))).fetchone()
                 safety = await (await connection.execute(statement("safety"))).fetchone()
+                renumber = await (await connection.execute(statement("events_renumber"))).fetchone()
             break
         except psycopg.errors.UndefinedTable:
             raise Broken("the database has no Penstock tables yet: run `penstock migrate` first") from None
@@ -134,6 +135,11 @@ async def _check_postgres(pool: AsyncConnectionPool, settings: Settings) -> tupl
         raise Broken(
             f"Postgres runs with fsync={safety[0]}, synchronous_commit={safety[1]}: a power cut would lose payments. "
             "Turn both on, or set PENSTOCK_ALLOW_UNSAFE_POSTGRES=true where no money is at stake"
+        )
+    if renumber is not None and renumber[0]:
+        raise Broken(
+            "new events would get numbers that are taken: the database was restored without its sequences. "
+            "Run `penstock migrate`, which sets them right"
         )
     return row[0], row[1]
 

@@ -25,12 +25,14 @@ class WebhookDesk:
     feed: Feed
 
 
-def webhook_desk(pool: AsyncConnectionPool, vault: Vault, fingerprinter: Fingerprinter) -> WebhookDesk:
+def webhook_desk(
+    pool: AsyncConnectionPool, installation: str, vault: Vault, fingerprinter: Fingerprinter
+) -> WebhookDesk:
     """All of it over one pool. Endpoints and feed have a `run` of their own."""
     transactions = Transactions(pool)
     answers = StoredAnswers(transactions, vault, fingerprinter)
     return WebhookDesk(
         endpoints=WebhookEndpoints(transactions, answers, WebhookSecrets(vault)),
         log=DeliveryLog(transactions, answers),
-        feed=Feed(transactions),
+        feed=Feed(transactions, installation),
     )

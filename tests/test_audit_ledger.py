@@ -219,8 +219,9 @@ def test_what_merchants_are_told_of_their_endpoints_is_no_event_of_a_payment(led
 
 def test_every_invariant_of_the_ledger_is_broken_here() -> None:
     of_the_ledger = BOUNDED | {each.name for each in INVARIANTS if each.scan is Scan.WHOLE}
+    by_a_session = {"events_become_readable"}  # tests/test_events_held_back.py
 
-    assert {invariant for invariant, _ in EDITS.values()} == of_the_ledger
+    assert {invariant for invariant, _ in EDITS.values()} == of_the_ledger - by_a_session
 
 
 @pytest.mark.parametrize("told", EDITS)

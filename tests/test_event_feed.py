@@ -15,6 +15,7 @@ from event_stand import MERCHANT, OTHER, a_payment_id, an_edge, ask, merchant_of
 from gateway import Gateway, eventually
 
 from edge import webhook_shapes as shapes
+from engine.cursor import cursor as cursor_of
 from engine.feed import SCAN_MAX
 from ops.embedded import EmbeddedRedis
 
@@ -47,9 +48,8 @@ def page(gateway: Gateway, *, by: str = MERCHANT, prefer: str = "", **parameters
 
 
 def visible(gateway: Gateway) -> None:
-    """Wait until no transaction is under way that could hold an event back; the server's housekeeping has some too."""
-    idle = "SELECT pg_snapshot_xmin(s) = pg_snapshot_xmax(s) FROM pg_current_snapshot() AS s"
-    eventually(lambda: gateway.sql(idle)[0][0], "nothing is under way")
+    """Wait until no writer is under way that could hold an event back: one that committed lets go a moment later."""
+    eventually(lambda: gateway.sql("SELECT low IS NULL FROM events_readable()")[0][0], "nothing is under way")
 
 
 def ids(found: dict[str, Any]) -> list[str]:
@@ -95,7 +95,7 @@ def test_pages_go_on_where_the_one_before_ended(gateway: Gateway, merchant: str,
 
 
 def test_without_a_cursor_the_feed_begins_at_the_beginning(gateway: Gateway, merchant: str) -> None:
-    first = gateway.sql("SELECT event_id FROM outbox WHERE merchant = %s ORDER BY xid, id LIMIT 1", merchant)
+    first = gateway.sql("SELECT event_id FROM outbox WHERE merchant = %s ORDER BY id LIMIT 1", merchant)
     with psycopg.connect(gateway.database) as connection:
         event = tell(connection, merchant, a_payment_id(), 1)
 
@@ -104,12 +104,13 @@ def test_without_a_cursor_the_feed_begins_at_the_beginning(gateway: Gateway, mer
 
 
 def test_anothers_events_are_not_in_it(gateway: Gateway, now: str) -> None:
+    others = page(gateway, after="latest", by=OTHER)["next_cursor"]
     with psycopg.connect(gateway.database) as connection:
         event = tell(connection, merchant_of(gateway, OTHER), a_payment_id(), 1)
 
     visible(gateway)
     assert ids(page(gateway, after=now)) == []
-    assert event in every(gateway, now, by=OTHER)
+    assert every(gateway, others, by=OTHER) == [event]
 
 
 def test_a_commit_that_comes_late_is_not_skipped(gateway: Gateway, merchant: str, now: str) -> None:
@@ -230,6 +231,7 @@ def test_waiting_ends_in_time_with_an_empty_page_and_a_cursor(gateway: Gateway, 
         "limit=101",
         "limit=x",
         "after=latest&after=latest",
+        "after=latest&cursor=latest",
         "since=now",
     ],
 )
@@ -237,3 +239,91 @@ def test_a_query_that_makes_no_sense_is_refused(gateway: Gateway, query: str) ->
     answer = ask(gateway, "GET", f"/v1/events?{query}")
 
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+
+
+def refused(gateway: Gateway, after: str, **headers: str) -> dict[str, Any]:
+    answer = ask(gateway, "GET", f"/v1/events?after={after}", **headers)
+    assert answer.status_code == 410, answer.text
+    assert answer.json()["code"] == "cursor_unknown"
+    assert "after=latest" in answer.json()["detail"], "the reader is told what to do"
+    return dict(answer.json())
+
+
+def an_event(gateway: Gateway, merchant: str) -> str:
+    with psycopg.connect(gateway.database) as connection:
+        event = tell(connection, merchant, a_payment_id(), 1)
+    visible(gateway)
+    return event
+
+
+def set_back(gateway: Gateway, event: str) -> None:
+    """The ledger becomes one that was restored from a copy without this event."""
+    [(id,)] = gateway.sql("DELETE FROM outbox WHERE event_id = %s RETURNING id", event)
+    gateway.sql("SELECT setval('outbox_id_seq', %s, false)", id)
+
+
+def test_a_cursor_behind_an_event_that_a_restore_has_lost_is_refused_also_when_its_number_is_given_again(
+    gateway: Gateway, merchant: str, now: str
+) -> None:
+    lost = an_event(gateway, merchant)
+    cursor = page(gateway, after=now)["next_cursor"]
+    set_back(gateway, lost)
+
+    refused(gateway, cursor)
+    again = an_event(gateway, merchant)
+    refused(gateway, cursor)
+
+    assert every(gateway, now) == [again], "a cursor from before the copy goes on"
+    assert page(gateway, after=page(gateway, after=now)["next_cursor"])["data"] == []
+
+
+def test_the_same_event_that_happened_at_another_time_is_another(gateway: Gateway, merchant: str, now: str) -> None:
+    event = an_event(gateway, merchant)
+    cursor = page(gateway, after=now)["next_cursor"]
+    gateway.sql("UPDATE outbox SET created_at = created_at - interval '1 ms' WHERE event_id = %s", event)
+
+    refused(gateway, cursor)
+
+
+def test_a_reader_that_waits_through_a_loss_is_refused(gateway: Gateway, merchant: str, now: str) -> None:
+    lost = an_event(gateway, merchant)
+    cursor = page(gateway, after=now)["next_cursor"]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(refused, gateway, cursor, Prefer="wait=20")
+        time.sleep(0.3)  # it waits
+        early = waiting.done()
+        set_back(gateway, lost)
+
+        waiting.result(15)
+    assert not early
+
+
+def test_a_cursor_beyond_the_end_or_of_another_merchant_is_refused(gateway: Gateway, merchant: str, now: str) -> None:
+    beyond = cursor_of(10**15, "0123456789abcdef")
+    an_event(gateway, merchant_of(gateway, OTHER))
+    others = page(gateway, after="latest", by=OTHER)["next_cursor"]
+
+    refused(gateway, beyond)
+    refused(gateway, others)
+
+
+def test_a_cursor_of_the_version_before_is_refused_in_words(gateway: Gateway) -> None:
+    refused(gateway, cursor_of(7531, 42))
+
+
+def test_the_cursor_of_a_merchant_without_events_leads_to_its_first_one_and_is_this_installations(
+    gateway: Gateway,
+) -> None:
+    gateway.sql("DELETE FROM outbox WHERE merchant = %s", merchant_of(gateway, OTHER))
+    empty = [page(gateway, by=OTHER, **asked) for asked in ({}, {"after": "latest"})]
+    first = an_event(gateway, merchant_of(gateway, OTHER))
+
+    assert [found["data"] for found in empty] == [[], []]
+    assert [every(gateway, found["next_cursor"], by=OTHER) for found in empty] == [[first], [first]]
+    refused(gateway, cursor_of(0, "0123456789abcdef"))
+
+
+def test_a_page_may_be_asked_for_with_cursor_as_in_lists(gateway: Gateway, merchant: str, now: str) -> None:
+    event = an_event(gateway, merchant)
+
+    assert ids(page(gateway, cursor=now)) == [event]

@@ -116,7 +116,7 @@ def _kill_under_load(running: Gateway, ledger: Ledger, trap: Trap) -> list[str]:
 def _waiting(ledger: Ledger) -> int:
     [(number,)] = ledger.sql(
         """SELECT (SELECT count(*) FROM deliveries WHERE finished_at IS NULL)
-                + (SELECT count(*) FROM outbox o JOIN fan_out f ON (o.xid, o.id) > (f.xid, f.id))"""
+                + (SELECT count(*) FROM outbox o JOIN fan_out f ON o.id > f.id)"""
     )
     return int(number)
 

@@ -1,2 +1,2 @@
--- New events into deliveries (0007_dispatch.sql).
-SELECT handled, endpoints, asleep, idle_ms, oldest::text::bigint, next::text::bigint FROM fan_out_events(%(events_max)s)
+-- New events into deliveries (0014_events_in_order.sql).
+SELECT handled, endpoints, asleep, idle_ms, high, low FROM fan_out_events(%(events_max)s)

@@ -71,8 +71,8 @@ class Events:
 
     async def list(self, call: Call) -> Answer:
         """GET /v1/events"""
-        found = query.parameters(call, ("after", "type", "limit"))
-        types, limit, after = query.types(found), query.limit(found), query.cursor(found, "after")
+        found = query.parameters(call, ("after", "cursor", "type", "limit"))
+        types, limit, after = query.types(found), query.limit(found), query.place(found)
         wait_s = preference.granted_s(call)
         page = FeedPage(types=types, limit=limit, after=after, wait_s=wait_s)
         headers = (*JSON, (b"preference-applied", b"wait=%d" % wait_s)) if wait_s else JSON

@@ -70,6 +70,13 @@ def cursor(found: dict[str, str], name: str = "cursor") -> str | None:
     raise _malformed(f'The query parameter "{name}" must be the next_cursor of an earlier page, unchanged.')
 
 
+def place(found: dict[str, str]) -> str | None:
+    """Where a page of events begins: `after`, which may be called `cursor` as in lists, but only once."""
+    if "after" in found and "cursor" in found:
+        raise _malformed('The query parameters "after" and "cursor" are the same. Send one of them.')
+    return cursor(found, "cursor" if "cursor" in found else "after")
+
+
 def state(found: dict[str, str]) -> str | None:
     """The state that deliveries shall be in."""
     text = found.get("status")

@@ -36,6 +36,7 @@ _FEED = (
     parameter(
         "after", "query", "`next_cursor` of the page before, or `latest` for what comes from now on.", dict(TEXT)
     ),
+    parameter("cursor", "query", "Another name of `after`, the one that lists have.", dict(TEXT)),
     parameter("type", "query", f"Only these types, separated by commas: {', '.join(TYPES)}.", dict(TEXT)),
     PAGED[0],
     PREFER,
@@ -205,7 +206,7 @@ WEBHOOK_CALLS: tuple[Description, ...] = (
         parameters=_FEED,
         body=None,
         answers={200: EventList},
-        codes=GUARDED,
+        codes=("cursor_unknown", *GUARDED),
     ),
     Description(
         path="/.well-known/webhook-keys/{endpoint}",

@@ -94,7 +94,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
                 meters=Meters(meters_registry),
             )
         )
-        webhooks = webhook_desk(stores.pool, vault, fingerprinter)
+        webhooks = webhook_desk(stores.pool, stores.installation, vault, fingerprinter)
         app = create_app(
             intake=intake,
             enquiry=enquiry,

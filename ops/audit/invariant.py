@@ -206,6 +206,13 @@ INVARIANTS: Sequence[Invariant] = (
     ),
     Invariant(
         number="I8",
+        name="events_become_readable",
+        scan=Scan.OPEN,
+        means="A committed event can be read, and becomes webhooks, at once: no open transaction keeps it back.",
+        remedy="End that backend's transaction, or the backend: SELECT pg_terminate_backend(pid). Nothing is lost.",
+    ),
+    Invariant(
+        number="I8",
         name="receipt_is_its_last_row",
         scan=Scan.CHANGED,
         means="The receipt has the state and the head of its last journal row.",
