@@ -13,6 +13,7 @@ import anyio
 import structlog
 
 from engine.ledger import Ledger
+from engine.loop import forever
 from engine.ports import Clock
 from engine.postgres import Away
 from engine.tenure import Tenure
@@ -39,9 +40,11 @@ class Sweeper:
         self._expiry_notice, self._expiry_grace = expiry_notice, expiry_grace
 
     async def run(self) -> None:
-        while True:
-            await anyio.sleep(self._sweep_s)
-            await self.run_once()
+        await forever("sweeper", self._round)
+
+    async def _round(self) -> None:
+        await anyio.sleep(self._sweep_s)
+        await self.run_once()
 
     async def run_once(self) -> None:
         """One look at all owned partitions."""
