@@ -137,7 +137,7 @@ class WorkerProcess(Process):
             read=ReadLimits(batch_entries=plan.read_batch, in_hand_max=100),
             sweep_ms=plan.sweep_ms,
         )
-        self.worker = Worker(limits, tools, CommandStreams(redis, scripts, name), scripts)
+        self.worker = Worker(limits, tools, CommandStreams(scripts, name), scripts)
         await self.worker.run()
 
     def stop(self) -> None:
@@ -166,8 +166,8 @@ class EdgeProcess(Process):
         redis: Any = RedisClient(town.redis, town.loop)
         pool: Any = PostgresPool(town.postgres, self.host.name, _PATIENCE_S)
         scripts = SimulatedScripts(redis)
-        front, archive = Front(redis, scripts), Archive(pool)
-        wakeups = Wakeups(redis, self.host.name)
+        front, archive = Front(scripts), Archive(pool)
+        wakeups = Wakeups(scripts, self.host.name)
         self.enquiry = Enquiry(front, archive, plan.partitions, town.loop.clock, plan.record_ttl_ms)
         self.intake = Intake(
             IntakeTools(

@@ -74,11 +74,11 @@ async def _serve_worker(settings: Settings) -> None:
         )
         read = ReadLimits(batch_entries=settings.read_batch, in_hand_max=settings.in_hand_max)
         limits = WorkerLimits(lease=lease, read=read, sweep_ms=settings.sweep_ms)
-        worker = Worker(limits, tools, CommandStreams(stores.redis, scripts, name), scripts)
+        worker = Worker(limits, tools, CommandStreams(scripts, name), scripts)
 
         def worker_ready() -> tuple[bool, dict[str, object]]:
-            """Once the first round of leases is through, and for as long as this worker takes part."""
-            return worker.keeper.settled.is_set(), {"partitions": sorted(worker.keeper.tenures)}
+            """Once the first round of leases is through, and for as long as this worker takes part and can write."""
+            return worker.keeper.settled.is_set() and worker.keeper.beats, {"partitions": sorted(worker.keeper.tenures)}
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(worker.run)
