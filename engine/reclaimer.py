@@ -21,7 +21,7 @@ from engine.tenure import Tenure
 log = structlog.get_logger()
 
 _EVERY_S = 2.0  # far above the time from a read's reply to its delivery, far below a client's patience
-_ADOPT_S = 10.0  # between two looks for what nobody has: one small script for each partition where all is in order
+ADOPT_S = 10.0  # between two looks for what nobody has: one small script for each partition where all is in order
 _ENTRIES_MAX = 5000  # per partition and round; above what a tenure may hold, so that strays are always seen
 
 
@@ -46,7 +46,7 @@ class Reclaimer:
         self._strays = {tenure: strays for tenure, strays in self._strays.items() if tenure in reading}
         adopts = anyio.current_time() >= self._adopt_at
         if adopts:
-            self._adopt_at = anyio.current_time() + _ADOPT_S
+            self._adopt_at = anyio.current_time() + ADOPT_S
         for tenure in reading:
             try:
                 await self._look(tenure, adopts=adopts, seen_before=self._strays.get(tenure, frozenset()))
