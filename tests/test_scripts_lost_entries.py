@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from scripted import OPEN, PARTITION, STREAM, THEIRS, UNSETTLED, Scripted, ids, scripts_on
+from scripted import MINE, OPEN, PARTITION, STREAM, THEIRS, UNSETTLED, Scripted, ids, scripts_on
 
 from engine import keys
 from engine.errors import Broken
@@ -208,3 +208,14 @@ def test_a_user_who_may_not_do_all_of_it_leaves_no_record_without_its_entry(scri
         plain.acl_deluser("clumsy")
 
     assert plain.exists(keys.record(PARTITION, "op_0")) <= plain.xlen(STREAM)
+
+
+def test_a_stores_clock_that_stepped_back_hides_no_pending_entry(scripts: Scripted) -> None:
+    accepted(scripts, 1)
+    (entry,) = ids(scripts.read())
+    in_two_hours_ms = scripts.plain.time()[0] * 1000 + 7_200_000  # type: ignore[index]
+    scripts.plain.xclaim(STREAM, GROUP, "w1", 0, [entry], time=in_two_hours_ms, retrycount=1)
+
+    found = scripts.call("pending", keys.lease(PARTITION), STREAM, MINE, GROUP, 10)
+
+    assert found == [b"pending", [[entry.encode(), 1]]]
