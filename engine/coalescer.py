@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from engine.errors import Unavailable
+from engine.errors import Broken, Unavailable
 
 LINGER_S = 0.002  # what a payment's latency can spare several times over, and a batch's fixed cost is worth
 
@@ -65,6 +65,8 @@ class Coalescer(Generic[Item, Result]):
         results: Sequence[Result | Exception]
         try:
             results = await self._carry_out([item for item, _ in batch])
+            if len(results) != len(batch):
+                raise Broken(f"{len(results)} results for a batch of {len(batch)}")
         except asyncio.CancelledError:
             for _, future in batch:
                 _fail(future, Unavailable("store_unavailable", "shutting down"))

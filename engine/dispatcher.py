@@ -21,6 +21,7 @@ from msgspec import Struct, to_builtins
 
 from engine.courier import Courier
 from engine.delivery import Claimed, DisabledReason, Holder, Outcome, Reply, judge
+from engine.loop import forever, surviving
 from engine.meters import DispatchMeters
 from engine.outbox import Outbox, Tried
 from engine.ports import Clock
@@ -105,13 +106,14 @@ class Dispatcher:
         # asyncio's own: a task of anyio's costs several times as much, and each delivery is one.
         async with asyncio.TaskGroup() as deliveries:
             while not self._stopping:
-                self._bell = anyio.Event()
-                try:
-                    claimed = await self.run_once(deliveries)
-                    pause_s = self._pause_s()
-                except Away as error:
-                    log.warning("postgres_away", error=type(error).__name__)
-                    claimed, pause_s = False, _AWAY_S
+                self._bell, claimed, pause_s = anyio.Event(), False, 0.0
+                async with surviving("dispatcher"):
+                    try:
+                        claimed = await self.run_once(deliveries)
+                        pause_s = self._pause_s()
+                    except Away as error:
+                        log.warning("postgres_away", error=type(error).__name__)
+                        claimed, pause_s = False, _AWAY_S
                 if claimed:
                     await anyio.sleep(_LINGER_S)
                 else:
@@ -127,13 +129,15 @@ class Dispatcher:
 
     async def watch(self) -> None:
         """For life: what waits, for the metrics, and who holds it up, for the log."""
-        while True:
-            try:
-                self._tools.meters.waits(await self._tools.outbox.backlog())
-                self._accuse(await self._tools.outbox.holders(_HELD_S))
-            except Away as error:
-                log.warning("postgres_away", error=type(error).__name__)
-            await anyio.sleep(_BACKLOG_S)
+        await forever("backlog", self._look)
+
+    async def _look(self) -> None:
+        try:
+            self._tools.meters.waits(await self._tools.outbox.backlog())
+            self._accuse(await self._tools.outbox.holders(_HELD_S))
+        except Away as error:
+            log.warning("postgres_away", error=type(error).__name__)
+        await anyio.sleep(_BACKLOG_S)
 
     def _accuse(self, holders: Sequence[Holder]) -> None:
         """Each holder is logged when it is found, and then once a minute."""
@@ -220,8 +224,13 @@ class Dispatcher:
         for claimed in claims.claimed:
             self._lanes[claimed.endpoint].under_way += 1
             self._under_way += 1
-            deliveries.create_task(self._deliver(claimed, keys[claimed.endpoint], send_by))
+            deliveries.create_task(self._delivered(claimed, keys[claimed.endpoint], send_by))
         return bool(claims.looked)
+
+    async def _delivered(self, claimed: Claimed, keys: SigningKeys, send_by: float) -> None:
+        """The boundary of a delivery: should one fail as nothing may, its claim lapses and it is tried again."""
+        async with surviving("delivery", 0.0):
+            await self._deliver(claimed, keys, send_by)
 
     async def _deliver(self, claimed: Claimed, keys: SigningKeys, send_by: float) -> None:
         tools, lane = self._tools, self._lanes[claimed.endpoint]

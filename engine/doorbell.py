@@ -11,6 +11,7 @@ import anyio
 import structlog
 from psycopg_pool import AsyncConnectionPool
 
+from engine.loop import forever
 from engine.postgres import Away, borrowed
 from engine.statement import statement
 
@@ -26,12 +27,15 @@ class Doorbell:
         self._pool, self._bells = pool, bells
 
     async def run(self) -> None:
-        while True:
-            try:
-                await self._hear()
-            except Away as error:
-                log.warning("postgres_away", error=type(error).__name__)
-            await anyio.sleep(_RETRY_S)
+        await forever("doorbell", self.run_once)
+
+    async def run_once(self) -> None:
+        """For as long as one connection lasts."""
+        try:
+            await self._hear()
+        except Away as error:
+            log.warning("postgres_away", error=type(error).__name__)
+        await anyio.sleep(_RETRY_S)
 
     async def _hear(self) -> None:
         async with borrowed(self._pool) as connection:

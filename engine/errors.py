@@ -3,6 +3,7 @@
     PenstockError
     ├── Rejected      the caller's doing; the edge answers 4xx with this code (problem.py). Nothing happened.
     ├── Unavailable   a fault of the world (a store is away, we are full); try again. 503 or 429 with Retry-After.
+    │   └── Refused   a store said no, or was never reached: it is certain that nothing was done.
     └── Broken        ours: data that cannot be, a rule that was broken. 500, or a dead letter.
 
 Expected business results (a decline, a 409 of the table) are values, not errors. Foreign exceptions are translated
@@ -43,6 +44,10 @@ class Unavailable(PenstockError):
     def __init__(self, code: str, detail: str, *, retry_after_s: int = 1) -> None:
         super().__init__(f"{code}: {detail}")
         self.code, self.detail, self.retry_after_s = code, detail, retry_after_s
+
+
+class Refused(Unavailable):
+    """The store ran nothing of what it was asked. `detail` says why, in our own words."""
 
 
 class Broken(PenstockError):

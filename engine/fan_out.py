@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import anyio
 import structlog
 
+from engine.loop import surviving
 from engine.outbox import Outbox
 from engine.postgres import Away
 
@@ -45,12 +46,13 @@ class FanOut:
 
     async def run(self) -> None:
         while not self._stopping:
-            self._bell = anyio.Event()
-            try:
-                pause_s = await self.run_once()
-            except Away as error:
-                log.warning("postgres_away", error=type(error).__name__)
-                pause_s = _AWAY_S
+            self._bell, pause_s = anyio.Event(), 0.0
+            async with surviving("fan_out"):
+                try:
+                    pause_s = await self.run_once()
+                except Away as error:
+                    log.warning("postgres_away", error=type(error).__name__)
+                    pause_s = _AWAY_S
             with anyio.move_on_after(pause_s):
                 await self._bell.wait()
 

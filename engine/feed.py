@@ -24,6 +24,7 @@ import anyio
 from engine.coalescer import Coalescer
 from engine.cursor import cursor, parts, strange
 from engine.errors import Rejected, Unavailable
+from engine.loop import surviving
 from engine.transaction import Transactions
 from engine.webhook import FeedPage
 
@@ -122,11 +123,12 @@ class Feed:
             if not self._waiting:
                 self._somebody_waits, since = anyio.Event(), None
                 continue
-            try:
-                since = await self._look(since)
-            except Unavailable:  # who waits is told so when their time is over, or finds it back
-                since = None
-                await anyio.sleep(_AWAY_S)
+            asked, since = since, None
+            async with surviving("feed"):
+                try:
+                    since = await self._look(asked)
+                except Unavailable:  # who waits is told so when their time is over, or finds it back
+                    await anyio.sleep(_AWAY_S)
             await anyio.sleep(TICK_S)
 
     async def _look(self, since: int | None) -> int:

@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from engine import keys
 from engine.coalescer import Coalescer
 from engine.errors import Unavailable
 from engine.outage import Outage
-from engine.scripts import Call, Scripts, translated
+from engine.scripts import Call, Scripts
 from engine.wire import Record, Snapshot, decode_record, decode_snapshot, encode_record
 
 _BATCH_MAX = 200
+_PROBE_MS = 10_000  # until what a probe has written is gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +37,8 @@ class AcceptLimits:
 class Front:
     """Run `run` for life."""
 
-    def __init__(self, redis: Redis, scripts: Scripts) -> None:
-        self._redis, self._scripts = redis, scripts
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
         self._calls: Coalescer[Call, Any] = Coalescer(self._carry_out, _BATCH_MAX)
         self._reads: Coalescer[tuple[str, str], Any] = Coalescer(self._read, _BATCH_MAX)
         self._outage = Outage("Redis", self._probe)
@@ -63,13 +62,15 @@ class Front:
         merchant: str,
         merchant_backlog: int,
         open_operations: int,
-    ) -> tuple[str, Any]:
-        """What accept-4 says: ("accepted", id), ("known", record), or ("full", "share" or "busy", how much)."""
+    ) -> tuple[str, Any, bool]:
+        """What accept-5 says: ("accepted", id), ("known", record), ("full", "share" or "busy", how much); and whether
+        Redis holds what is to be done, as an entry or a dead letter."""
         arguments = (
             keys.record(partition, operation),
             keys.open_operations(partition, payment),
             keys.commands(partition),
             keys.merchants(partition),
+            keys.dead(partition),
             operation,
             record,
             snapshot,
@@ -79,8 +80,36 @@ class Front:
             merchant_backlog,
             *entry,
         )
-        word, value = await self._calls(("accept", arguments))
-        return word.decode(), value
+        word, value, *held = await self._calls(("accept", arguments))
+        return word.decode(), value, held != [0]
+
+    async def revive(
+        self,
+        partition: int,
+        payment: str,
+        operation: str,
+        *,
+        seen: bytes,
+        record: bytes,
+        snapshot: bytes,
+        entry: Sequence[bytes | str],
+        merchant: str,
+    ) -> bool:
+        """Give an accepted operation whose entry is lost a new one, unless its record is no longer as it was seen."""
+        arguments = (
+            keys.record(partition, operation),
+            keys.open_operations(partition, payment),
+            keys.commands(partition),
+            keys.merchants(partition),
+            operation,
+            seen,
+            record,
+            snapshot,
+            merchant,
+            *entry,
+        )
+        reply = await self._calls(("revive", arguments))
+        return bool(reply[0] == b"revived")
 
     async def repair(self, partition: int, payment: str, operation: str, record: Record, record_ttl_ms: int) -> None:
         """Store an answer that the ledger has and Redis lost."""
@@ -108,8 +137,9 @@ class Front:
         return sorted(found, key=lambda snapshot: snapshot.accepted_at)
 
     async def ping(self) -> None:
-        """Raises Unavailable when Redis does not answer."""
-        await self._reads(("GET", "penstock:ping"))
+        """Raises Unavailable when Redis does not answer, or takes no writes."""
+        self._outage.check()
+        await self._scripts.call("probe", keys.PROBE, _PROBE_MS)
 
     async def _carry_out(self, calls: Sequence[Call]) -> list[Any]:
         self._outage.check()
@@ -122,25 +152,15 @@ class Front:
     async def _read(self, reads: Sequence[tuple[str, str]]) -> list[Any]:
         self._outage.check()
         try:
-            return await self._ask(reads)
+            return await self._scripts.ask(reads)
         except Unavailable:
             self._outage.begin()
             raise
 
     async def _probe(self) -> None:
-        """Raises Unavailable while Redis is away."""
-        for reply in await self._ask([("GET", "penstock:ping")]):
-            if isinstance(reply, Exception):
-                raise reply
-
-    async def _ask(self, reads: Sequence[tuple[str, str]]) -> list[Any]:
-        try:
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for command, key in reads:
-                    pipeline.execute_command(command, key)
-                return [translated(reply) for reply in await pipeline.execute(raise_on_error=False)]
-        except (RedisError, OSError) as error:
-            raise Unavailable("store_unavailable", f"Redis: {type(error).__name__}") from error
+        """Raises Unavailable while Redis is away. One that answers, and be it with a refusal, is not: callers learn
+        from it at once, and more than from us."""
+        await self._scripts.call_many([("probe", (keys.PROBE, _PROBE_MS))])
 
 
 def _pairs(raw: Any) -> list[tuple[bytes, bytes]]:

@@ -13,10 +13,11 @@ from typing import Any
 
 import anyio
 import orjson
+import structlog
 
 from engine.archive import Archive
 from engine.enquiry import Enquiry
-from engine.errors import FieldError, Rejected, Unavailable
+from engine.errors import FieldError, Refused, Rejected, Unavailable
 from engine.failpoint import Failpoints
 from engine.fingerprint import Fingerprinter, differing
 from engine.front import AcceptLimits, Front
@@ -38,6 +39,8 @@ from engine.wire import (
     encode_record,
     encode_snapshot,
 )
+
+log = structlog.get_logger()
 
 _LOOK_AGAIN_S = 0.25  # a waiter reads the record this often, should its wake-up be lost
 _RETRY_AFTER_S = 1
@@ -173,7 +176,7 @@ class Intake:
         tools, command = self._tools, offer.command
         # A waiter is registered before the command is added, or its wake-up could come too early.
         with tools.wakeups.waiting(command.operation) if origin.wait_s else nullcontext() as awake:
-            word, value = await self._offered(offer)
+            word, value, held = await self._offered(offer)
             tools.meters.accepted.labels(word).inc()
             record = decode_record(value) if word == "known" else None
             matching = record is None or record.fingerprint == command.fingerprint
@@ -192,6 +195,8 @@ class Intake:
                 code, detail = _FULL[word]
                 raise Unavailable(code, detail, retry_after_s=_RETRY_AFTER_S)
             repeated = record is not None or known is not None
+            if known is None and not held:
+                await self._revive(offer, value)
             if awake is not None:
                 settled = await self._outcome(offer, awake, origin.wait_s)
                 if settled is not None:
@@ -200,36 +205,51 @@ class Intake:
             tools.failpoints("before-answer")
             return Reply(status=202, body=body, payment=command.payment, operation=command.operation)
 
-    async def _offered(self, offer: _Offer) -> tuple[str, Any]:
+    async def _offered(self, offer: _Offer) -> tuple[str, Any, bool]:
         tools, command = self._tools, offer.command
-        snapshot = Snapshot(
-            operation=command.operation,
-            verb=command.verb,
-            merchant=command.merchant,
-            accepted_at=command.accepted_at,
-            body=offer.body,
-        )
         tools.failpoints("before-accept")
         try:
-            word, value = await tools.front.accept(
+            word, value, held = await tools.front.accept(
                 offer.partition,
                 command.payment,
                 command.operation,
                 record=encode_record(Record(fingerprint=command.fingerprint)),
-                snapshot=encode_snapshot(snapshot),
+                snapshot=_snapshot(offer),
                 entry=encode_command(command),
                 backlog=offer.backlog,
                 merchant=command.merchant,
                 merchant_backlog=offer.merchant_backlog,
                 open_operations=tools.limits.open_operations,
             )
+        except Refused as error:
+            detail = f"Nothing was accepted by this request: {error.detail} Repeating the same key is safe."
+            raise Unavailable(error.code, detail, retry_after_s=_RETRY_AFTER_S) from error
         except Unavailable as error:
-            if error.code == "overloaded":
-                raise
             detail = "Redis did not confirm. The request may have been accepted; repeating the same key is safe."
             raise Unavailable("acceptance_unknown", detail, retry_after_s=_RETRY_AFTER_S) from error
         tools.failpoints("after-accept")
-        return word, value
+        return word, value, held
+
+    async def _revive(self, offer: _Offer, seen: bytes) -> None:
+        """What was accepted under this key is in no stream and not in the ledger: this request takes its place."""
+        tools, command = self._tools, offer.command
+        try:
+            revived = await tools.front.revive(
+                offer.partition,
+                command.payment,
+                command.operation,
+                seen=seen,
+                record=encode_record(Record(fingerprint=command.fingerprint)),
+                snapshot=_snapshot(offer),
+                entry=encode_command(command),
+                merchant=command.merchant,
+            )
+        except Unavailable as error:
+            detail = "What this key asked for was lost, and is not revived yet. Repeat the same key."
+            raise Unavailable("acceptance_unknown", detail, retry_after_s=_RETRY_AFTER_S) from error
+        if revived:
+            log.warning("revived", payment=command.payment, operation=command.operation, partition=offer.partition)
+            tools.meters.accepted.labels("revived").inc()
 
     async def _shown(self, command: Command) -> bytes:
         """The payment of a repeated key."""
@@ -277,6 +297,19 @@ class Intake:
                 if awake.is_set():
                     await anyio.sleep(_LOOK_AGAIN_S)
         return None
+
+
+def _snapshot(offer: _Offer) -> bytes:
+    command = offer.command
+    return encode_snapshot(
+        Snapshot(
+            operation=command.operation,
+            verb=command.verb,
+            merchant=command.merchant,
+            accepted_at=command.accepted_at,
+            body=offer.body,
+        )
+    )
 
 
 def _fields(new: NewPayment) -> dict[str, object]:

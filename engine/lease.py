@@ -20,6 +20,7 @@ from engine import keys
 from engine.errors import Broken, Unavailable
 from engine.failpoint import UNARMED, Failpoints
 from engine.ledger import Fence, Ledger
+from engine.loop import surviving
 from engine.postgres import Away
 from engine.scripts import Scripts
 from engine.share import shares
@@ -65,6 +66,11 @@ class LeaseKeeper:
         self._quiet_until = 0.0
         self.settled = anyio.Event()  # set once the first round is through: ready to be asked
 
+    @property
+    def beats(self) -> bool:
+        """Whether a heartbeat was written within the last lease time: else Redis takes no writes from us."""
+        return self._beaten_at is not None and anyio.current_time() - self._beaten_at < self._terms.lease_ms / 1000
+
     def stop(self) -> None:
         """Take nothing more, drain what is owned, release it, end."""
         self._stopping.set()
@@ -74,7 +80,8 @@ class LeaseKeeper:
         beat_s = self._terms.lease_ms / 1000 / _BEATS_PER_LEASE
         async with anyio.create_task_group() as homes:
             while not self._stopping.is_set():
-                await self.run_once(homes)
+                async with surviving("keeper", beat_s):
+                    await self.run_once(homes)
                 with anyio.move_on_after(beat_s):
                     await self._stopping.wait()
             async with anyio.create_task_group() as keeping:
@@ -86,10 +93,11 @@ class LeaseKeeper:
     async def _keep(self, beat_s: float) -> None:
         """While draining: what is still owned stays ours."""
         while True:
-            try:
-                await self._renew()
-            except (Unavailable, *Away) as error:
-                log.warning("store_away", error=type(error).__name__)
+            async with surviving("keeper"):
+                try:
+                    await self._renew()
+                except (Unavailable, *Away) as error:
+                    log.warning("store_away", error=type(error).__name__)
             await anyio.sleep(beat_s)
 
     async def run_once(self, homes: anyio.abc.TaskGroup) -> None:
@@ -214,7 +222,8 @@ class LeaseKeeper:
 
     async def _live(self, tenure: Tenure) -> None:
         try:
-            await tenure.run()
+            async with surviving("tenure"):  # its lease lapses, and then the partition is taken anew
+                await tenure.run()
         finally:
             if self.tenures.get(tenure.partition) is tenure:
                 del self.tenures[tenure.partition]

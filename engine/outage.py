@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 import anyio
 import structlog
 
-from engine.errors import Unavailable
+from engine.errors import Refused, Unavailable
+from engine.loop import forever
 
 log = structlog.get_logger()
 
@@ -26,9 +27,9 @@ class Outage:
         self._began = anyio.Event()
 
     def check(self) -> None:
-        """Raises Unavailable while the store is away."""
+        """Raises Refused while the store is away: it is not even asked."""
         if self._began.is_set():
-            raise Unavailable("store_unavailable", f"{self._store} is away")
+            raise Refused("store_unavailable", f"{self._store} is away")
 
     def begin(self) -> None:
         """The store did not answer."""
@@ -37,11 +38,14 @@ class Outage:
             self._began.set()
 
     async def run(self) -> None:
-        while True:
-            await self._began.wait()
-            await self._end()
-            self._began = anyio.Event()
-            log.info("store_back", store=self._store)
+        await forever("outage", self.run_once)
+
+    async def run_once(self) -> None:
+        """One outage, from its beginning to its end."""
+        await self._began.wait()
+        await self._end()
+        self._began = anyio.Event()
+        log.info("store_back", store=self._store)
 
     async def _end(self) -> None:
         while True:

@@ -14,6 +14,7 @@ import structlog
 
 from engine.coalescer import LINGER_S
 from engine.errors import Broken, Unavailable
+from engine.loop import forever
 from engine.reclaimer import Reclaimer
 from engine.stream import CommandStreams, Gap, LeaseLost
 from engine.tenure import Tenure
@@ -46,12 +47,14 @@ class Reader:
         self._busy = False  # the last read brought something: look again in a moment, without the doorbell
 
     async def run(self) -> None:
-        while True:
-            try:
-                await self.run_once()
-            except (Unavailable, Broken) as error:
-                log.warning("redis_away", partitions=len(self._tenures), error=str(error))
-                await anyio.sleep(_AWAY_S)
+        await forever("reader", self._round)
+
+    async def _round(self) -> None:
+        try:
+            await self.run_once()
+        except (Unavailable, Broken) as error:
+            log.warning("redis_away", partitions=len(self._tenures), error=str(error))
+            await anyio.sleep(_AWAY_S)
 
     async def run_once(self) -> None:
         """Wait for news, then read it."""
@@ -97,7 +100,8 @@ class Reader:
             elif isinstance(reply, Exception):
                 failed = reply  # of this partition; what the others read must be taken in
             elif tenure.reading:
-                tenure.take_in(reply)
+                # The group may have been set back by hand: what is in hand comes once more.
+                tenure.take_in([entry for entry in reply if entry.id not in tenure.held])
                 if reply:
                     tenure.delivered = reply[-1].id
         if failed is not None:

@@ -1,7 +1,9 @@
 """The reclaimer: finds entries that are pending for this worker and that no actor has in hand, and delivers them.
 
-They come from reads whose reply was lost with its connection. Runs in the owner, for its own partitions; what is in
-hand is known by entry id, so nothing is ever handled twice at once.
+They come from reads whose reply was lost with its connection, and from hands at the group: what nobody has pending at
+all is made pending first (adopt-2). Runs in the owner, for its own partitions; what is in hand is known by entry id, so
+nothing is ever handled twice at once. Which entries are strays is told by two looks in a row and not by how long they
+are pending: that is the store's clock, and it may step back.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ import anyio
 import structlog
 
 from engine.errors import Broken, Unavailable
+from engine.loop import forever
 from engine.stream import CommandStreams, LeaseLost
 from engine.tenure import Tenure
 
 log = structlog.get_logger()
 
-_EVERY_S = 2.0
-_IDLE_MS = 2000  # far above the time from a read's reply to its delivery, far below a client's patience
+_EVERY_S = 2.0  # far above the time from a read's reply to its delivery, far below a client's patience
+ADOPT_S = 10.0  # between two looks for what nobody has: one small script for each partition where all is in order
 _ENTRIES_MAX = 5000  # per partition and round; above what a tenure may hold, so that strays are always seen
 
 
@@ -27,37 +30,50 @@ class Reclaimer:
 
     def __init__(self, streams: CommandStreams, tenures: Mapping[int, Tenure]) -> None:
         self._streams, self._tenures = streams, tenures
+        self._strays: dict[Tenure, frozenset[str]] = {}  # at the last look
+        self._adopt_at = 0.0
 
     async def run(self) -> None:
-        while True:
-            await anyio.sleep(_EVERY_S)
-            await self.run_once()
+        await forever("reclaimer", self._round)
+
+    async def _round(self) -> None:
+        await anyio.sleep(_EVERY_S)
+        await self.run_once()
 
     async def run_once(self) -> None:
         """One look at all owned partitions; one that cannot be looked at does not hide the others."""
-        for tenure in list(self._tenures.values()):
-            if not tenure.reading:
-                continue
+        reading = [tenure for tenure in self._tenures.values() if tenure.reading]
+        self._strays = {tenure: strays for tenure, strays in self._strays.items() if tenure in reading}
+        adopts = anyio.current_time() >= self._adopt_at
+        if adopts:
+            self._adopt_at = anyio.current_time() + ADOPT_S
+        for tenure in reading:
             try:
-                await self._look(tenure, _IDLE_MS)
+                await self._look(tenure, adopts=adopts, seen_before=self._strays.get(tenure, frozenset()))
             except (Unavailable, Broken) as error:
                 log.warning("redis_away", partition=tenure.partition, error=str(error))
 
     async def mend(self, tenure: Tenure, delivered: str) -> None:
         """The group is ahead of the reader: what is missing comes before anything new (I3)."""
-        if await self._look(tenure, 0) and tenure.reading:
+        if await self._look(tenure, adopts=True) and tenure.reading:
             tenure.delivered = delivered
 
-    async def _look(self, tenure: Tenure, idle_ms: int) -> bool:
-        """Deliver what is pending and not in hand. Whether that was all of it."""
+    async def _look(self, tenure: Tenure, *, adopts: bool, seen_before: frozenset[str] | None = None) -> bool:
+        """Deliver what is pending and not in hand, of `seen_before` alone if that is given. Whether that was all."""
         token = tenure.ownership.token
         try:
-            pending = await self._streams.pending(tenure.partition, token, idle_ms, _ENTRIES_MAX)
-            stray = [entry for entry, _ in pending if entry not in tenure.held]
-            entries = await self._streams.reclaim(tenure.partition, token, stray) if stray else []
+            adopted = await self._streams.adopt(tenure.partition, token) if adopts else 0
+            pending = await self._streams.pending(tenure.partition, token, _ENTRIES_MAX)
+            strays = [entry for entry, _ in pending if entry not in tenure.held]
+            if adopted:
+                log.error("adopted", partition=tenure.partition, entries=adopted)
+                seen_before = None  # they, and what waited behind them, in the order of the stream
+            wanted = strays if seen_before is None else [entry for entry in strays if entry in seen_before]
+            entries = await self._streams.reclaim(tenure.partition, token, wanted) if wanted else []
         except LeaseLost:
             tenure.doubt_lease()
             return False
+        self._strays[tenure] = frozenset(strays)
         if entries and tenure.reading:
             log.warning("reclaimed", partition=tenure.partition, entries=len(entries))
             tenure.take_in([entry for entry in entries if entry.id not in tenure.held])

@@ -18,6 +18,7 @@ import anyio
 import structlog
 
 from engine.errors import PenstockError
+from engine.loop import forever
 from engine.ports import Clock
 from engine.postgres import Away
 
@@ -132,9 +133,11 @@ class ClockWatch:
         self._fitted = True
 
     async def run(self) -> None:
-        while True:
-            await anyio.sleep(self._every_s)
-            await self.run_once()
+        await forever("clock_watch", self._round)
+
+    async def _round(self) -> None:
+        await anyio.sleep(self._every_s)
+        await self.run_once()
 
     async def run_once(self) -> None:
         """One look at each store's clock; a store that is away keeps the last reading."""

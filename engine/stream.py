@@ -10,11 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
 from engine import keys
-from engine.errors import Unavailable
 from engine.scripts import Scripts
 
 _CLAIM_ENTRIES = 500  # per call; a take-over of thousands must not hold Redis for long
@@ -44,8 +40,8 @@ class Gap(Exception):
 class CommandStreams:
     """Reads and claims for one consumer (a worker)."""
 
-    def __init__(self, redis: Redis, scripts: Scripts, consumer: str) -> None:
-        self._redis, self._scripts, self._consumer = redis, scripts, consumer
+    def __init__(self, scripts: Scripts, consumer: str) -> None:
+        self._scripts, self._consumer = scripts, consumer
 
     async def read(self, wanted: Sequence[tuple[int, str, str, int]]) -> list[list[StreamEntry] | Exception]:
         """New entries of several partitions, each given as (partition, lease token, last delivered, entries max).
@@ -73,7 +69,8 @@ class CommandStreams:
         return [_read(reply) for reply in replies]
 
     async def claim(self, partition: int, token: str) -> list[StreamEntry]:
-        """Everything former owners left pending, oldest first. Raises LeaseLost, Unavailable."""
+        """Everything former owners left pending, or nobody had, oldest first. Raises LeaseLost, Unavailable."""
+        await self.adopt(partition, token)
         claimed: list[StreamEntry] = []
         cursor: str | bytes = "0-0"
         while True:
@@ -94,11 +91,31 @@ class CommandStreams:
             if cursor == b"0-0":
                 return claimed
 
-    async def pending(self, partition: int, token: str, idle_ms: int, entries_max: int) -> list[tuple[str, int]]:
-        """Ids of entries pending for at least `idle_ms`, oldest first, and how often each was delivered. Raises
-        LeaseLost, Unavailable."""
+    async def adopt(self, partition: int, token: str) -> int:
+        """Make pending for us what the group counts as delivered and nobody has pending: somebody moved the group on,
+        or deleted a consumer. How many there were. Raises LeaseLost, Unavailable."""
+        adopted, cursor = 0, "-"
+        while cursor:
+            reply = await self._scripts.call(
+                "adopt",
+                keys.lease(partition),
+                keys.commands(partition),
+                token,
+                keys.GROUP,
+                self._consumer,
+                cursor,
+                _CLAIM_ENTRIES,
+            )
+            if reply[0] == b"lost":
+                raise LeaseLost
+            adopted += reply[2]
+            cursor = reply[1].decode()
+        return adopted
+
+    async def pending(self, partition: int, token: str, entries_max: int) -> list[tuple[str, int]]:
+        """Ids of pending entries, oldest first, and how often each was delivered. Raises LeaseLost, Unavailable."""
         reply = await self._scripts.call(
-            "pending", keys.lease(partition), keys.commands(partition), token, keys.GROUP, idle_ms, entries_max
+            "pending", keys.lease(partition), keys.commands(partition), token, keys.GROUP, entries_max
         )
         if reply[0] == b"lost":
             raise LeaseLost
@@ -114,12 +131,11 @@ class CommandStreams:
         return _entries(reply[1], first=False)
 
     async def doorbell(self, seen: Mapping[int, str], block_ms: int) -> list[int]:
-        """Wait until a partition has entries beyond the id seen there; which. Empty after `block_ms`."""
+        """Wait until a partition has entries beyond the id seen there; which. Empty after `block_ms`. Raises
+        Unavailable."""
         streams = {keys.commands(partition): last for partition, last in seen.items()}
-        try:
-            reply: Any = await self._redis.xread(streams, count=1, block=block_ms)  # type: ignore[arg-type]
-        except (RedisError, OSError) as error:
-            raise Unavailable("store_unavailable", f"Redis: {type(error).__name__}") from error
+        async with self._scripts.reaching() as redis:
+            reply: Any = await redis.xread(streams, count=1, block=block_ms)  # type: ignore[arg-type]
         if not reply:
             return []
         names = {keys.commands(partition).encode(): partition for partition in seen}

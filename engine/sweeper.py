@@ -13,6 +13,7 @@ import anyio
 import structlog
 
 from engine.ledger import DueTerms, Ledger
+from engine.loop import forever
 from engine.postgres import Away
 from engine.retry import Policy
 from engine.tenure import Tenure
@@ -40,9 +41,11 @@ class Sweeper:
         self._unanswered_at_s = 0.0
 
     async def run(self) -> None:
-        while True:
-            await anyio.sleep(self._sweep_s)
-            await self.run_once()
+        await forever("sweeper", self._round)
+
+    async def _round(self) -> None:
+        await anyio.sleep(self._sweep_s)
+        await self.run_once()
 
     async def run_once(self) -> None:
         """One look at all owned partitions."""

@@ -129,7 +129,7 @@ class Tenure:
         A worker that dies then dies of this one, whose count alone has grown; after three such deaths it is given up.
         """
         partition, token = self.partition, self.ownership.token
-        pending = await self._streams.pending(partition, token, 0, _SUSPECTS_MAX)
+        pending = await self._streams.pending(partition, token, _SUSPECTS_MAX)
         often = [index for index, (_, deliveries) in enumerate(pending) if deliveries > _DELIVERIES_MAX]
         for entry, deliveries in pending[: often[-1] + 1 if often else 0]:
             async with self._alone:

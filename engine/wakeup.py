@@ -11,10 +11,11 @@ from contextlib import contextmanager
 
 import anyio
 import structlog
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from engine import keys
+from engine.errors import Unavailable
+from engine.loop import forever
+from engine.scripts import Scripts
 
 log = structlog.get_logger()
 
@@ -24,8 +25,8 @@ _AWAY_S = 0.5
 class Wakeups:
     """Run `run` for life; `waiting` from as many tasks as you like."""
 
-    def __init__(self, redis: Redis, edge: str) -> None:
-        self._redis, self.edge = redis, edge
+    def __init__(self, scripts: Scripts, edge: str) -> None:
+        self._scripts, self.edge = scripts, edge
         self._waiters: dict[str, set[anyio.Event]] = {}
 
     @contextmanager
@@ -42,16 +43,23 @@ class Wakeups:
                 del self._waiters[operation]
 
     async def run(self) -> None:
-        while True:
-            try:
-                async with self._redis.pubsub() as channel:
-                    await channel.subscribe(keys.reply(self.edge))
-                    async for message in channel.listen():
-                        if message["type"] == "message":
-                            self._wake(message["data"])
-            except (RedisError, OSError) as error:
-                log.warning("redis_away", error=type(error).__name__)
-                await anyio.sleep(_AWAY_S)
+        await forever("wakeups", self.run_once)
+
+    async def run_once(self) -> None:
+        """One subscription, until it breaks, or a Redis is left that is no longer the master."""
+        try:
+            with anyio.CancelScope() as listening, self._scripts.when_dropped(listening.cancel):
+                await self._listen()
+        except Unavailable as error:
+            log.warning("redis_away", error=error.detail)
+        await anyio.sleep(_AWAY_S)
+
+    async def _listen(self) -> None:
+        async with self._scripts.reaching() as redis, redis.pubsub() as channel:
+            await channel.subscribe(keys.reply(self.edge))
+            async for message in channel.listen():
+                if message["type"] == "message":
+                    self._wake(message["data"])
 
     def _wake(self, message: bytes) -> None:
         for operation in message.decode().split():

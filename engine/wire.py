@@ -213,11 +213,15 @@ def accepted_ms(order: int) -> int:
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """The idempotency record of one operation. Settled once it holds a response; then never changed (I6)."""
+    """The idempotency record of one operation. Settled once it holds a response; then never changed (I6).
+
+    `entry` is the stream entry that carries an unsettled one; accept, revive and requeue write it, at the beginning.
+    """
 
     fingerprint: Mapping[str, str]
     status: int | None = None
     body: bytes | None = None
+    entry: str | None = None
 
     @property
     def settled(self) -> bool:
@@ -225,6 +229,7 @@ class Record(Struct, frozen=True, kw_only=True):
 
 
 def encode_record(record: Record) -> bytes:
+    """Without its entry: only the script that adds one knows its id."""
     return orjson.dumps(
         {
             "v": 1,
@@ -241,7 +246,10 @@ def decode_record(data: bytes) -> Record:
         row = orjson.loads(data)
         body = row["body"]
         return Record(
-            fingerprint=row["fingerprint"], status=row["status"], body=None if body is None else body.encode()
+            fingerprint=row["fingerprint"],
+            status=row["status"],
+            body=None if body is None else body.encode(),
+            entry=row.get("entry"),
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise Broken("unreadable idempotency record") from error

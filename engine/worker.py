@@ -13,6 +13,7 @@ import anyio
 
 from engine.lease import LeaseKeeper, LeaseTerms
 from engine.ledger import Ledger
+from engine.loop import forever
 from engine.meters import Meters
 from engine.reader import Reader, ReadLimits
 from engine.reclaimer import Reclaimer
@@ -69,7 +70,7 @@ class Worker:
                     intake.start_soon(self._reader.run)
                     intake.start_soon(self._sweeper.run)
                     intake.start_soon(self._reclaimer.run)
-                    intake.start_soon(self._measure)
+                    intake.start_soon(forever, "measure", self._measure)
                     await self._stop.wait()
                     intake.cancel_scope.cancel()
                 self.keeper.stop()
@@ -77,8 +78,7 @@ class Worker:
         self.stopped.set()
 
     async def _measure(self) -> None:
-        while True:
-            tenures = self.keeper.tenures.values()
-            self._meters.partitions.set(len(tenures))
-            self._meters.in_hand.set(sum(tenure.in_hand for tenure in tenures))
-            await anyio.sleep(_METER_S)
+        tenures = self.keeper.tenures.values()
+        self._meters.partitions.set(len(tenures))
+        self._meters.in_hand.set(sum(tenure.in_hand for tenure in tenures))
+        await anyio.sleep(_METER_S)

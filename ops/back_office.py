@@ -67,7 +67,7 @@ async def back_office(data_dir: Path) -> AsyncIterator[BackOffice]:
         stack.push_async_callback(redis.aclose)
         tasks = await stack.enter_async_context(anyio.create_task_group())
         scripts = Scripts(redis)
-        front, archive = Front(redis, scripts), Archive(pool)
+        front, archive = Front(scripts), Archive(pool)
         for run in (front.run, archive.run):
             tasks.start_soon(run)
         yield BackOffice(

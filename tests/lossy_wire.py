@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -19,6 +19,7 @@ class LossyWire:
     threads: list[threading.Thread] = field(default_factory=list)
     doomed: tuple[bytes, ...] = ()  # what has all of these in it is not passed on
     lost: threading.Event = field(default_factory=threading.Event)
+    on_loss: Callable[[], object] = lambda: None  # done right before the wire breaks
 
     @property
     def port(self) -> int:
@@ -50,6 +51,7 @@ class LossyWire:
             while data := source.recv(1 << 20):
                 if self.doomed and all(mark in data for mark in self.doomed):
                     self.doomed = ()
+                    self.on_loss()
                     self.lost.set()
                     break
                 sink.sendall(data)

@@ -21,6 +21,8 @@ OPEN = keys.open_operations(PARTITION, PAYMENT)
 MERCHANTS = keys.merchants(PARTITION)
 LEASE = keys.lease(PARTITION)
 MINE, THEIRS = "mine", "theirs"
+UNSETTLED = '{"v":1,"fingerprint":{},"status":null,"body":null}'
+SETTLED = '{"v":1,"fingerprint":{},"status":201,"body":"{}"}'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +49,31 @@ class Scripted:
         mailbox: int = 100,
         merchant: str = "m",
         share: int = 100,
-        record: str = "pending",
+        record: str = UNSETTLED,
     ) -> list[Any]:
-        where = (keys.record(PARTITION, operation), OPEN, STREAM, MERCHANTS)
+        where = (keys.record(PARTITION, operation), OPEN, STREAM, MERCHANTS, keys.dead(PARTITION))
         what = (operation, record, "snapshot", backlog, mailbox, merchant, share, "operation", operation)
         return list(self.call("accept", *where, *what))
 
+    def revive(self, operation: str, seen: bytes, *, merchant: str = "m", record: str = UNSETTLED) -> list[Any]:
+        where = (keys.record(PARTITION, operation), OPEN, STREAM, MERCHANTS)
+        return list(self.call("revive", *where, operation, seen, record, "anew", merchant, "operation", operation))
+
+    def adopt(self, token: str = MINE, consumer: str = "w1", entries: int = 100) -> int:
+        """As an owner does: to the end."""
+        adopted, cursor = 0, "-"
+        while cursor:
+            word, following, number = self.call("adopt", LEASE, STREAM, token, keys.GROUP, consumer, cursor, entries)
+            assert word == b"adopted"
+            adopted, cursor = adopted + number, following.decode()
+        return adopted
+
+    def record_of(self, operation: str) -> bytes:
+        return self.plain.get(keys.record(PARTITION, operation)) or b""  # type: ignore[return-value]
+
     def settle(self, operation: str, *entries: str, merchant: str = "m", ttl_ms: int = 60_000) -> int:
         where = (STREAM, OPEN, keys.record(PARTITION, operation), MERCHANTS)
-        return int(self.call("settle", *where, keys.GROUP, operation, "settled", ttl_ms, merchant, *entries))
+        return int(self.call("settle", *where, keys.GROUP, operation, SETTLED, ttl_ms, merchant, *entries))
 
     def ack(self, *entries: str, merchant: str = "m") -> int:
         return int(self.call("ack", STREAM, MERCHANTS, keys.GROUP, merchant, *entries))

@@ -8,7 +8,8 @@ before. Faults on the way are the Link's; here are the server's: all data gone, 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from importlib.resources import files
 from typing import Any, Self
@@ -17,7 +18,7 @@ from redis.exceptions import ConnectionError as RedisGone
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from simulated_loop import BEGINNING, SimulatedLoop
 from simulated_network import Link, Promise
-from simulated_scripts import SCRIPTS, Argument, Database
+from simulated_scripts import HANDS, SCRIPTS, Argument, Database
 from simulated_streams import id_of, text_of
 
 from engine.errors import Unavailable
@@ -68,8 +69,15 @@ class RedisServer:
         self._database = Database()
         for _, now_ms, name, keys, arguments in self._log:
             self._database.now_ms = now_ms
-            SCRIPTS[name](self._database, keys, arguments)
+            (SCRIPTS.get(name) or HANDS[name])(self._database, keys, arguments)
         self.hang_up()
+
+    def lay_hand_on(self, stream: str, group: str, how: str) -> None:
+        """Somebody with redis-cli does something to a stream that nobody should."""
+        database = self.database
+        if stream in database.streams:
+            HANDS[how](database, (stream,), (group,))
+            self._log.append((database.now_ms, how, (stream,), (group,)))
 
     def hang_up(self) -> None:
         """Whoever waits for news finds the connection broken."""
@@ -108,7 +116,7 @@ class RedisServer:
             return error
         self._log.append((self._loop.time(), self._database.now_ms, name, keys, arguments))
         self._witness(name, keys, arguments, reply)
-        if name == "accept" and reply[0] == b"accepted":
+        if name in ("accept", "revive") and reply[0] in (b"accepted", b"revived"):
             self._ring()
         return reply
 
@@ -215,10 +223,6 @@ class RedisClient:
     def __init__(self, server: RedisServer, loop: SimulatedLoop) -> None:
         self._server, self._loop = server, loop
 
-    def pipeline(self, transaction: bool) -> _Pipeline:
-        assert not transaction
-        return _Pipeline(self)
-
     async def xread(self, streams: Mapping[str, str], count: int, block: int) -> list[Any]:
         assert count == 1
         return await self._twice(partial(self._server.watch, streams, block))
@@ -245,7 +249,24 @@ class SimulatedScripts(Scripts):
     """The engine's way to its scripts, without Lua and sockets."""
 
     def __init__(self, client: RedisClient) -> None:
-        self._client = client
+        self._client = self._redis = client  # type: ignore[assignment]  # as far as the engine uses it
+
+    async def ask(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        try:
+            return [translated(reply) for reply in await self._client.send([tuple(command) for command in commands])]
+        except RedisError as error:
+            raise Unavailable("store_unavailable", f"Redis: {type(error).__name__}") from error
+
+    @asynccontextmanager
+    async def reaching(self) -> AsyncIterator[Any]:
+        try:
+            yield self._client
+        except RedisError as error:
+            raise Unavailable("store_unavailable", f"Redis: {type(error).__name__}") from error
+
+    @contextmanager
+    def when_dropped(self, drop: Callable[[], None]) -> Iterator[None]:
+        yield  # its connections are not told apart
 
     async def call_many(self, calls: Sequence[Call], publish: Sequence[tuple[str, bytes]] = ()) -> list[Any]:
         commands = [("SCRIPT", *call) for call in calls] + [("PUBLISH", *message) for message in publish]
@@ -254,25 +275,3 @@ class SimulatedScripts(Scripts):
         except RedisError as error:
             raise Unavailable("store_unavailable", f"Redis: {type(error).__name__}") from error
         return [translated(reply) for reply in replies[: len(calls)]]
-
-
-class _Pipeline:
-    def __init__(self, client: RedisClient) -> None:
-        self._client = client
-        self._commands: list[Command] = []
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._commands = []
-
-    def execute_command(self, *command: Any) -> None:
-        self._commands.append(command)
-
-    def publish(self, channel: str, message: bytes) -> None:
-        self._commands.append(("PUBLISH", channel, message))
-
-    async def execute(self, raise_on_error: bool) -> list[Any]:
-        assert not raise_on_error
-        return await self._client.send(self._commands)

@@ -7,6 +7,7 @@ scripts of operators are not among them: no operator lives in a simulation.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,8 @@ from redis.exceptions import ResponseError
 from simulated_streams import ZERO, Entry, Group, Stream, id_of, text_of
 
 Argument = str | bytes | int
+_ENTRY = re.compile(rb'{"entry":"(\d+-\d+)"')
+_LETTER = re.compile(rb'[^\n]*"dead_letter":"(\d+-\d+)"')
 Keys = Sequence[str]
 Arguments = Sequence[Argument]
 
@@ -50,11 +53,13 @@ class Database:
 
 
 def accept(db: Database, keys: Keys, arguments: Arguments) -> Any:
-    record, opened, commands, merchants = keys
+    record, opened, commands, merchants, dead = keys
     operation, value, snapshot, backlog_max, open_max, merchant, share_max, *fields = arguments
     known = db.get(record)
     if known is not None:
-        return [b"known", known]
+        shown = db.hashes.get(opened, {}).get(_bytes(operation), b"")
+        held = b'"status":null' not in known or _holds(db, commands, _ENTRY.match(known))
+        return [b"known", known, 1 if held or _holds(db, dead, _LETTER.match(shown)) else 0]
     backlog = len(db.streams[commands].entries) if commands in db.streams else 0
     if backlog >= int(backlog_max):
         return [b"full", backlog]
@@ -64,11 +69,23 @@ def accept(db: Database, keys: Keys, arguments: Arguments) -> Any:
     open_now = len(db.hashes.get(opened, ()))
     if open_now >= int(open_max):
         return [b"busy", open_now]
-    db.strings[record] = (_bytes(value), None)
+    entry = _add(db, commands, merchants, merchant, fields)
+    db.strings[record] = (_naming(entry, value), None)
     db.hashes.setdefault(opened, {})[_bytes(operation)] = _bytes(snapshot)
-    db.hashes.setdefault(merchants, {})[_bytes(merchant)] = b"%d" % (share + 1)
-    stream = db.streams.setdefault(commands, Stream())
-    return [b"accepted", text_of(stream.add([_bytes(word) for word in fields], db.now_ms))]
+    return [b"accepted", entry]
+
+
+def revive(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    record, opened, commands, merchants = keys
+    operation, seen, value, snapshot, merchant, *fields = arguments
+    if db.get(record) != _bytes(seen):
+        return [b"changed"]
+    entry = _add(db, commands, merchants, merchant, fields)
+    db.strings[record] = (_naming(entry, value), None)
+    shown = db.hashes.setdefault(opened, {})
+    if _LETTER.match(shown.get(_bytes(operation), b"")) or _bytes(operation) not in shown:
+        shown[_bytes(operation)] = _bytes(snapshot)
+    return [b"revived", entry]
 
 
 def settle(db: Database, keys: Keys, arguments: Arguments) -> Any:
@@ -132,15 +149,27 @@ def claim(db: Database, keys: Keys, arguments: Arguments) -> Any:
     return [b"claimed", text_of(following), _raw(claimed)]
 
 
+def adopt(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    lease, commands = keys
+    token, group, consumer, cursor, entries_max = arguments
+    if db.get(lease) != _bytes(token):
+        return [b"lost"]
+    if db.group(commands, str(group)) is None:
+        return [b"adopted", b"", 0]
+    start = None if cursor == "-" else id_of(str(cursor)[1:])
+    following, adopted = db.streams[commands].adopt(str(group), str(consumer), start, int(entries_max), db.now_ms)
+    return [b"adopted", b"" if following is None else b"(" + text_of(following), adopted]
+
+
 def pending(db: Database, keys: Keys, arguments: Arguments) -> Any:
     lease, commands = keys
-    token, group, idle_ms, entries_max = arguments
+    token, group, entries_max = arguments
     if db.get(lease) != _bytes(token):
         return [b"lost"]
     if db.group(commands, str(group)) is None:
         return [b"pending", []]
-    idle = db.streams[commands].idle(str(group), int(idle_ms), int(entries_max), db.now_ms)
-    return [b"pending", [[text_of(entry), deliveries] for entry, deliveries in idle]]
+    found = db.streams[commands].waiting(str(group), int(entries_max))
+    return [b"pending", [[text_of(entry), deliveries] for entry, deliveries in found]]
 
 
 def reclaim(db: Database, keys: Keys, arguments: Arguments) -> Any:
@@ -194,6 +223,11 @@ def heartbeat(db: Database, keys: Keys, arguments: Arguments) -> Any:
     return [before, db.now_ms, len(ahead), *sorted(workers, key=lambda name: (workers[name], name))]
 
 
+def probe(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    db.strings[keys[0]] = (b"1", db.now_ms + int(arguments[0]))
+    return b"OK"
+
+
 def leave(db: Database, keys: Keys, arguments: Arguments) -> Any:
     return 0 if db.scores.get(keys[0], {}).pop(_bytes(arguments[0]), None) is None else 1
 
@@ -203,18 +237,95 @@ Script = Callable[[Database, Keys, Arguments], Any]
 SCRIPTS: dict[str, Script] = {
     "accept": accept,
     "ack": ack,
+    "adopt": adopt,
     "bury": bury,
     "claim": claim,
     "cut-lease": cut_lease,
     "heartbeat": heartbeat,
     "leave": leave,
     "pending": pending,
+    "probe": probe,
     "read": read,
     "reclaim": reclaim,
     "release-lease": release_lease,
+    "revive": revive,
     "settle": settle,
     "take-lease": take_lease,
 }
+
+
+def _trim(db: Database, keys: Keys, arguments: Arguments) -> None:
+    db.streams[keys[0]].entries.clear()
+
+
+def _delete_oldest(db: Database, keys: Keys, arguments: Arguments) -> None:
+    entries = db.streams[keys[0]].entries
+    for entry in list(entries)[:1]:
+        del entries[entry]
+
+
+def _delete_stream(db: Database, keys: Keys, arguments: Arguments) -> None:
+    del db.streams[keys[0]]
+
+
+def _set_ahead(db: Database, keys: Keys, arguments: Arguments) -> None:
+    if (group := db.group(keys[0], str(arguments[0]))) is not None:
+        group.delivered = db.streams[keys[0]].last
+
+
+def _set_beyond(db: Database, keys: Keys, arguments: Arguments) -> None:
+    if (group := db.group(keys[0], str(arguments[0]))) is not None:
+        group.delivered = (10**15, 0)
+
+
+def _set_back(db: Database, keys: Keys, arguments: Arguments) -> None:
+    if (group := db.group(keys[0], str(arguments[0]))) is not None:
+        group.delivered = ZERO
+
+
+def _delete_consumers(db: Database, keys: Keys, arguments: Arguments) -> None:
+    if (group := db.group(keys[0], str(arguments[0]))) is not None:
+        group.consumers.clear()
+        group.pending.clear()
+
+
+def _destroy_group(db: Database, keys: Keys, arguments: Arguments) -> None:
+    db.streams[keys[0]].groups.pop(str(arguments[0]), None)
+
+
+def _destroy_and_make_at_the_end(db: Database, keys: Keys, arguments: Arguments) -> None:
+    db.streams[keys[0]].groups[str(arguments[0])] = Group(delivered=db.streams[keys[0]].last)
+
+
+HANDS: dict[str, Script] = {
+    "XTRIM": _trim,
+    "XDEL": _delete_oldest,
+    "DEL": _delete_stream,
+    "XGROUP SETID $": _set_ahead,
+    "XGROUP SETID beyond": _set_beyond,
+    "XGROUP SETID 0": _set_back,
+    "XGROUP DELCONSUMER": _delete_consumers,
+    "XGROUP DESTROY": _destroy_group,
+    "XGROUP CREATE $": _destroy_and_make_at_the_end,
+}
+"""What an operator's hand may do to a stream and its group, by the command."""
+
+
+def _add(db: Database, commands: str, merchants: str, merchant: Argument, fields: Arguments) -> bytes:
+    """XADD, and the merchant has one entry more."""
+    shares = db.hashes.setdefault(merchants, {})
+    shares[_bytes(merchant)] = b"%d" % (int(shares.get(_bytes(merchant), b"0")) + 1)
+    stream = db.streams.setdefault(commands, Stream())
+    return text_of(stream.add([_bytes(word) for word in fields], db.now_ms))
+
+
+def _naming(entry: bytes, record: Argument) -> bytes:
+    return b'{"entry":"' + entry + b'",' + _bytes(record)[1:]
+
+
+def _holds(db: Database, key: str, named: re.Match[bytes] | None) -> bool:
+    """Whether the stream has the entry that was named."""
+    return named is not None and key in db.streams and id_of(named[1]) in db.streams[key].entries
 
 
 def _let_go(db: Database, commands: str, merchants: str, group: str, merchant: Argument, entries: Arguments) -> int:

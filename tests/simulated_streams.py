@@ -34,7 +34,7 @@ class Pending:
 @dataclass(kw_only=True)
 class Group:
     delivered: Id = ZERO
-    pending: dict[Id, Pending] = field(default_factory=dict)  # ascending: only what is new is ever added
+    pending: dict[Id, Pending] = field(default_factory=dict)  # ascending
     consumers: set[str] = field(default_factory=set)
 
 
@@ -70,6 +70,8 @@ class Stream:
         for entry, _ in fresh:
             group.delivered = entry
             group.pending[entry] = Pending(consumer=consumer, at_ms=now_ms, deliveries=1)
+        if fresh and len(group.pending) > len(fresh) and next(reversed(group.pending)) != fresh[-1][0]:
+            group.pending = dict(sorted(group.pending.items()))  # the group had been set back
         return fresh
 
     def claim(self, name: str, consumer: str, entries: list[Id], now_ms: int) -> list[Entry]:
@@ -94,10 +96,28 @@ class Stream:
         taken, left = beyond[:count], beyond[count:]
         return (left[0] if left else ZERO), self.claim(name, consumer, taken, now_ms)
 
-    def idle(self, name: str, idle_ms: int, count: int, now_ms: int) -> list[tuple[Id, int]]:
-        """XPENDING ... IDLE: ids pending for at least so long, and how often each was delivered."""
-        pending = self.groups[name].pending.items()
-        return [(entry, known.deliveries) for entry, known in pending if now_ms - known.at_ms >= idle_ms][:count]
+    def waiting(self, name: str, count: int) -> list[tuple[Id, int]]:
+        """XPENDING: ids of pending entries, and how often each was delivered."""
+        return [(entry, known.deliveries) for entry, known in self.groups[name].pending.items()][:count]
+
+    def adopt(self, name: str, consumer: str, start: Id | None, count: int, now_ms: int) -> tuple[Id | None, int]:
+        """XCLAIM ... FORCE JUSTID of entries up to the last delivered that nobody has pending, as adopt-2: where to
+        go on (None: that was all), and how many."""
+        group = self.groups[name]
+        group.delivered = min(group.delivered, self.last)
+        rest = len(self.entries) - len(group.pending)
+        unread = [entry for entry in self.entries if entry > group.delivered]
+        if start is None and 0 <= rest < count and len(unread[: rest + 1]) == rest:
+            return None, 0
+        found = [entry for entry in self.entries if (start is None or entry > start) and entry <= group.delivered][
+            :count
+        ]
+        nobodys = [entry for entry in found if entry not in group.pending]
+        for entry in nobodys:
+            group.consumers.add(consumer)
+            group.pending[entry] = Pending(consumer=consumer, at_ms=now_ms, deliveries=0)
+        group.pending = dict(sorted(group.pending.items()))
+        return (found[-1] if len(found) == count else None), len(nobodys)
 
     def drop_idle_consumers(self, name: str, keep: str) -> None:
         """XGROUP DELCONSUMER of everyone else who holds nothing."""

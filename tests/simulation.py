@@ -222,6 +222,8 @@ def run(seed: int, *, traced: bool = False) -> History:
             loop.run_until_complete(world.unwind())
         finally:
             loop.close()
+    if heard["loop_failed"]:
+        found += (f"a loop met {heard['loop_failed']} exceptions that nobody expected",)
     return History(seed=seed, breaches=found, heard=heard, told=told, virtual_s=virtual_s)
 
 

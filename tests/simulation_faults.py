@@ -7,9 +7,12 @@ from typing import Any, Protocol, TypeVar
 
 import anyio
 from simulated_network import FAIR, Link
+from simulated_scripts import HANDS
 from simulation_plan import Blow, Fault, Moment
 from simulation_processes import EdgeProcess, Process, Town, WorkerProcess
 from simulation_witness import Witness
+
+from engine import keys
 
 _RESTART_S = 0.2  # the least that a process takes to come back
 _UNTIL_S = 1.0
@@ -96,6 +99,14 @@ async def _fill_redis(scene: Scene, fault: Fault) -> None:
     scene.redis.full = False
 
 
+async def _lay_hand_on_stream(scene: Scene, fault: Fault) -> None:
+    how = sorted(HANDS)[fault.steps % len(HANDS)]
+    scene.tell("fault", how)
+    scene.witness.stream_damaged = True
+    for partition in range(scene.plan.partitions):
+        scene.redis.lay_hand_on(keys.commands(partition), keys.GROUP, how)
+
+
 async def _redis_weather(scene: Scene, fault: Fault) -> None:
     if fault.weather is not None and fault.weather.away:
         scene.redis.hang_up()
@@ -145,6 +156,7 @@ _BLOWS: Mapping[Blow, Callable[[Any, Fault], Awaitable[None]]] = {
     Blow.FLUSH_REDIS: _flush_redis,
     Blow.FAIL_OVER_REDIS: _fail_over_redis,
     Blow.FILL_REDIS: _fill_redis,
+    Blow.LAY_HAND_ON_STREAM: _lay_hand_on_stream,
     Blow.REDIS_WEATHER: _redis_weather,
     Blow.POSTGRES_WEATHER: _postgres_weather,
     Blow.BANK_HABITS: _bank_habits,

@@ -36,6 +36,7 @@ class Blow(StrEnum):
     FLUSH_REDIS = "flush redis"
     FAIL_OVER_REDIS = "fail over redis"
     FILL_REDIS = "fill redis"
+    LAY_HAND_ON_STREAM = "lay a hand on a stream"
     REDIS_WEATHER = "redis weather"
     POSTGRES_WEATHER = "postgres weather"
     BANK_HABITS = "bank habits"
@@ -230,6 +231,7 @@ _CHANCES = {
     Blow.FLUSH_REDIS:      2,
     Blow.FAIL_OVER_REDIS:  2,
     Blow.FILL_REDIS:       1,
+    Blow.LAY_HAND_ON_STREAM: 3,
     Blow.REDIS_WEATHER:    4,
     Blow.POSTGRES_WEATHER: 4,
     Blow.BANK_HABITS:      3,

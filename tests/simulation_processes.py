@@ -156,7 +156,7 @@ class WorkerProcess(Process):
             read=ReadLimits(batch_entries=plan.read_batch, in_hand_max=100),
             sweep_ms=plan.sweep_ms,
         )
-        self.worker = Worker(limits, tools, CommandStreams(redis, scripts, name), scripts)
+        self.worker = Worker(limits, tools, CommandStreams(scripts, name), scripts)
         if self._stopping:
             return
         async with anyio.create_task_group() as tasks:
@@ -192,8 +192,8 @@ class EdgeProcess(Process):
         pool: Any = PostgresPool(town.postgres, self.host.name, _PATIENCE_S)
         scripts = SimulatedScripts(redis)
         clock, watch = await self.clocks(redis, pool)
-        front, archive = Front(redis, scripts), Archive(pool)
-        wakeups = Wakeups(redis, self.host.name)
+        front, archive = Front(scripts), Archive(pool)
+        wakeups = Wakeups(scripts, self.host.name)
         self.enquiry = Enquiry(front, archive, plan.partitions, clock.now, plan.record_ttl_ms)
         self.intake = Intake(
             IntakeTools(

@@ -7,6 +7,7 @@ when a GET says 404. It complains (a breach) about what must never happen to a s
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Protocol
 
 import anyio
@@ -89,12 +90,20 @@ class Shop:
             except (EdgeGone, Unavailable) as error:
                 self._street.tell(self.payment, "may be accepted", verb, type(error).__name__, str(error))
                 await anyio.sleep(_AGAIN_S)
+                if isinstance(error, Unavailable) and error.code == "too_many_open_operations":
+                    await self._remind()
             except Rejected as error:
                 if error.code != "not_found" or verb is Verb.AUTHORIZE:
                     self._street.complain(f"{verb} of {self.payment} was rejected: {error.code}")
                 await self._ask(Verb.AUTHORIZE, wait_s)  # Redis lost it before the ledger had it
             else:
                 return self._take(verb, reply)
+
+    async def _remind(self) -> None:
+        """What is open may have lost its entries: repeat its keys, once."""
+        for verb in list(self.accepted.values()):
+            with suppress(EdgeGone, Unavailable, Rejected):
+                self._take(verb, await self._edge().call(self._request(verb, 0.0)))
 
     def _request(self, verb: Verb, wait_s: float) -> Callable[[EdgeProcess], Awaitable[Reply]]:
         key = self._key(verb)

@@ -251,6 +251,16 @@ def _sale_captured_last() -> Variant:
     return patch.object(Pursuit, "commit", appended)
 
 
+def _nobody_adopts() -> Variant:
+    """What the group counts as delivered is taken for delivered."""
+    return patch.dict(SCRIPTS, adopt=lambda *_: [b"adopted", b"", 0])
+
+
+def _nobody_revives() -> Variant:
+    """A known key is accepted work, whatever became of its entry."""
+    return patch.dict(SCRIPTS, revive=lambda *_: [b"changed"])
+
+
 VARIANTS: Mapping[str, Callable[[], Variant]] = {
     "no-epoch-check": _no_epoch_check,
     "last-write-wins": _last_write_wins,
@@ -270,4 +280,6 @@ VARIANTS: Mapping[str, Callable[[], Variant]] = {
     "keys-without-memory": _keys_without_memory,
     "answers-rendered-again": _answers_rendered_again,
     "sale-captured-last": _sale_captured_last,
+    "nobody-adopts": _nobody_adopts,
+    "nobody-revives": _nobody_revives,
 }

@@ -29,6 +29,7 @@ class Witness:
         self._plan, self._complain = plan, complain
         self.tables = Tables(partitions={})
         self.redis_forgot = False
+        self.stream_damaged = False  # entries of what was accepted may be gone, their records are not
         self.entries: dict[tuple[str, str], str] = {}  # stream and entry to operation
         self.buried: dict[str, str] = {}  # operations that became dead letters, with their payments
         self._payments: dict[str, str] = {}
@@ -44,6 +45,8 @@ class Witness:
     def script(self, name: str, keys: Sequence[str], arguments: Sequence[Argument], reply: Any) -> None:
         if name == "accept" and reply[0] == b"accepted":
             self._on_accept(keys[2], str(arguments[0]), reply[1].decode(), keys[1].rpartition(":")[2])
+        elif name == "revive" and reply[0] == b"revived":
+            self._on_revive(keys[2], str(arguments[0]), reply[1].decode())
         elif name == "ack":
             for entry in arguments[2:]:
                 self._on_ack(keys[0], str(entry))
@@ -62,6 +65,11 @@ class Witness:
             self._complain(f"I6: {operation} was accepted twice, and Redis had lost nothing")
         self._accepted.add(operation)
 
+    def _on_revive(self, stream: str, operation: str, entry: str) -> None:
+        self.entries[stream, entry] = operation
+        if operation not in self._accepted and not self.redis_forgot:
+            self._complain(f"I6: {operation} was revived and never accepted")
+
     def _on_ack(self, stream: str, entry: str) -> None:
         operation = self.entries.get((stream, entry))
         if operation is not None and self._operation(operation) is None:
@@ -71,7 +79,7 @@ class Witness:
         """A person must see to it. The one reason there may be: Redis lost the authorize of what it accepted later."""
         operation = self.entries[stream, entry]
         self.buried[operation] = self._payments[operation]
-        if not self.redis_forgot or not any(_UNSEEN in str(word) for word in arguments):
+        if not (self.redis_forgot or self.stream_damaged) or not any(_UNSEEN in str(word) for word in arguments):
             self._complain(f"I10: {operation} became a dead letter: {arguments}")
 
     def _on_record(self, operation: str, value: Argument) -> None:

@@ -113,6 +113,17 @@ def test_an_entry_that_leaves_its_stream_in_another_way_is_noticed(ledger: Ledge
     assert "nothing_is_trimmed" in named(ledger.glanced_at())
 
 
+def test_entries_that_nobody_has_are_counted_with_who_takes_them_in_hand(ledger: Ledger, redis: Redis) -> None:
+    entries(redis, 6)
+    read(redis, 3)
+
+    redis.xgroup_setid(STREAM, keys.GROUP, "$")
+
+    (found,) = against(ledger, "nothing_is_trimmed")
+    assert "3 of 6 entries are neither pending nor unread" in found.detail
+    assert "the owner takes them in hand" in found.detail
+
+
 def test_unread_entries_trimmed_from_a_stream_with_nothing_pending_are_noticed(ledger: Ledger, redis: Redis) -> None:
     settled = entries(redis, 3)
     read(redis, 3)
@@ -190,6 +201,31 @@ def test_what_was_accepted_and_is_nowhere_is_lost(ledger: Ledger, redis: Redis) 
     (found,) = against(ledger, "accepted_is_not_lost")
 
     assert (found.payment, found.operation) == (PAYMENT, OPERATION)
+
+
+def test_a_record_whose_entry_is_gone_is_lost_though_nothing_shows_it_open(ledger: Ledger, redis: Redis) -> None:
+    (entry,) = entries(redis, 1, at=LONG_AGO)
+    redis.set(
+        keys.record(3, OPERATION), b'{"entry":"%s",%s' % (entry.encode(), encode_record(Record(fingerprint={}))[1:])
+    )
+    read(redis, 1)
+    assert "accepted_is_not_lost" not in named(ledger.audited())
+
+    settle(redis, entry)
+
+    (found,) = against(ledger, "accepted_is_not_lost")
+    assert found.operation == OPERATION
+    assert "repeat the key" in found.invariant.remedy
+
+
+def test_what_is_lost_is_named_once_with_its_payment(ledger: Ledger, redis: Redis) -> None:
+    record = b'{"entry":"1700000000000-0",' + encode_record(Record(fingerprint={}))[1:]
+    redis.set(keys.record(3, OPERATION), record)
+    opened(redis, OPERATION, PAYMENT)
+
+    (found,) = against(ledger, "accepted_is_not_lost")
+
+    assert found.payment == PAYMENT
 
 
 def test_what_was_accepted_a_moment_ago_is_not_lost(ledger: Ledger, redis: Redis) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from scripted import OPEN, PARTITION, STREAM, Scripted, scripts_on
+from scripted import OPEN, PARTITION, SETTLED, STREAM, UNSETTLED, Scripted, scripts_on
 
 from engine import keys
+from engine.wire import decode_record
 
 
 @pytest.fixture
@@ -23,14 +24,16 @@ def test_accepted_work_is_in_all_three_places(scripts: Scripted) -> None:
     assert word == b"accepted"
     assert plain.xrange(STREAM) == [(entry, {b"operation": b"op_1"})]
     assert plain.hgetall(OPEN) == {b"op_1": b"snapshot"}
-    assert plain.get(keys.record(PARTITION, "op_1")) == b"pending"
+    assert decode_record(scripts.record_of("op_1")).entry == entry.decode(), "the record names its entry"
     assert plain.ttl(keys.record(PARTITION, "op_1")) == -1, "no expiry while unsettled"
 
 
 def test_the_same_operation_again_is_known_and_adds_nothing(scripts: Scripted) -> None:
-    scripts.accept("op_1", record="first")
+    _, entry = scripts.accept("op_1", record=UNSETTLED)
 
-    assert scripts.accept("op_1", record="second") == [b"known", b"first"]
+    again = scripts.accept("op_1", record=SETTLED)
+
+    assert again == [b"known", b'{"entry":"%s",%s' % (entry, UNSETTLED[1:].encode()), 1]
     assert scripts.plain.xlen(STREAM) == 1
 
 
@@ -46,7 +49,7 @@ def test_a_full_partition_refuses_before_it_takes_anything(scripts: Scripted) ->
 def test_a_repeated_key_is_answered_at_full_backlog_too(scripts: Scripted) -> None:
     scripts.accept("op_1", backlog=1)
 
-    assert scripts.accept("op_1", backlog=1) == [b"known", b"pending"]
+    assert scripts.accept("op_1", backlog=1) == [b"known", scripts.record_of("op_1"), 1]
 
 
 def test_one_payment_has_a_limit_of_open_operations(scripts: Scripted) -> None:
@@ -62,7 +65,7 @@ def test_a_merchant_with_its_share_in_the_partition_is_refused_and_others_are_no
 
     assert scripts.accept("op_new", merchant="greedy", share=2) == [b"share", 2]
     assert scripts.plain.exists(keys.record(PARTITION, "op_new")) == 0
-    assert scripts.accept("op_0", merchant="greedy", share=2) == [b"known", b"pending"]
+    assert scripts.accept("op_0", merchant="greedy", share=2)[0] == b"known"
     assert scripts.accept("op_new", merchant="greedy", share=3)[0] == b"accepted", "headroom for captures"
     assert scripts.accept("op_other", merchant="modest", share=2)[0] == b"accepted"
 
@@ -100,7 +103,7 @@ def test_settling_leaves_the_record_and_nothing_else(scripts: Scripted) -> None:
 
     plain, record = scripts.plain, keys.record(PARTITION, "op_1")
     assert (plain.xlen(STREAM), plain.exists(OPEN), scripts.pending()) == (0, 0, 0)
-    assert plain.get(record) == b"settled"
+    assert plain.get(record) == SETTLED.encode()
     assert 0 < plain.pttl(record) <= 60_000
 
 
@@ -115,7 +118,7 @@ def test_settling_again_changes_nothing(scripts: Scripted) -> None:
 
 def test_settling_works_where_redis_forgot_everything(scripts: Scripted) -> None:
     assert scripts.settle("op_1", "1-1") == 0
-    assert scripts.plain.get(keys.record(PARTITION, "op_1")) == b"settled"
+    assert scripts.record_of("op_1") == SETTLED.encode()
 
 
 def test_settling_and_acknowledging_are_allowed_at_full_memory(scripts: Scripted) -> None:
@@ -141,11 +144,11 @@ def test_what_is_journaled_and_unanswered_stays_open_and_known(scripts: Scripted
 
     plain = scripts.plain
     assert (plain.xlen(STREAM), scripts.pending()) == (0, 0)
-    assert plain.hexists(OPEN, "op_1") and plain.get(keys.record(PARTITION, "op_1")) == b"pending"
+    assert plain.hexists(OPEN, "op_1") and UNSETTLED[1:].encode() in scripts.record_of("op_1")
 
 
 def test_a_redis_that_forgot_the_scripts_is_taught_again(scripts: Scripted) -> None:
     scripts.accept("op_1")
     scripts.plain.script_flush()
 
-    assert scripts.accept("op_1") == [b"known", b"pending"]
+    assert scripts.accept("op_1")[0] == b"known"

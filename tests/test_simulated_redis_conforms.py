@@ -15,7 +15,7 @@ import pytest
 import redis
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
-from simulated_scripts import SCRIPTS, Database
+from simulated_scripts import HANDS, SCRIPTS, Database
 from simulated_streams import Stream, text_of
 
 from engine import keys
@@ -30,7 +30,9 @@ OPERATIONS = ("op_1", "op_2", "op_3", "op_4", "op_5")
 SNAPSHOT = '{"verb":"capture"}\n{"object":"payment"}'
 OF_OPERATORS = {"drop", "inspect", "letters", "requeue"}  # nobody in a simulation calls them
 TOKENS, WORKERS = ("t1", "t2"), ("w1", "w2", "w3")
-_ID = re.compile(rb"[1-9][0-9]*-[0-9]+\Z")
+PENDING = '{"v":1,"status":null}'
+_ID = re.compile(rb"(\(?)([1-9][0-9]*-[0-9]+)\Z")
+_NAMING = re.compile(rb'\{"entry":"([0-9]+-[0-9]+)"(.*)\Z')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,13 @@ class Entry:
     """An entry by the order in which it was first seen: each Redis gives it an id of its own."""
 
     number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A record as it is at the moment of the call, which names an entry by the id it has there."""
+
+    key: str
 
 
 Call = tuple[str, tuple[Any, ...]]
@@ -48,23 +57,31 @@ class Side:
     """One of the two: knows its own ids, and speaks of entries by number."""
 
     send: Callable[[str, tuple[Any, ...]], Any]
+    get: Callable[[str], bytes | None]
     ids: list[bytes] = field(default_factory=list)
 
     def call(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        mine = tuple(self.ids[word.number].decode() if isinstance(word, Entry) else word for word in arguments)
+        mine = tuple(map(self._own, arguments))
         try:
             reply = self.send(name, mine)
             return bool(reply) if name == "bury" else self.neutral(reply)
         except (Broken, ResponseError) as error:
             return "NOGROUP" if "NOGROUP" in str(error) else error
 
+    def _own(self, word: Any) -> Any:
+        if isinstance(word, Seen):
+            return self.get(word.key) or b"none"
+        return self.ids[word.number].decode() if isinstance(word, Entry) else word
+
     def neutral(self, reply: Any) -> Any:
         if isinstance(reply, list | tuple):
             return [self.neutral(word) for word in reply]
-        if isinstance(reply, bytes) and _ID.match(reply):
-            if reply not in self.ids:
-                self.ids.append(reply)
-            return Entry(number=self.ids.index(reply))
+        if isinstance(reply, bytes) and (named := _NAMING.match(reply)):
+            return [self.neutral(named[1]), named[2]]
+        if isinstance(reply, bytes) and (found := _ID.match(reply)) and found[2] != b"1000000000000000-0":
+            if found[2] not in self.ids:
+                self.ids.append(found[2])
+            return found[1], Entry(number=self.ids.index(found[2]))
         return reply
 
 
@@ -77,7 +94,7 @@ def a_call(draw: Random, entries: int) -> Call:
     delivered = draw.choice((*some, "0-0", ""))
     calls: Mapping[str, tuple[Any, ...]] = {
         "accept": (
-            *(record, opened, STREAM, MERCHANTS, operation, "pending", SNAPSHOT),
+            *(record, opened, STREAM, MERCHANTS, keys.dead(0), operation, PENDING, SNAPSHOT),
             *(
                 draw.choice((3, 100)),
                 draw.choice((2, 100)),
@@ -105,7 +122,13 @@ def a_call(draw: Random, entries: int) -> Call:
         ),
         "read": (LEASE, STREAM, token, keys.GROUP, worker, draw.choice((1, 2, 50)), delivered),
         "claim": (LEASE, STREAM, token, keys.GROUP, worker, draw.choice((*some, "0-0")), draw.choice((1, 50))),
-        "pending": (LEASE, STREAM, token, keys.GROUP, draw.choice((0, LONG_MS)), draw.choice((1, 50))),
+        "revive": (
+            *(record, opened, STREAM, MERCHANTS, operation, Seen(key=record), PENDING, SNAPSHOT, merchant),
+            *("operation", operation, "payment", payment),
+        ),
+        "adopt": (LEASE, STREAM, token, keys.GROUP, worker, "-", draw.choice((1, 3, 50))),
+        "pending": (LEASE, STREAM, token, keys.GROUP, draw.choice((1, 50))),
+        "probe": (keys.PROBE, LONG_MS),
         "reclaim": (LEASE, STREAM, token, keys.GROUP, worker, *(some or ("1-1",))),
         "take-lease": (LEASE, token, draw.choice((LONG_MS, SHORT_MS))),
         "cut-lease": (LEASE, draw.choice((LONG_MS // 2, LONG_MS))),
@@ -115,6 +138,37 @@ def a_call(draw: Random, entries: int) -> Call:
     }
     name = draw.choice([*calls, "accept", "accept", "read", "read", "take-lease", "settle"])
     return name, calls[name]
+
+
+def lay_hand_on(plain: Any, how: str) -> None:
+    """What an operator with redis-cli does."""
+    match how:
+        case "XTRIM":
+            plain.xtrim(STREAM, maxlen=0, approximate=False)
+        case "XDEL":
+            plain.xdel(STREAM, *(entry for entry, _ in plain.xrange(STREAM, count=1)), "1-1")
+        case "DEL":
+            plain.delete(STREAM)
+        case "XGROUP CREATE $":
+            plain.xgroup_destroy(STREAM, keys.GROUP)
+            plain.xgroup_create(STREAM, keys.GROUP, "$")
+        case _ if plain.xinfo_groups(STREAM):
+            _lay_hand_on_group(plain, how)
+
+
+def _lay_hand_on_group(plain: Any, how: str) -> None:
+    match how:
+        case "XGROUP SETID $":
+            plain.xgroup_setid(STREAM, keys.GROUP, "$")
+        case "XGROUP SETID beyond":
+            plain.xgroup_setid(STREAM, keys.GROUP, "1000000000000000-0")
+        case "XGROUP SETID 0":
+            plain.xgroup_setid(STREAM, keys.GROUP, "0")
+        case "XGROUP DELCONSUMER":
+            for consumer in plain.xinfo_consumers(STREAM, keys.GROUP):
+                plain.xgroup_delconsumer(STREAM, keys.GROUP, consumer["name"])
+        case "XGROUP DESTROY":
+            plain.xgroup_destroy(STREAM, keys.GROUP)
 
 
 def test_every_script_is_simulated() -> None:
@@ -130,8 +184,10 @@ def test_random_calls_are_answered_alike(redis_url: str, seed: int) -> None:
     with asyncio.Runner() as runner, redis.Redis.from_url(redis_url) as plain:
         client = Redis.from_url(redis_url, protocol=2)
         scripts = Scripts(client)
-        real = Side(send=lambda name, arguments: runner.run(scripts.call(name, *arguments)))
-        simulated = Side(send=lambda name, arguments: _simulated(database, name, arguments))
+        real = Side(send=lambda name, arguments: runner.run(scripts.call(name, *arguments)), get=plain.get)  # type: ignore[arg-type]
+        simulated = Side(
+            send=lambda name, arguments: _simulated(database, name, arguments), get=lambda key: database.get(key)
+        )
 
         for number in range(CALLS):
             name, arguments = a_call(draw, len(real.ids))
@@ -143,6 +199,11 @@ def test_random_calls_are_answered_alike(redis_url: str, seed: int) -> None:
             if arguments[-1] == SHORT_MS:
                 time.sleep(LAPSED_S)
                 database.now_ms += int(LAPSED_S * 1000)
+            if draw.random() < 0.05:
+                how = draw.choice(sorted(HANDS))
+                if STREAM in database.streams:
+                    HANDS[how](database, (STREAM,), (keys.GROUP,))
+                    lay_hand_on(plain, how)
             if draw.random() < 0.01:
                 plain.flushall()
                 time.sleep(0.002)  # or an id could come twice
@@ -163,8 +224,9 @@ def _simulated(database: Database, name: str, arguments: tuple[Any, ...]) -> Any
 
 def _same_content(plain: Any, real: Side, simulated: Side, database: Database) -> None:
     """What is left is the same as well: strings, hashes, streams, and who has what pending."""
-    strings = {key.decode(): plain.get(key) for key in plain.scan_iter(_type="string")}
-    assert {key: database.get(key) for key in list(database.strings) if database.get(key)} == strings
+    strings = {key.decode(): real.neutral(plain.get(key)) for key in plain.scan_iter(_type="string")}
+    held = {key: simulated.neutral(database.get(key)) for key in list(database.strings) if database.get(key)}
+    assert held == strings
     hashes = {key.decode(): plain.hgetall(key) for key in plain.scan_iter(_type="hash")}
     assert {key: _read(fields) for key, fields in database.hashes.items()} == {
         key: _read(fields) for key, fields in hashes.items()

@@ -78,7 +78,11 @@ class KeyRing:
         fresh = True
         while True:
             await asyncio.sleep(cache_s if fresh else min(cache_s, AGAIN_S))
-            fresh = await self.run_once()
+            try:
+                fresh = await self.run_once()
+            except Exception as error:  # the boundary of this loop: keys that are held stay, and it looks again
+                _log.exception("loop_failed", loop="keys", error=type(error).__name__)
+                fresh = False
 
     async def run_once(self) -> bool:
         """Read all keys; False when Postgres did not answer."""

@@ -66,9 +66,9 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
     ):
         watch = await compared(settings, clock, ClockMeters(meters_registry), stores.pool, stores.redis)
         scripts = Scripts(stores.redis, EDGE.redis_s)
-        front, archive = Front(stores.redis, scripts), Archive(stores.pool)
+        front, archive = Front(scripts), Archive(stores.pool)
         enquiry = Enquiry(front, archive, stores.partitions, clock.now, settings.record_ttl_s * 1000)
-        wakeups = Wakeups(stores.redis, secrets.token_hex(8))
+        wakeups = Wakeups(scripts, secrets.token_hex(8))
         vault, fingerprinter = Vault(settings.vault_keys), Fingerprinter(settings.fingerprint_key_bytes)
         intake = Intake(
             IntakeTools(

@@ -78,12 +78,12 @@ async def _serve_worker(settings: Settings) -> None:
         )
         read = ReadLimits(batch_entries=settings.read_batch, in_hand_max=settings.in_hand_max)
         limits = WorkerLimits(lease=lease, read=read, sweep_ms=settings.sweep_ms)
-        worker = Worker(limits, tools, CommandStreams(stores.redis, scripts, name), scripts)
+        worker = Worker(limits, tools, CommandStreams(scripts, name), scripts)
 
         def worker_ready() -> tuple[bool, dict[str, object]]:
-            """Once the first round of leases is through, and for as long as this worker takes part."""
+            """Once the first round of leases is through, and for as long as this worker takes part and can write."""
             wrong = {} if clock.misfit is None else {"failing": {"clock": clock.misfit}}
-            ready = worker.keeper.settled.is_set() and not wrong
+            ready = worker.keeper.settled.is_set() and worker.keeper.beats and not wrong
             return ready, {"partitions": sorted(worker.keeper.tenures), **wrong}
 
         async with anyio.create_task_group() as tasks:

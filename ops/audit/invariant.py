@@ -103,7 +103,8 @@ INVARIANTS: Sequence[Invariant] = (
         name="accepted_is_not_lost",
         scan=Scan.REDIS,
         means="What was accepted is in a stream, in the ledger or a dead letter.",
-        remedy="Ask the merchant to repeat the key: that revives it. Find out who deleted from the stream.",
+        remedy="Ask the merchant to repeat the key with the same payload: that revives it under the same ids. "
+        "Find out who deleted from the stream.",
     ),
     Invariant(
         number="I5",
@@ -273,7 +274,8 @@ INVARIANTS: Sequence[Invariant] = (
         name="nothing_is_trimmed",
         scan=Scan.REDIS,
         means="Entries leave a stream by being acknowledged only: XLEN is what is pending and what is unread.",
-        remedy="Find out who trims or deletes. Keys that are lost are revived by their clients repeating them.",
+        remedy="Find out who trims, deletes or moves the group. The owner takes in hand what is still there; what is "
+        "gone is revived when its key is repeated (accepted_is_not_lost names it).",
     ),
 )
 

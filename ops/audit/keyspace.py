@@ -17,7 +17,7 @@ from redis import Redis
 
 from engine import keys
 from engine.errors import Broken
-from engine.wire import Record, decode_record, decode_snapshot
+from engine.wire import Record, accept_order, accepted_at, decode_record, decode_snapshot
 from ops.audit.breach import Breach, breach
 from ops.audit.streams import length, operations_in
 
@@ -37,10 +37,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Open:
-    """One operation that Redis holds open."""
+    """One operation that Redis holds open; the payment is None where a record alone tells of it."""
 
     operation: str
-    payment: str
+    payment: str | None
     partition: int
     accepted_at: datetime
 
@@ -54,6 +54,8 @@ class Keyspace:
     def __init__(self, redis: Redis, answers: Answers, *, grace_s: float) -> None:
         self._redis, self._answers, self._grace = redis, answers, timedelta(seconds=grace_s)
         self._cursor = 0
+        self._opened: set[str] = set()  # operations that were seen open since the walk began
+        self._unsettled: dict[str, _Open] = {}  # and those that a record calls unsettled
 
     def look(self, now: datetime, keys_max: int | None) -> Iterator[Breach]:
         """At all keys, or at about `keys_max` more, beginning again at the end."""
@@ -61,10 +63,14 @@ class Keyspace:
             self._cursor = 0
         seen = 0
         while True:
+            if self._cursor == 0:
+                self._opened, self._unsettled = set(), {}
             reply: Any = self._redis.scan(self._cursor, match="penstock:{p*", count=_SCAN_COUNT)
             self._cursor = int(reply[0])
             yield from self._examine([match for name in reply[1] if (match := _KEY.match(name))], now, keys_max is None)
             seen += _SCAN_COUNT
+            if self._cursor == 0:
+                yield from self._unshown(now, keys_max is None)
             if self._cursor == 0 or (keys_max is not None and seen >= keys_max):
                 return
 
@@ -81,11 +87,14 @@ class Keyspace:
                 if name[2] == b"open":
                     opened += _opened(name, reply)
                 elif reply is not None:  # else it has expired meanwhile
-                    records[name[3].decode()] = decode_record(reply)
-            except (Broken, UnicodeDecodeError, AttributeError, TypeError):
+                    records[name[3].decode()] = record = decode_record(reply)
+                    if (unsettled := _unsettled(name, record)) is not None:
+                        self._unsettled[unsettled.operation] = unsettled
+            except (Broken, ValueError, AttributeError, TypeError):
                 told = "accepted_is_not_lost" if name[2] == b"open" else "replays_are_the_ledgers"
                 yield breach(told, f"{name[0].decode(errors='replace')} is nothing that anybody can read")
         waiting = [each for each in opened if each.accepted_at < now - self._grace]
+        self._opened.update(each.operation for each in opened)
         records = {operation: record for operation, record in records.items() if record.settled}
         known = self._answers([*records, *(each.operation for each in waiting)])
         yield from _differing(records, known)
@@ -101,6 +110,13 @@ class Keyspace:
                 )
         yield from self._lost([each for each in waiting if each.operation not in known], whole)
 
+    def _unshown(self, now: datetime, whole: bool) -> Iterator[Breach]:
+        """Records of accepted work that nothing shows as open, by now: their entries may be gone as well."""
+        alone = [each for name, each in self._unsettled.items() if name not in self._opened]
+        old = [each for each in alone if each.accepted_at < now - self._grace]
+        known = self._answers([each.operation for each in old])
+        yield from self._lost([each for each in old if each.operation not in known], whole)
+
     def _lost(self, suspects: Sequence[_Open], whole: bool) -> Iterator[Breach]:
         """Those that no stream holds either, and that the ledger has not learnt of meanwhile."""
         for partition in sorted({each.partition for each in suspects}):
@@ -111,8 +127,7 @@ class Keyspace:
             absent = [each for each in suspects if each.partition == partition and each.operation not in present]
             known = self._answers([each.operation for each in absent])
             for each in absent:
-                still_open = self._redis.hexists(keys.open_operations(partition, each.payment), each.operation)
-                if each.operation not in known and still_open:
+                if each.operation not in known and self._is_still_open(each):
                     yield breach(
                         "accepted_is_not_lost",
                         f"accepted {each.accepted_at}; it is in no stream of partition {partition}, nor in the ledger",
@@ -120,6 +135,22 @@ class Keyspace:
                         operation=each.operation,
                         at=each.accepted_at,
                     )
+
+    def _is_still_open(self, each: _Open) -> bool:
+        if each.payment is not None:
+            return bool(self._redis.hexists(keys.open_operations(each.partition, each.payment), each.operation))
+        raw: Any = self._redis.get(keys.record(each.partition, each.operation))
+        return raw is not None and not decode_record(raw).settled
+
+
+def _unsettled(name: re.Match[bytes], record: Record) -> _Open | None:
+    """What a record says of accepted work, with the moment that is in its entry's id. Raises ValueError for no id."""
+    if record.settled or record.entry is None:
+        return None
+    at = accepted_at(accept_order(record.entry))
+    if at is None:  # an id that no clock gave
+        return None
+    return _Open(operation=name[3].decode(), payment=None, partition=int(name[1]), accepted_at=at)
 
 
 def _opened(name: re.Match[bytes], reply: Any) -> Iterator[_Open]:

@@ -15,6 +15,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from engine import keys
+from engine.reclaimer import ADOPT_S
 from engine.scripts import sources
 from ops.audit.breach import Breach, breach
 
@@ -90,7 +91,13 @@ def length(redis: Redis, stream: str) -> int:
 def _trimmed(stream: Stream) -> Iterator[Breach]:
     found = [f"entry {entry} is pending, and not in the stream any more" for entry in stream.gone]
     counted, unacknowledged = stream.unread < _COUNTED_MAX, stream.entries - stream.pending
-    if not found and (unacknowledged != stream.unread if counted else unacknowledged < stream.unread):
+    if not found and counted and unacknowledged > stream.unread:
+        nobodys = unacknowledged - stream.unread
+        found.append(
+            f"{nobodys} of {stream.entries} entries are neither pending nor unread, so nobody has them; the owner "
+            f"takes them in hand within {ADOPT_S:.0f} s, and where it does not, restart it"
+        )
+    elif not found and unacknowledged < stream.unread:
         found.append(f"{stream.entries} entries, of which {stream.pending} are pending and {stream.unread} unread")
     if _place(stream.deleted) > _place(stream.delivered):
         found.append(f"entry {stream.deleted} was deleted, and nobody had read beyond {stream.delivered}")

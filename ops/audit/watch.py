@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from redis.exceptions import RedisError
 
 from engine.errors import PenstockError
+from engine.loop import forever
 from ops.audit.auditor import Auditor
 from ops.audit.breach import Breach, Report
 from ops.audit.invariant import INVARIANTS, Scan
@@ -72,9 +73,11 @@ class Watch:
         return self._looked_at is not None and time.monotonic() - self._looked_at < _STALE_AFTER_LOOKS * self._every_s
 
     async def run(self) -> None:
-        while True:
-            await anyio.to_thread.run_sync(self.run_once)
-            await anyio.sleep(self._every_s)
+        await forever("audit", self._round)
+
+    async def _round(self) -> None:
+        await anyio.to_thread.run_sync(self.run_once)
+        await anyio.sleep(self._every_s)
 
     def run_once(self) -> None:
         """One look. Stores that are away are the workers' to complain about: here it is a look that failed."""
