@@ -11,6 +11,7 @@ from datetime import datetime
 import orjson
 
 from engine.errand import errand_of
+from engine.errors import FieldError
 from engine.journal import Entry
 from engine.payment import Failure, Operation, Payment, Status, Terms, Verb
 from engine.problem import render as render_problem
@@ -136,6 +137,19 @@ def render_refusal(payment: Payment, operation: Operation, code: str) -> bytes:
             "payment_status": payment.state,
             "winning_operation": payment.operation_id,
         },
+    )
+
+
+def render_wrong_amount(payment: Payment, operation: Operation) -> bytes:
+    """The stored 422 of a capture, void or refund whose amount is not the payment's."""
+    detail = f"This payment is of {payment.terms.money.amount}, and this connector takes the full amount only."
+    return render_problem(
+        "amount_not_supported",
+        detail,
+        request_id=operation.request_id,
+        instance=f"/v1/payments/{payment.id}",
+        errors=(FieldError(pointer="/amount", detail=f"leave it out or send {payment.terms.money.amount}"),),
+        extra={"operation_id": operation.id, "payment_id": payment.id, "payment_status": payment.state},
     )
 
 
