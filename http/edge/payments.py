@@ -96,8 +96,9 @@ class Payments:
 
     async def operations(self, call: Call) -> Answer:
         """GET /v1/operations?idempotency_key="""
-        key = query.key(query.parameters(call, ("idempotency_key",)))
-        return Answer(status=200, body=await self._enquiry.operations(call.merchant, key))
+        found = query.parameters(call, ("idempotency_key", "limit", "cursor"))
+        key, limit, cursor = query.key(found), query.limit(found), query.cursor(found)
+        return Answer(status=200, body=await self._enquiry.operations(call.merchant, key, limit, cursor))
 
 
 def _origin(call: Call) -> tuple[Origin, int]:
