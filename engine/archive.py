@@ -100,8 +100,25 @@ class Archive:
             return [_receipt(row) for row in await self._list("receipts_of_customer", wanted)]
         return [_receipt(row) for row in await self._list("receipts_of_merchant", wanted)]
 
-    async def operations_under(self, merchant: str, key: str) -> list[Operation]:
-        return [operation_of(row) for row in await self._list("operations_by_key", {"merchant": merchant, "key": key})]
+    async def operations_under(
+        self, merchant: str, key: str, limit: int, before: tuple[int, str] | None
+    ) -> list[Operation]:
+        """Newest first; at most `limit` + 1, the extra one telling that there is more."""
+        order, operation = before or (None, None)
+        wanted = {
+            "merchant": merchant,
+            "key": key,
+            "before_order": order,
+            "before_id": operation,
+            "limit": limit + 1,
+        }
+        return [operation_of(row) for row in await self._list("operations_by_key", wanted)]
+
+    async def time(self) -> datetime:
+        """The ledger's clock."""
+        (row,) = await self._rows("ledger_time", {})
+        at: datetime = row["at"]
+        return at
 
     async def about(self, name: str, payment: str, limit: int) -> list[dict[str, Any]]:
         """What a statement of the timeline finds about a payment."""

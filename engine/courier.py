@@ -32,6 +32,7 @@ from aiohttp import (
     hdrs,
 )
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from engine.delivery import Outcome, Reply
 from engine.target import Targets
@@ -155,8 +156,10 @@ class Courier:
             raise RuntimeError("the courier is not open")
         left_s = max(0.001, began + self._timeout_s - time.monotonic())
         timeout = ClientTimeout(total=left_s, ceil_threshold=math.inf)  # else long ones are rounded up
+        # As it was registered, byte for byte: a shop may sign or compare what it is called with.
+        literal, headers = URL(url, encoded=True), dict(_HEADERS) | dict(headers)
         async with self._session.post(
-            url, data=body, headers=dict(_HEADERS) | dict(headers), timeout=timeout, allow_redirects=False
+            literal, data=body, headers=headers, timeout=timeout, allow_redirects=False
         ) as response:
             text = await _beginning(response, min(_BODY_S, began + self._timeout_s - time.monotonic()))
             return Reply(

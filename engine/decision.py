@@ -18,7 +18,7 @@ from engine.journal import Journal
 from engine.lifecycle import TRANSITIONS, Event, allowed
 from engine.outcome import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
 from engine.payment import Failure, Operation, Payment, State, Status, Verb
-from engine.receipt import render_refusal
+from engine.receipt import render_refusal, render_wrong_amount
 from engine.retry import Policy, Schedule
 from engine.step import Again, Scribe, Step
 
@@ -39,17 +39,12 @@ class Decider:
         opened = payment.version == 0
         if errand_of(operation) is None and not allowed(payment.state, operation.verb):
             code = _REFUSALS.get((payment.state, operation.verb), "transition_not_allowed")
-            payment = replace(payment, version=payment.version + 1)
-            rejected = replace(
-                operation,
-                status=Status.REJECTED,
-                sealed=None,
-                failure=Failure(code=code, message=f"the payment was {payment.state}"),
-                response_status=409,
-                response_body=render_refusal(payment, operation, code),
-                settled_at=now,
-            )
-            return Step(payment=payment, operations=(rejected,))
+            failure = Failure(code=code, message=f"the payment was {payment.state}")
+            return _rejected(payment, operation, failure, 409, render_refusal(payment, operation, code), now)
+        if operation.amount != payment.terms.money.amount:
+            # An edge compares it too, unless all it could see was another payload under the payment's key.
+            failure = Failure(code="amount_not_supported", message="it was to be of another amount than the payment")
+            return _rejected(payment, operation, failure, 422, render_wrong_amount(payment, operation), now)
         operation = self._schedule.sent(operation, now)
         payment = replace(payment, version=payment.version + 1, operation_id=operation.id)
         if not opened:
@@ -253,6 +248,22 @@ class Decider:
             return Step(payment=payment, operations=(reviewed,))
         payment, told = self._scribe.journaled(payment, reviewed, Event.REVIEW, now, {"reason": reason, **evidence})
         return Step(payment=payment, operations=(reviewed,), events=(told,))
+
+
+def _rejected(
+    payment: Payment, operation: Operation, failure: Failure, status: int, body: bytes, now: datetime
+) -> Step:
+    """Refused by our own rules: an outcome like any other, without a call to the bank."""
+    rejected = replace(
+        operation,
+        status=Status.REJECTED,
+        sealed=None,
+        failure=failure,
+        response_status=status,
+        response_body=body,
+        settled_at=now,
+    )
+    return Step(payment=replace(payment, version=payment.version + 1), operations=(rejected,))
 
 
 def _doubted(operation: Operation, now: datetime) -> Operation:

@@ -33,6 +33,7 @@ class DeliveryLog:
         """A page of an endpoint's deliveries, newest first."""
         at, payment, sequence = (None, None, None) if page.cursor is None else _position(page.cursor)
         async with self._transactions.begin() as transaction:
+            as_of = await transaction.time()
             await _existing(transaction, merchant, endpoint)
             rows = await transaction.rows(
                 "deliveries_of_endpoint",
@@ -45,12 +46,13 @@ class DeliveryLog:
                 limit=page.limit + 1,
                 attempts=_ATTEMPTS_SHOWN,
             )
-        return _page(rows, page.limit, ("created_at", "payment", "sequence"))
+        return _page(rows, page.limit, ("created_at", "payment", "sequence"), as_of)
 
     async def of_payment(self, merchant: str, payment: str, page: LogPage) -> bytes:
         """A page of a payment's deliveries to all endpoints, newest event first."""
         sequence, endpoint = (None, None) if page.cursor is None else _place(page.cursor)
         async with self._transactions.begin() as transaction:
+            as_of = await transaction.time()
             rows = await transaction.rows(
                 "deliveries_of_payment",
                 merchant=merchant,
@@ -60,7 +62,7 @@ class DeliveryLog:
                 limit=page.limit + 1,
                 attempts=_ATTEMPTS_SHOWN,
             )
-        return _page(rows, page.limit, ("sequence", "endpoint"))
+        return _page(rows, page.limit, ("sequence", "endpoint"), as_of)
 
     async def delivery(self, merchant: str, endpoint: str, delivery: str) -> bytes:
         async with self._transactions.begin() as transaction:
@@ -153,7 +155,7 @@ def _range_rendered(endpoint: str, wanted: Redelivery, count: int, *, dry_run: b
     )
 
 
-def _page(rows: list[dict[str, Any]], limit: int, place: tuple[str, ...]) -> bytes:
+def _page(rows: list[dict[str, Any]], limit: int, place: tuple[str, ...], as_of: datetime) -> bytes:
     shown, has_more = rows[:limit], len(rows) > limit
     return render(
         {
@@ -161,6 +163,7 @@ def _page(rows: list[dict[str, Any]], limit: int, place: tuple[str, ...]) -> byt
             "data": [_document(row) for row in shown],
             "has_more": has_more,
             "next_cursor": cursor(*(shown[-1][name] for name in place)) if has_more else None,
+            "as_of": as_of,
         }
     )
 

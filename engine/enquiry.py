@@ -1,12 +1,14 @@
 """Enquiry: what a client may read. The ledger's receipt, with what was accepted a moment ago laid over it.
 
-Redis is read before Postgres: an operation is taken off the open list only after its commit, so whatever is on neither
-never was. With Redis away, receipts stay readable. With Postgres away nothing is shown: what Redis remembers of an open
-payment may be older than what was shown before.
+Redis is read before Postgres: an operation is taken off the open list, and its entry off the stream, only after its
+commit, so whatever is in neither never was. With Redis away, receipts stay readable; a look-up that would then say "no
+such thing" says 503. With Postgres away nothing is shown: what Redis remembers of an open payment may be older than
+what was shown before.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from contextlib import suppress
@@ -14,13 +16,23 @@ from datetime import UTC, datetime
 
 import orjson
 
+from engine.accepted_work import Accepted, AcceptedWork, Wanted
 from engine.archive import Archive, Page, Receipt
+from engine.cursor import cursor as encode_cursor
+from engine.cursor import parts, strange
 from engine.errors import Rejected, Unavailable
 from engine.front import Front
 from engine.identity import is_id, partition_of
-from engine.payment import UNSETTLED, Operation, Payment, State, Status, Verb
+from engine.payment import UNSETTLED, Operation, State, Status, Verb
 from engine.ports import Clock
-from engine.receipt import accepted_document, operation_document, payment_document, render
+from engine.receipt import (
+    accepted_document,
+    accepted_operation_document,
+    operation_document,
+    payment_document,
+    pending_document,
+    render,
+)
 from engine.wire import Record, Snapshot
 
 
@@ -30,6 +42,7 @@ class Enquiry:
     def __init__(self, front: Front, archive: Archive, partitions: int, clock: Clock, record_ttl_ms: int) -> None:
         self._front, self._archive, self._partitions, self._clock = front, archive, partitions, clock
         self._record_ttl_ms = record_ttl_ms  # of the records it repairs
+        self._accepted = AcceptedWork(front, partitions)
 
     async def payment(self, merchant: str, payment: str) -> bytes:
         """The payment object. Raises Rejected("not_found") and Unavailable."""
@@ -51,32 +64,68 @@ class Enquiry:
         limit: int,
         cursor: str | None,
     ) -> bytes:
-        """A page, newest first. Raises Rejected("malformed_request") for a cursor that is not one of ours."""
+        """A page, newest first, with what was accepted a moment ago. Raises Rejected("malformed_request") for a cursor
+        that is not one of ours, and Unavailable where what was accepted cannot be told."""
         before = None if cursor is None else _position(cursor)
         page = Page(order_id=order_id, customer_id=customer_id, status=status, limit=limit, before=before)
-        found = await self._archive.page(merchant, page)
-        shown, has_more = found[:limit], len(found) > limit
+        pending = await self._pending(merchant, page)
+        at = await self._archive.time()
+        receipts = await self._archive.page(merchant, page)
+        found = {receipt.payment.id: _entry(receipt) for receipt in receipts}
+        places = sorted(({**pending, **found}).items(), key=lambda each: (each[1][0], each[0]), reverse=True)
+        shown, has_more = places[:limit], len(places) > limit
         return render(
             {
                 "object": "list",
-                "data": [payment_document(receipt.payment, receipt.shown) for receipt in shown],
+                "data": [document for _, (_, document) in shown],
                 "has_more": has_more,
-                "next_cursor": _cursor(shown[-1].payment) if has_more else None,
+                "next_cursor": _cursor(shown[-1][1][0], shown[-1][0]) if has_more else None,
+                "as_of": at,
             }
         )
 
     async def operation(self, merchant: str, operation: str) -> bytes:
-        """The operation object, once it is in the ledger."""
-        found = await self._archive.operation(operation) if is_id(operation, "op") else None
+        """The operation object, also of what was accepted a moment ago."""
+        if not is_id(operation, "op"):
+            raise Rejected("not_found", "There is no such operation.")
+        found = await self._archive.operation(operation)
+        if found is None:
+            waiting = await self._accepted.find(merchant, Wanted(operation=operation))
+            found = await self._archive.operation(operation)  # journaled and acknowledged between the two looks
+            if found is None and waiting:
+                return render(await self._accepted_document(waiting[0]))
         if found is None or found.merchant != merchant:
             raise Rejected("not_found", "There is no such operation.")
         return render(operation_document(found))
 
-    async def operations(self, merchant: str, key: str) -> bytes:
-        """All operations under one idempotency key."""
-        found = await self._archive.operations_under(merchant, key)
+    async def operations(self, merchant: str, key: str, limit: int, cursor: str | None) -> bytes:
+        """A page of the operations under one idempotency key, in the order of their acceptance, newest first."""
+        before = None if cursor is None else _place(cursor)
+        waiting = await self._unjournaled(await self._accepted.find(merchant, Wanted(key=key)))
+        at = await self._archive.time()
+        operations = await self._archive.operations_under(merchant, key, limit, before)
+        found: dict[tuple[int, str], Accepted | Operation] = {
+            (each.order, each.command.operation): each
+            for each in waiting
+            if before is None or (each.order, each.command.operation) < before
+        }
+        journaled = {each.id for each in operations}
+        found = {place: each for place, each in found.items() if place[1] not in journaled}
+        found |= {(each.accept_order, each.id): each for each in operations}
+        places = sorted(found, reverse=True)
+        shown, has_more = [found[place] for place in places[:limit]], len(places) > limit
+        data = [
+            await self._accepted_document(each) if isinstance(each, Accepted) else operation_document(each)
+            for each in shown
+        ]
         return render(
-            {"object": "list", "data": [operation_document(operation) for operation in found], "has_more": False}
+            {
+                "object": "list",
+                "data": data,
+                "has_more": has_more,
+                "next_cursor": encode_cursor(*places[limit - 1]) if has_more else None,
+                "as_of": at,
+            }
         )
 
     async def shippable(self, merchant: str, payment: str) -> bytes:
@@ -103,6 +152,39 @@ class Enquiry:
         body = overlaid(opened, receipt)
         amount = receipt.payment.terms.money.amount if receipt else int(orjson.loads(body)["amount"])
         return body, amount
+
+    async def _pending(self, merchant: str, page: Page) -> dict[str, tuple[datetime, dict[str, object]]]:
+        """Payments of a page that the ledger does not have yet, by id, each with the time that orders it."""
+        if page.status not in (None, State.PENDING):
+            return {}
+        wanted = Wanted(order_id=page.order_id, customer_id=page.customer_id, verb=Verb.AUTHORIZE)
+        pending: dict[str, tuple[datetime, dict[str, object]]] = {}
+        for accepted in await self._unjournaled(await self._accepted.find(merchant, wanted)):
+            command, terms = accepted.command, accepted.command.terms
+            place = (command.accepted_at, command.payment)
+            if terms is None or (page.before is not None and place >= page.before):
+                continue
+            document = pending_document(command.payment, command.operation, terms, command.accepted_at)
+            if accepted.dead_letter is not None:
+                document |= {"operation": accepted_document(command.operation, command.verb, Status.REVIEW)}
+            pending[command.payment] = (command.accepted_at, document)
+        return pending
+
+    async def _unjournaled(self, found: list[Accepted]) -> list[Accepted]:
+        """Without what the ledger has by now: read afterwards, it shows that itself."""
+        known = await asyncio.gather(*(self._archive.operation(each.command.operation) for each in found))
+        return [each for each, operation in zip(found, known, strict=True) if operation is None]
+
+    async def _accepted_document(self, accepted: Accepted) -> dict[str, object]:
+        command = accepted.command
+        amount = command.amount
+        if command.terms is not None:
+            amount = command.terms.money.amount
+        elif amount is None:
+            with suppress(Rejected):  # a capture of a payment that nobody has seen
+                _, amount = await self.known(command.merchant, command.payment)
+        status = Status.ACCEPTED if accepted.dead_letter is None else Status.REVIEW
+        return accepted_operation_document(command, amount, status)
 
     async def _look(
         self, merchant: str | None, payment: str, *, or_open: bool = False
@@ -182,8 +264,21 @@ def _why_not(receipt: Receipt | None, opened: list[Snapshot], unsettled: list[Op
     return payment.state.value
 
 
-def _cursor(payment: Payment) -> str:
-    raw = f"{payment.at.created_at.astimezone(UTC).isoformat()}|{payment.id}"
+def _entry(receipt: Receipt) -> tuple[datetime, dict[str, object]]:
+    return receipt.payment.at.created_at, payment_document(receipt.payment, receipt.shown)
+
+
+def _place(text: str) -> tuple[int, str]:
+    order, operation = parts(text, 2)
+    if not (
+        order.isascii() and order.isdigit() and len(order) < 20 and int(order) < 1 << 63 and is_id(operation, "op")
+    ):
+        raise strange()
+    return int(order), operation
+
+
+def _cursor(created_at: datetime, payment: str) -> str:
+    raw = f"{created_at.astimezone(UTC).isoformat()}|{payment}"
     return base64.urlsafe_b64encode(raw.encode()).decode().rstrip("=")
 
 

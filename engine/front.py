@@ -15,7 +15,7 @@ from engine import keys
 from engine.coalescer import Coalescer
 from engine.errors import Unavailable
 from engine.outage import Outage
-from engine.scripts import Call, Scripts
+from engine.scripts import Argument, Call, Scripts
 from engine.wire import Record, Snapshot, decode_record, decode_snapshot, encode_record
 
 _BATCH_MAX = 200
@@ -135,6 +135,18 @@ class Front:
         raw = await self._reads(("HGETALL", keys.open_operations(partition, payment)))
         found = [decode_snapshot(operation.decode(), data) for operation, data in _pairs(raw)]
         return sorted(found, key=lambda snapshot: snapshot.accepted_at)
+
+    async def find(self, partitions: Sequence[int], merchant: str, *words: Argument) -> list[Any]:
+        """What find-3 says of each of these partitions. Not coalesced with accepting, which must not wait for it."""
+        calls = [
+            ("find", (keys.commands(each), keys.dead(each), keys.merchants(each), merchant, *words))
+            for each in partitions
+        ]
+        replies = await self._carry_out(calls)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
 
     async def ping(self) -> None:
         """Raises Unavailable when Redis does not answer, or takes no writes."""

@@ -152,7 +152,7 @@ class Intake:
             verb=verb,
             merchant=origin.merchant,
             key=origin.key,
-            amount=None,
+            amount=amount,  # the worker compares it with the ledger's: `full` may be of a payload that came too late
             terms=None,
             sealed=None,
             sale=False,
@@ -182,14 +182,15 @@ class Intake:
             matching = record is None or record.fingerprint == command.fingerprint
             if record is not None and record.settled and matching:
                 return _stored(command, record)
-            known = await self._in_ledger(command.operation)
-            if known is not None and word == "accepted" and known.accept_order == accept_order(value.decode()):
-                known = None  # our own entry, already worked on: nothing was repeated
+            order = accept_order(value.decode()) if word == "accepted" else None
+            known, away = await self._before(command.operation, order)
             if known is not None:
-                _compare(command, known.fingerprint)
+                _compare(command, self._fingerprint_of(known))
                 if known.settled_at is not None:
                     return await self._replayed(offer, known)
             elif record is not None and not matching:
+                if away is not None and not record.settled:
+                    raise _undecided(away)
                 _compare(command, record.fingerprint)
             elif word in _FULL:  # only now: an old key is answered by the ledger at full backlog too
                 code, detail = _FULL[word]
@@ -201,9 +202,33 @@ class Intake:
                 settled = await self._outcome(offer, awake, origin.wait_s)
                 if settled is not None:
                     return _stored(command, settled, replayed=repeated, waited=True)
+                # The ledger may have come back meanwhile, and know this key with another payload.
+                known, _ = await self._before(command.operation, order)
+                if known is not None:
+                    _compare(command, self._fingerprint_of(known))
+                    repeated = True
             body = await self._shown(command) if repeated else offer.body
             tools.failpoints("before-answer")
             return Reply(status=202, body=body, payment=command.payment, operation=command.operation)
+
+    async def _before(self, operation: str, order: int | None) -> tuple[Operation | None, Unavailable | None]:
+        """The operation as an earlier use of the key made it, not as our own entry of this accept order, which may be
+        worked on already. With Postgres away, nothing and why: the work is accepted all the same."""
+        try:
+            known = await self._tools.archive.operation(operation)
+        except Unavailable as error:
+            return None, error
+        return (None if known is not None and known.accept_order == order else known), None
+
+    def _fingerprint_of(self, known: Operation) -> Mapping[str, str]:
+        """The fingerprint of the payload that an operation of the ledger stands for.
+
+        A capture, void or refund without an amount got its fingerprint with the amount that the edge knew then, which
+        may have been another payload's (with Postgres away). What it stands for is the amount in the ledger.
+        """
+        if known.verb is Verb.AUTHORIZE:
+            return known.fingerprint
+        return self._tools.fingerprinter.of({"amount": known.amount})
 
     async def _offered(self, offer: _Offer) -> tuple[str, Any, bool]:
         tools, command = self._tools, offer.command
@@ -260,19 +285,16 @@ class Intake:
             raise Unavailable("acceptance_unknown", detail, retry_after_s=_RETRY_AFTER_S) from error
         return body
 
-    async def _in_ledger(self, operation: str) -> Operation | None:
-        """What Postgres says; with Postgres away, nothing: the work is accepted all the same."""
-        try:
-            return await self._tools.archive.operation(operation)
-        except Unavailable:
-            return None
-
     async def _replayed(self, offer: _Offer, known: Operation) -> Reply:
         """The stored bytes from the ledger, and the record that Redis had lost."""
-        record = Record(fingerprint=known.fingerprint, status=known.response_status, body=known.response_body)
+        record = self._record_of(known)
         with suppress(Unavailable):  # the worker repairs it too; the answer is what matters
             await self._tools.front.repair(offer.partition, known.payment, known.id, record, self._tools.record_ttl_ms)
         return _stored(offer.command, record)
+
+    def _record_of(self, known: Operation) -> Record:
+        fingerprint = self._fingerprint_of(known)
+        return Record(fingerprint=fingerprint, status=known.response_status, body=known.response_body)
 
     async def _outcome(self, offer: _Offer, awake: anyio.Event, wait_s: float) -> Record | None:
         """The settled record, if it is there in time. With Redis away the ledger is asked."""
@@ -286,14 +308,13 @@ class Intake:
                     record = await tools.front.record(offer.partition, operation)
                 except Unavailable:
                     await anyio.sleep(_LOOK_AGAIN_S)
-                if record is not None and record.settled:
+                strange = record is not None and record.settled and record.fingerprint != offer.command.fingerprint
+                if record is not None and record.settled and not strange:
                     return record
-                if record is None:  # Redis lost it, or is away
-                    known = await self._in_ledger(operation)
+                if record is None or strange:  # Redis lost it, is away, or holds another payload's: the ledger decides
+                    known, _ = await self._before(operation, None)
                     if known is not None and known.settled_at is not None:
-                        return Record(
-                            fingerprint=known.fingerprint, status=known.response_status, body=known.response_body
-                        )
+                        return self._record_of(known)
                 if awake.is_set():
                     await anyio.sleep(_LOOK_AGAIN_S)
         return None
@@ -343,7 +364,15 @@ def _compare(command: Command, fingerprint: Mapping[str, str]) -> None:
         )
 
 
+def _undecided(away: Unavailable) -> Unavailable:
+    """Two payloads under one key, none of them answered: only the ledger knows whether one of them came first."""
+    detail = "This Idempotency-Key is known with another payload, and only the ledger, which is away, can tell which"
+    return Unavailable(away.code, f"{detail} of them counts. Nothing more was accepted.", retry_after_s=_RETRY_AFTER_S)
+
+
 def _stored(command: Command, record: Record, *, replayed: bool = True, waited: bool = False) -> Reply:
+    """The stored answer, wherever it comes from. Raises Rejected when it answers another payload under this key."""
+    _compare(command, record.fingerprint)
     return Reply(
         status=record.status or 500,
         body=record.body or b"",

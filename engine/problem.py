@@ -58,7 +58,7 @@ CATALOGUE: Mapping[str, Kind] = {
     "idempotency_key_reused":   _kind(422, "The key was used with another payload", "Use a new Idempotency-Key, or repeat the first payload exactly; `errors` names the fields that differ."),
     "too_many_open_operations": _kind(429, "Too many operations are open on this payment", "Wait until some of them are answered."),
     "rate_limited":             _kind(429, "Too many requests", "Slow down; Retry-After says for how long."),
-    "overloaded":               _kind(503, "The gateway is full", "Nothing was accepted. Try again after Retry-After with the same key."),
+    "overloaded":               _kind(503, "The gateway is full", "This call changed nothing, and a look-up found nothing out. Try again after Retry-After, with the same key."),
     "store_unavailable":        _kind(503, "A store is away", "Nothing is known to be lost. Try again after Retry-After; repeating the same key is safe."),
     "acceptance_unknown":       _kind(503, "The request may have been accepted", "Repeat it with the same Idempotency-Key: it will not be done twice."),
     "internal_error":           _kind(500, "The gateway made a mistake", "Repeating the same key is safe. Tell the operator the request_id."),

@@ -11,10 +11,11 @@ from datetime import datetime
 import orjson
 
 from engine.errand import errand_of
+from engine.errors import FieldError
 from engine.journal import Entry
 from engine.payment import Failure, Operation, Payment, Status, Terms, Verb
 from engine.problem import render as render_problem
-from engine.wire import method_to_json
+from engine.wire import Command, method_to_json
 
 _OPTIONS = orjson.OPT_UTC_Z
 _DOUBTFUL = frozenset({Status.IN_DOUBT, Status.REVIEW})
@@ -139,46 +140,82 @@ def render_refusal(payment: Payment, operation: Operation, code: str) -> bytes:
     )
 
 
+def render_wrong_amount(payment: Payment, operation: Operation) -> bytes:
+    """The stored 422 of a capture, void or refund whose amount is not the payment's."""
+    detail = f"This payment is of {payment.terms.money.amount}, and this connector takes the full amount only."
+    return render_problem(
+        "amount_not_supported",
+        detail,
+        request_id=operation.request_id,
+        instance=f"/v1/payments/{payment.id}",
+        errors=(FieldError(pointer="/amount", detail=f"leave it out or send {payment.terms.money.amount}"),),
+        extra={"operation_id": operation.id, "payment_id": payment.id, "payment_status": payment.state},
+    )
+
+
 def accepted_document(operation: str, verb: Verb, status: Status = Status.ACCEPTED) -> dict[str, object]:
     """The `operation` member of a payment for one that is accepted and not begun. REVIEW: given up, for a person."""
     return {"id": operation, "verb": verb, "status": status, "attempts": 0, "next_attempt_at": None}
 
 
+def accepted_operation_document(command: Command, amount: int | None, status: Status) -> dict[str, object]:
+    """The operation object of a command that the ledger does not have yet. `amount` is None where nobody can tell."""
+    return {
+        "object": "operation",
+        "id": command.operation,
+        "payment_id": command.payment,
+        "verb": command.verb,
+        "status": status,
+        "in_doubt": False,
+        "amount": amount,
+        "idempotency_key": command.key,
+        "attempts": 0,
+        "first_sent_at": None,
+        "next_attempt_at": None,
+        "failure": None,
+        "response_status": None,
+        "created_at": command.accepted_at,
+        "settled_at": None,
+    }
+
+
 def render_pending(payment: str, operation: str, terms: Terms, now: datetime) -> bytes:
     """The payment object of a payment that is accepted and not begun."""
-    return render(
-        {
-            "object": "payment",
-            "id": payment,
-            "status": "pending",
-            "in_doubt": False,
-            "amount": terms.money.amount,
-            "amount_captured": 0,
-            "amount_refunded": 0,
-            "currency": terms.money.currency,
-            "order_id": terms.order_id,
-            "customer_id": terms.customer_id,
-            "description": terms.description,
-            "metadata": terms.metadata,
-            "payment_method": method_to_json(terms.method),
-            "connector": terms.connector,
-            "bank": dict.fromkeys(("authorization_id", "capture_id", "void_id", "refund_id", "auth_code")),
-            "operation": accepted_document(operation, Verb.AUTHORIZE),
-            "failure": None,
-            "next_action": None,
-            "sequence": 0,
-            "created_at": now,
-            **dict.fromkeys(
-                (
-                    "authorized_at",
-                    "captured_at",
-                    "voided_at",
-                    "refunded_at",
-                    "declined_at",
-                    "failed_at",
-                    "expired_at",
-                    "expires_at",
-                )
-            ),
-        }
-    )
+    return render(pending_document(payment, operation, terms, now))
+
+
+def pending_document(payment: str, operation: str, terms: Terms, now: datetime) -> dict[str, object]:
+    return {
+        "object": "payment",
+        "id": payment,
+        "status": "pending",
+        "in_doubt": False,
+        "amount": terms.money.amount,
+        "amount_captured": 0,
+        "amount_refunded": 0,
+        "currency": terms.money.currency,
+        "order_id": terms.order_id,
+        "customer_id": terms.customer_id,
+        "description": terms.description,
+        "metadata": terms.metadata,
+        "payment_method": method_to_json(terms.method),
+        "connector": terms.connector,
+        "bank": dict.fromkeys(("authorization_id", "capture_id", "void_id", "refund_id", "auth_code")),
+        "operation": accepted_document(operation, Verb.AUTHORIZE),
+        "failure": None,
+        "next_action": None,
+        "sequence": 0,
+        "created_at": now,
+        **dict.fromkeys(
+            (
+                "authorized_at",
+                "captured_at",
+                "voided_at",
+                "refunded_at",
+                "declined_at",
+                "failed_at",
+                "expired_at",
+                "expires_at",
+            )
+        ),
+    }

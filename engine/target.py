@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from unicodedata import normalize
 from urllib.parse import urlsplit, urlunsplit
 
 from msgspec import Struct
@@ -16,10 +17,41 @@ URL_CHARACTERS_MAX = 2048
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
-# NAT64 and 6to4 carry an IPv4 address inside: it is judged as well (RFC 6052, RFC 3056).
+# NAT64, 6to4 and ISATAP carry an IPv4 address inside: it is judged as well (RFC 6052, RFC 3056, RFC 5214).
 _NAT64 = IPv6Network("64:ff9b::/96")
-_NAT64_LOCAL = IPv6Network("64:ff9b:1::/48")
 _COMPATIBLE = IPv6Network("::/96")
+_ISATAP = frozenset({0x00005EFE, 0x02005EFE})  # the upper half of the interface's identifier
+# Where clouds answer their machines with credentials. Two of these are public addresses, and an allowed network that
+# happens to include one is not meant to: they are never called.
+_METADATA = frozenset(
+    map(
+        ip_address,
+        (
+            *("169.254.169.254", "169.254.170.2", "169.254.170.23", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+            *("fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "fd00:42::42"),
+        ),
+    )
+)
+_METADATA_NAMES = frozenset(
+    {
+        *("metadata", "instance-data", "rancher-metadata", "metadata.google.internal", "metadata.goog"),
+        *("instance-data.ec2.internal", "metadata.azure.internal", "metadata.azure.com", "metadata.packet.net"),
+        *("metadata.platformequinix.com", "metadata.tencentyun.com"),
+    }
+)
+# Not public whatever a version of Python thinks of them: shared by carriers, NAT64 of a network's own, Teredo, relays
+# of 6to4, what is thrown away, documentation, segment routing.
+_INNER = tuple(
+    map(
+        ip_network,
+        (
+            *("0.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15"),
+            *("64:ff9b:1::/48", "100::/64", "2001::/32", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10"),
+        ),
+    )
+)
+# Names that no public name server answers for (RFC 6762, RFC 8375, the reserved .internal, and customs of offices).
+_INNER_ENDS = (".internal", ".local", ".localdomain", ".home.arpa", ".lan", ".intranet", ".corp", ".home", ".private")
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\Z")
 _NUMBER = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)\Z")
@@ -53,9 +85,21 @@ class Targets(Struct, frozen=True, kw_only=True):
             return "must not have a user name or password in it"
         if "#" in url:
             return "must not have a fragment (#...), which is never sent"
+        if url.endswith("?") and not parts.query:
+            return "must not end in a question mark without a query, which is not sent as it stands"
+        if "[" in parts.netloc and ":" not in host:
+            return "must have an IPv6 address between its brackets"
         return self._refusal_of_host(host)
 
     def _refusal_of_host(self, host: str) -> str | None:
+        name = host.removesuffix(".")
+        if name in _METADATA_NAMES:
+            return "must not lead to a cloud's metadata"
+        inner = ":" not in name and ("." not in name or name.endswith((".localhost", *_INNER_ENDS)))
+        if inner and not self.inside:
+            return _refusal_of_name(name) or "must have a public host name"
+        if inner and name != host:  # localhost. is localhost, in a spelling that only who evades a list has use for
+            return "must have a host name without a dot at its end"
         try:
             address = _LOOPBACK if host == "localhost" or host.endswith(".localhost") else ip_address(host)
         except ValueError:
@@ -68,8 +112,12 @@ class Targets(Struct, frozen=True, kw_only=True):
         """Whether a connection to this address may be made."""
         if isinstance(address, IPv6Address) and (within := _embedded(address)) is not None:
             return self.allows(within)
+        if address in _METADATA:
+            return False
         if any(address.version == network.version and address in network for network in self.inside):
             return True
+        if any(address.version == network.version and address in network for network in _INNER):
+            return False
         if isinstance(address, IPv6Address) and address.is_site_local:  # withdrawn, and still routed in places
             return False
         return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
@@ -99,7 +147,8 @@ def _refusal_of_name(host: str) -> str | None:
         international = [label[4:].encode().decode("punycode") for label in labels if label.startswith("xn--")]
     except UnicodeError:
         international = [""]
-    if any(not name or name.isascii() for name in international):
+    # In another width or form they would be plain ASCII, perhaps of an address, to who normalizes them first.
+    if any(not name or normalize("NFKC", name).isascii() for name in international):
         return "must have a host name whose xn-- labels stand for something"
     return None
 
@@ -110,6 +159,7 @@ def _embedded(address: IPv6Address) -> IPv4Address | None:
         return address.ipv4_mapped
     if address.sixtofour is not None:
         return address.sixtofour
-    if address in _NAT64 or address in _NAT64_LOCAL or (address in _COMPATIBLE and int(address) > 1):
+    isatap = int(address) >> 32 & 0xFFFFFFFF in _ISATAP
+    if isatap or address in _NAT64 or (address in _COMPATIBLE and int(address) > 1):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return None

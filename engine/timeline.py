@@ -62,6 +62,7 @@ class Timeline:
         if is_id(payment, "pay"):
             with suppress(Unavailable):
                 opened = await self._front.open_operations(partition_of(payment, self._partitions), payment)
+        at = await self._archive.time()
         receipt = await self._archive.receipt(payment)
         owner = receipt.payment.terms.merchant if receipt else opened[-1].merchant if opened else None
         if owner is None or merchant not in (None, owner):
@@ -79,7 +80,7 @@ class Timeline:
             {"type": moment.type, "at": moment.at} | (_for_merchants(moment.document) if merchant else moment.document)
             for moment in moments
         ]
-        return render({"object": "list", "data": data, "has_more": has_more})
+        return render({"object": "list", "data": data, "has_more": has_more, "as_of": at})
 
 
 def _for_merchants(document: Document) -> Document:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import anyio
@@ -40,6 +41,11 @@ class Transaction:
         """The first of them."""
         found = await self.rows(name, None, **values)
         return found[0] if found else None
+
+    async def time(self) -> datetime:
+        """When it began, by the ledger's clock."""
+        at: datetime = (await self.rows("ledger_time"))[0]["at"]
+        return at
 
     async def do(self, name: str, **values: object) -> None:
         """A statement that returns nothing."""

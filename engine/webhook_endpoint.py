@@ -70,6 +70,7 @@ class WebhookEndpoints:
         """A page of registered ones, newest first."""
         at, endpoint = (None, None) if cursor is None else _position(cursor)
         async with self._transactions.begin() as transaction:
+            as_of = await transaction.time()
             found = await transaction.rows(
                 "endpoints_of_merchant", merchant=merchant, before_at=at, before_id=endpoint, limit=limit + 1
             )
@@ -80,6 +81,7 @@ class WebhookEndpoints:
                 "data": [_document(row) for row in shown],
                 "has_more": has_more,
                 "next_cursor": _cursor(shown[-1]) if has_more else None,
+                "as_of": as_of,
             }
         )
 

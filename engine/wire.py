@@ -76,6 +76,17 @@ def encode_command(command: Command) -> list[bytes | str]:
     ]
 
 
+def beginning(merchant: str, key: str | None = None) -> bytes:
+    """How the body of each entry of this merchant begins; with a key, of those under it."""
+    head: dict[str, object] = {"merchant": merchant} if key is None else {"merchant": merchant, "key": key}
+    return orjson.dumps(head)[:-1] + b","
+
+
+def member(name: str, value: str) -> bytes:
+    """How a member of an entry's body is written, wherever in it."""
+    return orjson.dumps({name: value})[1:-1]
+
+
 _Amount = Annotated[int, msgspec.Meta(ge=1, le=AMOUNT_MAX)]
 
 

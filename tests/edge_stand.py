@@ -86,7 +86,7 @@ class MemoryEngine:
         self.asked.append(("operation", merchant, operation))
         raise Rejected("not_found", "There is no operation with this id.")
 
-    async def operations(self, merchant: str, key: str) -> bytes:
+    async def operations(self, merchant: str, key: str, limit: int, cursor: str | None) -> bytes:
         self.asked.append(("operations", merchant, key))
         return b'{"object":"list","data":[],"has_more":false}'
 

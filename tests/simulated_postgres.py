@@ -165,7 +165,7 @@ STATEMENTS: dict[str, Callable[[Tables, Parameters], list[Row]]] = {
     "unfinished": _unfinished,
     "due": _due,
     "unanswered": _unanswered,
-    "ledger_time": lambda tables, wanted: [{"now": wanted["now"]}],
+    "ledger_time": lambda tables, wanted: [{"at": wanted["now"]}],
     "payments_by_id": _payments_by_id,
     "operations_by_id": _operations_by_id,
     "operations_of_payments": _operations_of_payments,

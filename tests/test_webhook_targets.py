@@ -13,7 +13,7 @@ from raw_bank import Received, raw_bank
 
 from engine.courier import Courier
 from engine.delivery import Outcome, Reply
-from engine.target import Targets, networks
+from engine.target import Targets, networks, normal_form
 
 PUBLIC_ONLY = Targets(https_only=False)
 LOCAL = Targets(https_only=False, inside=networks("127.0.0.0/8,::1/128"))
@@ -38,10 +38,21 @@ def test_public_addresses_are_reached(address: str) -> None:
         "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::ffff:10.0.0.1", "::ffff:0:127.0.0.1",
         "::127.0.0.1", "64:ff9b::127.0.0.1", "64:ff9b::169.254.169.254", "64:ff9b:1::10.0.0.1",
         "2002:7f00:1::", "2002:a9fe:a9fe::", "2001:0:7f00:1::",
+        "100.100.100.200", "100.127.255.255", "168.63.129.16", "192.0.0.192", "192.88.99.1", "::ffff:100.100.100.200",
+        "64:ff9b::168.63.129.16", "64:ff9b:1:808:8:800::", "fd20:ce::254", "3fff::1", "5f00::1",
+        "2606:4700::5efe:127.0.0.1", "2606:4700::200:5efe:10.0.0.1", "2002:a83f:8110::", "ff0e::1", "fe80::a9fe:a9fe",
     ],
 )  # fmt: skip
 def test_addresses_that_lead_inside_are_refused_in_every_notation(address: str) -> None:
     assert not PUBLIC_ONLY.allows(ip_address(address))
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "::ffff:169.254.169.254", "168.63.129.16", "fd00:ec2::254"])
+def test_a_clouds_metadata_is_never_reached_whatever_network_is_allowed(address: str) -> None:
+    everything = Targets(https_only=False, inside=networks("0.0.0.0/0,::/0"))
+
+    assert not everything.allows(ip_address(address))
+    assert everything.allows(ip_address("10.0.0.1"))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.3.2.1", "::1", "::ffff:127.0.0.1"])
@@ -62,6 +73,69 @@ def test_what_a_deployment_allows_inside_is_reached_and_nothing_else(address: st
 )  # fmt: skip
 def test_urls_that_cannot_be_called_are_refused_in_words(url: str) -> None:
     assert PUBLIC_ONLY.refusal_of_url(url)
+
+
+@pytest.mark.parametrize("targets", [PUBLIC_ONLY, LOCAL], ids=["production", "local stack"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost.", "LOCALHOST.", "shop.localhost.", "localhost..", "127.0.0.1.", "shop.internal..", "metadata.",
+        "metadata.google.internal", "Metadata.Google.Internal", "metadata.google.internal.", "metadata",
+        "instance-data", "metadata.azure.com", "169.254.169.254.", "169.254.169.254", "100.100.100.200",
+        "168.63.129.16", "0.0.0.0", "0", "0x0", "2852039166", "0xa9fea9fe", "0xA9FEA9FE", "025177524776",
+        "169.254.43518", "169.16689662", "0251.0376.0251.0376", "0xa9.0xfe.0xa9.0xfe", "169.254.169.0xfe",
+        "0xa9.254.0251.254", "10.1",
+        "[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]", "[0:0:0:0:0:ffff:a9fe:a9fe]", "[64:ff9b::a9fe:a9fe]",
+        "[::]", "[fd00:ec2::254]", "[fe80::1%25eth0]", "[ff02::1]", "[v1.fe80]", "224.0.0.1", "100.64.0.1",
+        "１６９.254.169.254", "169。254。169。254", "%31%36%39.254.169.254",
+        "xn--8g7ccp.0.0.1", "xn--8g7ccp.example", "xn--7g7c.example",
+    ],
+)  # fmt: skip
+def test_hosts_that_lead_inside_are_refused_at_registration_and_when_they_are_called(
+    targets: Targets, host: str
+) -> None:
+    url = f"http://{host}/hooks"
+
+    async def called() -> Reply:
+        async with Courier(targets, timeout_ms=2000, resolver=FickleResolver(["93.184.216.34"])) as courier:
+            return await courier.post(url, {}, b"{}")
+
+    assert targets.refusal_of_url(url)
+    assert asyncio.run(called()).outcome is Outcome.FORBIDDEN
+
+
+@pytest.mark.parametrize("host", ["localhost", "shop", "hooks.internal", "printer.local", "shop.lan", "a.home.arpa"])
+def test_names_of_a_network_of_its_own_are_for_deployments_that_allow_one(host: str) -> None:
+    assert PUBLIC_ONLY.refusal_of_url(f"http://{host}/hooks")
+    assert LOCAL.refusal_of_url(f"http://{host}/hooks") is None
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/%7Eshop?sig=a%2Fb%21&x=%2C", "/a/%2e%2e/b", "/a/../b", "//x", "/hook?q=a+b%20c", "/x;y=1?u=%E4", "/?a?b"],
+)
+def test_a_url_is_called_as_it_was_registered(target: str) -> None:
+    called: list[str] = []
+
+    async def serve(request: Received) -> None:
+        called.append(request.line.split(" ")[1])
+        await _closing(request)
+
+    async def scene() -> tuple[str, Reply]:
+        async with raw_bank(serve) as server, Courier(LOCAL, timeout_ms=2000) as courier:
+            url = server.url + target
+            return url, await courier.post(normal_form(url), {}, b"{}")
+
+    url, reply = asyncio.run(scene())
+
+    assert normal_form(url) == url
+    assert reply.outcome is Outcome.DELIVERED
+    assert called == [target]
+
+
+def test_a_query_that_would_be_left_out_is_refused() -> None:
+    assert PUBLIC_ONLY.refusal_of_url("http://shop.example/hook?")
+    assert PUBLIC_ONLY.refusal_of_url("http://shop.example/hook?a=b?") is None
 
 
 def test_production_takes_https_only() -> None:

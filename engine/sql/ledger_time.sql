@@ -1,2 +1,2 @@
 -- The ledger's clock.
-SELECT clock_timestamp() AS now
+SELECT clock_timestamp() AS at

@@ -35,7 +35,7 @@ class Call:
 
     __slots__ = (
         *("_body_read", "_receive", "actor", "framing_broken", "headers", "merchant", "place", "repeated"),
-        *("request_id", "scope"),
+        *("_new_request_id", "request_id", "scope"),
     )
 
     def __init__(self, scope: Scope, receive: Receive, new_request_id: Callable[[], str]) -> None:
@@ -54,8 +54,13 @@ class Call:
                 self.repeated += (name,)
             else:
                 headers[name] = value
+        self._new_request_id = new_request_id
         offered = headers.get(b"x-request-id")
         self.request_id = offered.decode() if offered and _REQUEST_ID.match(offered) else new_request_id()
+
+    def rename(self) -> None:
+        """Give it an id of ours: the client's must not be kept or shown."""
+        self.request_id = self._new_request_id()
 
     @property
     def path(self) -> str:

@@ -66,7 +66,10 @@ _LIST = (
     parameter("limit", "query", "Page size.", {**_WHOLE, "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT}),
     parameter("cursor", "query", "`next_cursor` of the page before.", dict(TEXT)),
 )
-_BY_KEY = (parameter("idempotency_key", "query", "The key that was sent with it.", dict(TEXT), required=True),)
+_BY_KEY = (
+    parameter("idempotency_key", "query", "The key that was sent with it.", dict(TEXT), required=True),
+    *_LIST[-2:],
+)
 _POST = (PAYMENT_ID, KEY, PREFER)
 _DONE: Mapping[int, type[BaseModel]] = {200: Payment, 202: Payment}
 _LETTER = parameter("letter", "path", "The dead letter's id.", {**TEXT, "pattern": "^dl_"}, required=True)
@@ -174,7 +177,7 @@ CALLS: tuple[Description, ...] = (
         path="/v1/operations",
         method="get",
         name="findOperations",
-        summary="Operations by their idempotency key",
+        summary="Operations by their idempotency key, newest first",
         parameters=_BY_KEY,
         body=None,
         answers={200: OperationList},

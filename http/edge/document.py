@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from unicodedata import normalize
+from urllib.parse import unquote
 
 import orjson
 
@@ -18,7 +20,7 @@ from engine.errors import FieldError, Rejected
 DEPTH_MAX = 32
 
 _END_OF_NAME = re.compile(rb'"[ \t\r\n]*:')
-_LONG_NUMBER = re.compile(r"[0-9](?:[ -]?[0-9]){11,}")
+_LONG_NUMBER = re.compile(r"\d(?:[\W_]{0,3}\d){11,}")
 _NAME_CHARACTERS_MAX = 64
 
 
@@ -42,7 +44,8 @@ def parse(body: bytes) -> dict[str, object]:
 
 def shown(name: str) -> str:
     """A client's own name for something, fit to be repeated to it: short, and never a card number."""
-    masked = _LONG_NUMBER.sub("…", name)
+    decoded = normalize("NFKC", unquote(name))
+    masked = "…" if _LONG_NUMBER.search(decoded) and decoded != name else _LONG_NUMBER.sub("…", name)
     return masked if len(masked) <= _NAME_CHARACTERS_MAX else masked[:_NAME_CHARACTERS_MAX] + "…"
 
 

@@ -113,3 +113,4 @@ class Timeline(BaseModel):
     object: Literal["list"]
     data: list[Moment]
     has_more: bool
+    as_of: datetime = Field(description="when the ledger was read, by its own clock")

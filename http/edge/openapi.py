@@ -18,7 +18,10 @@ _TEXT: Json = {"type": "string"}
 _WHOLE: Json = {"type": "integer"}
 
 _HEADERS: Mapping[str, Json] = {
-    "X-Request-Id": {"schema": _TEXT, "description": "The client's own, if it sent a sound one, else ours."},
+    "X-Request-Id": {
+        "schema": _TEXT,
+        "description": "The client's own, if it sent a sound one, else ours.",
+    },
     "Location": {"schema": _TEXT, "description": "The payment."},
     "Retry-After": {"schema": _WHOLE, "description": "Seconds after which to ask again."},
     "Idempotent-Replayed": {"schema": _TEXT, "description": "`true` when this is the stored answer of an earlier use."},

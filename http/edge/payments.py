@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edge import answer, bodies, document, idempotency_key, json_body, preference, query
+from edge import answer, bodies, document, idempotency_key, json_body, preference, query, stray_card
 from edge.answer import Answer
 from edge.call import Call
 from edge.endpoint import Handler
@@ -40,6 +40,7 @@ class Payments:
         query.parameters(call, ())
         origin, wait_s = _origin(call)
         wanted = document.parse(await json_body.of_call(call, required=True))
+        origin = stray_card.refuse(call, origin, wanted)
         new = bodies.new_payment(wanted, self._capabilities, self._targets)
         return answer.of_reply(await self._intake.authorize(origin, new), wait_s)
 
@@ -96,8 +97,9 @@ class Payments:
 
     async def operations(self, call: Call) -> Answer:
         """GET /v1/operations?idempotency_key="""
-        key = query.key(query.parameters(call, ("idempotency_key",)))
-        return Answer(status=200, body=await self._enquiry.operations(call.merchant, key))
+        found = query.parameters(call, ("idempotency_key", "limit", "cursor"))
+        key, limit, cursor = query.key(found), query.limit(found), query.cursor(found)
+        return Answer(status=200, body=await self._enquiry.operations(call.merchant, key, limit, cursor))
 
 
 def _origin(call: Call) -> tuple[Origin, int]:

@@ -108,6 +108,7 @@ class PaymentList(BaseModel):
     data: list[Payment]
     has_more: bool
     next_cursor: str | None
+    as_of: datetime = Field(description="when the ledger was read, by its own clock; Redis was read before")
 
 
 class Operation(BaseModel):
@@ -121,7 +122,7 @@ class Operation(BaseModel):
     verb: Verb
     status: Status
     in_doubt: bool
-    amount: int
+    amount: int | None = Field(description="null while it is accepted and nobody knows of its payment")
     idempotency_key: str | None
     attempts: int
     first_sent_at: datetime | None
@@ -133,13 +134,15 @@ class Operation(BaseModel):
 
 
 class OperationList(BaseModel):
-    """The operations that were asked for under one idempotency key."""
+    """A page of the operations that were asked for under one idempotency key, newest first."""
 
     model_config = _CLOSED
 
     object: Literal["list"]
     data: list[Operation]
     has_more: bool
+    next_cursor: str | None
+    as_of: datetime = Field(description="when the ledger was read, by its own clock; Redis was read before")
 
 
 class Shippable(BaseModel):

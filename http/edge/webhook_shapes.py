@@ -56,6 +56,7 @@ class WebhookEndpointList(BaseModel):
     data: list[WebhookEndpoint]
     has_more: bool
     next_cursor: str | None
+    as_of: datetime = Field(description="when the ledger was read, by its own clock")
 
 
 class DeletedWebhookEndpoint(BaseModel):
@@ -149,6 +150,7 @@ class DeliveryList(BaseModel):
     data: list[Delivery]
     has_more: bool
     next_cursor: str | None
+    as_of: datetime = Field(description="when the ledger was read, by its own clock")
 
 
 class RedeliveryDone(BaseModel):
