@@ -111,9 +111,7 @@ def test_fingerprints_cover_these_fields_and_no_cvv(gateway: Gateway) -> None:
     assert stored == record["fingerprint"]
 
 
-def test_a_key_of_long_ago_is_answered_while_the_backlog_is_full(
-    database: str, redis_url: str, tmp_path: Path
-) -> None:
+def test_a_key_of_long_ago_is_answered_while_the_backlog_is_full(database: str, redis_url: str, tmp_path: Path) -> None:
     environ = {**ENVIRON, "PENSTOCK_BACKLOG_MAX": "1"}
     with a_gateway(database, redis_url, "http://127.0.0.1:1", tmp_path, workers=0, **environ) as gateway:
         first = answered(gateway, "old")
