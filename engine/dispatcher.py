@@ -236,7 +236,7 @@ class Dispatcher:
         tools, lane = self._tools, self._lanes[claimed.endpoint]
         try:
             if time.monotonic() >= send_by:  # we slept: somebody else may have it by now
-                log.warning("webhook_claim_lapsed", event=claimed.event_id, endpoint=claimed.endpoint)
+                log.warning("webhook_claim_lapsed", event_id=claimed.event_id, endpoint=claimed.endpoint)
                 return
             at = tools.clock()
             reply = await tools.courier.post(claimed.url, headers_of(claimed, keys, at), claimed.body)

@@ -167,6 +167,14 @@ def test_no_sql_lives_in_python(path: Path) -> None:
     assert statements == []
 
 
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_a_log_line_has_no_second_name(path: Path) -> None:
+    # Its name is structlog's own argument `event`: a field of that name raises where nothing else can go wrong.
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("log."):
+            assert "event" not in [word.arg for word in node.keywords], f"line {node.lineno}"
+
+
 def test_http_is_a_folder_and_no_package() -> None:
     # A top-level package of that name would hide Python's own http, which uvicorn, Starlette and httpx need.
     assert not (ROOT / "http" / "__init__.py").exists()

@@ -39,6 +39,18 @@ def test_an_attempt_without_an_answer_is_made_again_with_the_same_bank_key() -> 
     assert (first.attempts, second.attempts) == (1, 2)
 
 
+@pytest.mark.parametrize("answers", [0, 1, 2, 3])
+def test_the_deadline_of_each_attempt_is_a_whole_time_out_after_it_may_last_be_sent(answers: int) -> None:
+    desk = a_payment_begun(patience=PATIENT)
+    for _ in range(answers):
+        desk = desk.answer(LOST)
+        desk = desk if desk.at_bank else desk.later()
+
+    (_, attempt) = desk.attempts[-1]
+    assert attempt.attempts == answers + 1, "or nothing is tested here"
+    assert attempt.send_by is not None and attempt.deadline == attempt.send_by + PATIENT.attempt_timeout
+
+
 def test_the_next_attempt_waits_for_the_deadline_of_one_that_may_still_be_at_work() -> None:
     desk = a_payment_begun().answer(LOST)
 

@@ -117,8 +117,10 @@ def test_of_two_workers_that_own_a_partition_one_writes_and_the_order_is_kept(ga
         assert effects(bank, card) == ["AUTH_HOLD", "CAPTURE", "REFUND"]
 
 
-def _ledger(gateway: Gateway) -> list[tuple[object, ...]]:
-    return gateway.sql("SELECT id, version, journal_head FROM payments ORDER BY id")
+def _ledger(gateway: Gateway) -> dict[str, list[tuple[object, ...]]]:
+    """All that the commits of a worker write."""
+    tables = ("payments", "operations", "transitions", "outbox")
+    return {table: gateway.sql(f"SELECT t::text FROM {table} t ORDER BY 1") for table in tables}
 
 
 def _woken(zombie: Running) -> bytes:

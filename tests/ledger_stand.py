@@ -1,0 +1,94 @@
+"""The real ledger as a worker writes to it, several tenures at a time: what was written, and what was left out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import psycopg
+from decision_stand import NOON, PATIENCE, Desk, a_command, approved
+from msgspec.structs import replace
+from psycopg_pool import AsyncConnectionPool
+
+from engine.identity import operation_id, payment_id
+from engine.ledger import Ledger, Verdict
+from engine.opening import opening
+from engine.payment import Verb
+from engine.step import Step
+
+PARTITION = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tenure:
+    """What an owner has to show for its partition."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerStand:
+    """A running ledger over a database of the test's own."""
+
+    ledger: Ledger
+    dsn: str
+
+    async def acquire(self, owner: str = "worker") -> Tenure:
+        """The partition, from whoever had it."""
+        seen = (await self.ledger.epochs())[PARTITION]
+        (epoch,) = (await self.ledger.acquire({PARTITION: seen}, owner)).values()
+        return Tenure(epoch=epoch)
+
+    async def commit(self, step: Step, tenure: Tenure) -> Verdict:
+        return await self.ledger.commit(step, tenure.epoch)
+
+    async def commit_together(self, *writes: tuple[Step, Tenure]) -> list[Verdict]:
+        """In one batch: whoever asks in the same turn of the loop is in the same one."""
+        return list(await asyncio.gather(*(self.commit(step, tenure) for step, tenure in writes)))
+
+    def sql(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            return connection.execute(statement, parameters).fetchall()
+
+    def rows(self) -> dict[str, list[str]]:
+        """All that commits write, table by table."""
+        tables = ("payments", "operations", "transitions", "outbox")
+        return {table: [row for (row,) in self.sql(f"SELECT t::text FROM {table} t ORDER BY 1")] for table in tables}
+
+    def transactions(self) -> list[str]:
+        """Those that wrote the payments, each once."""
+        return [row for (row,) in self.sql("SELECT DISTINCT xmin::text FROM payments")]
+
+
+@asynccontextmanager
+async def a_ledger(dsn: str) -> AsyncIterator[LedgerStand]:
+    async with (
+        AsyncConnectionPool(dsn, min_size=1, open=False, kwargs={"autocommit": True}) as pool,
+        anyio.create_task_group() as tasks,
+    ):
+        ledger = Ledger(pool, 100)
+        tasks.start_soon(ledger.run)
+        yield LedgerStand(ledger=ledger, dsn=dsn)
+        tasks.cancel_scope.cancel()
+
+
+def a_payment_of(key: str) -> Desk:
+    """A payment of its own in the partition; its authorize is on its way to the bank."""
+    payment = payment_id("stand", "m_1", key)
+    command = replace(
+        a_command(Verb.AUTHORIZE, key), payment=payment, operation=operation_id(payment, Verb.AUTHORIZE, key)
+    )
+    receipt, operation = opening(command, PARTITION, 1, NOON)
+    return Desk(payment=receipt, operations=(operation,), patience=PATIENCE).go_on()
+
+
+async def an_authorized_payment(stand: LedgerStand, tenure: Tenure, key: str = "first") -> Desk:
+    """The same, with the bank's approval, in the ledger."""
+    desk = a_payment_of(key).answer(approved)
+    for step in desk.steps:
+        assert await stand.commit(step, tenure) is Verdict.COMMITTED
+    return desk
