@@ -216,3 +216,12 @@ def test_only_what_an_operator_said_is_corrected_and_only_with_a_proof() -> None
     assert "does not know it" in corrected(theirs, Verb.AUTHORIZE, "auth_8", absent).result
     assert "there is no id of it to correct" in corrected(in_review(Verb.CAPTURE)[0], Verb.CAPTURE, "cap_8").result
     assert "is needed as reference" in theirs.act(Kind.CORRECT, theirs.operation(Verb.AUTHORIZE), absent).result
+
+
+def test_a_hold_that_somebody_else_captured_is_not_corrected() -> None:
+    desk = resolved(Verb.AUTHORIZE, None).accept(Verb.VOID).answer(ALREADY)
+    desk = desk.act(Kind.RESOLVE, desk.operation(Verb.VOID), outcome="captured", reference="cap_9")
+
+    after = corrected(desk, Verb.AUTHORIZE, "auth_8")
+
+    assert after.result == "refused: the payment is captured: something is built on this authorize"
