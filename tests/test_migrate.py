@@ -4,12 +4,14 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
+from gateway import Gateway
 
 from ops.embedded import EmbeddedPostgres
 from ops.migrate import MigrationError, migrate, seed_local
@@ -143,3 +145,61 @@ def test_seeding_again_keeps_what_was_revoked(database: str) -> None:
         ("mer_local", "Local shop", "active"),
         ("mer_other", "Other shop", "active"),
     }
+
+
+def the_order_before(missing: str, folder: Path) -> dict[str, bytes]:
+    """A database whose events are in the order of transactions; the files that change that."""
+    later = {file.name: file.read_bytes() for file in folder.glob("[0-9]*.sql") if file.name >= "0014"}
+    for name in later:
+        (folder / name).unlink()
+    migrate(missing, 4, folder)
+    return later
+
+
+EVENT = """INSERT INTO outbox (event_id, payment, sequence, merchant, type, payload, created_at)
+           VALUES ('evt_{0}', 'pay_{0}', 1, 'mer_local', 'payment.created', '{{}}', now())"""
+
+
+def test_no_event_is_skipped_when_the_order_of_events_changes(missing: str, folder: Path) -> None:
+    later = the_order_before(missing, folder)
+    with psycopg.connect(missing) as slow, psycopg.connect(missing) as fast:
+        slow.execute("SELECT pg_current_xact_id()")
+        for connection, number in ((slow, 1), (fast, 2), (fast, 3)):
+            connection.execute(EVENT.format(number).encode())
+        fast.commit()
+        slow.commit()
+        # Handled was the first transaction: event 1. In another cluster since, a transaction of a small id was skipped.
+        fast.execute("UPDATE fan_out SET (xid, id) = (SELECT xid, id FROM outbox WHERE event_id = 'evt_1')")
+        fast.execute(EVENT.format(4).encode())
+        fast.execute("UPDATE outbox SET xid = '5' WHERE event_id = 'evt_4'")
+    for name, text in later.items():
+        (folder / name).write_bytes(text)
+
+    migrate(missing, 4, folder)
+
+    rows(
+        missing,
+        """INSERT INTO merchants (id, name) VALUES ('mer_local', 'm');
+           INSERT INTO webhook_endpoints (id, merchant, url) VALUES ('whe_1', 'mer_local', 'http://127.0.0.1/')""",
+    )
+    rows(missing, "SELECT * FROM fan_out_events(100)")
+    assert rows(missing, "SELECT payment FROM deliveries ORDER BY 1") == [("pay_2",), ("pay_3",), ("pay_4",)]
+
+
+@pytest.mark.parametrize("left", ["SELECT setval('outbox_id_seq', 1, false)", "UPDATE fan_out SET id = 40"])
+def test_a_restore_that_left_the_sequence_behind_is_set_right_and_nothing_starts_before(
+    database: str, redis_url: str, tmp_path: Path, left: str
+) -> None:
+    for number in (1, 2, 3):
+        rows(database, EVENT.format(number))
+    rows(database, left)
+    with closing(Gateway(database=database, redis_url=redis_url, bank_url="http://127.0.0.1:9", folder=tmp_path)) as it:
+        refused = it.launch("dispatcher")
+        code = refused.died(30)
+
+    migrate(database, 16)
+    rows(database, EVENT.format(4))
+
+    assert (code != 0, "penstock migrate" in refused.log.read_text()) == (True, True)
+    [(new, taken)] = rows(database, "SELECT max(id), (SELECT greatest(3, id) FROM fan_out) FROM outbox")
+    assert new > taken

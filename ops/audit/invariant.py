@@ -61,7 +61,7 @@ INVARIANTS: Sequence[Invariant] = (
         name="calls_are_known",
         scan=Scan.BANK,
         means="Every key that the bank has seen is an operation of the ledger, or the release of a hold.",
-        remedy="Find out who else uses this bank; if nobody does, the ledger lost an operation: restore it.",
+        remedy="Find out who else uses this bank; if nobody does, the ledger lost an operation: see docs/restore.md.",
     ),
     Invariant(
         number="I2",
