@@ -38,6 +38,7 @@ BANK_SLACK_MS = 2000  # an attempt's time above the bank's worst latency: this m
 READY_S = 60.0
 STOP_S = 15.0
 TICK_S = 0.1
+FORMER_MAX = 5  # old masters of Redis that stay: ending one would cut the connections that must find out by themselves
 _KEPT = "PENSTOCK_REDIS_SERVER"
 
 
@@ -132,8 +133,8 @@ class Rig:
         draft.rename(self._clock(name))
 
     def fail_over(self, split_s: float) -> Span:
-        """Another Redis becomes the master; the old one lives on as its replica until the next time, with all its
-        connections. Returns from when to when what the old one took is lost. Raises EmbeddedError, Redis' errors."""
+        """Another Redis becomes the master; the old one lives on as its replica, with all its connections. Returns from
+        when to when what the old one took is lost. Raises EmbeddedError, Redis' errors."""
         self._serial += 1
         self.redis_folder, folder = self.folder / f"redis-{self._serial}", self.redis_folder
         heir, old = self._a_redis(), self.redis
@@ -144,9 +145,9 @@ class Rig:
             self.redis_folder = folder
             raise
         self.redis = heir
-        while self._former_redis:
-            self._former_redis.pop().kill()
         self._former_redis.append(old)
+        while len(self._former_redis) > FORMER_MAX:
+            self._former_redis.pop(0).kill()
         return span
 
     async def supervise(self) -> None:
