@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from psycopg_pool import AsyncConnectionPool
 
 from engine.identity import operation_id, payment_id
-from engine.ledger import Ledger, Verdict
+from engine.ledger import Fence, Ledger, Verdict
 from engine.opening import opening
 from engine.payment import Verb
 from engine.step import Step
@@ -27,7 +27,7 @@ PARTITION = 3
 class Tenure:
     """What an owner has to show for its partition."""
 
-    epoch: int
+    fence: Fence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +39,13 @@ class LedgerStand:
 
     async def acquire(self, owner: str = "worker") -> Tenure:
         """The partition, from whoever had it."""
-        seen = (await self.ledger.epochs())[PARTITION]
-        (epoch,) = (await self.ledger.acquire({PARTITION: seen}, owner)).values()
-        return Tenure(epoch=epoch)
+        seen = (await self.ledger.fences())[PARTITION]
+        wished = Fence(seen.epoch, f"{owner}:{seen.epoch + 1}")
+        (fence,) = (await self.ledger.acquire({PARTITION: wished}, owner)).values()
+        return Tenure(fence=fence)
 
     async def commit(self, step: Step, tenure: Tenure) -> Verdict:
-        return await self.ledger.commit(step, tenure.epoch)
+        return await self.ledger.commit(step, tenure.fence)
 
     async def commit_together(self, *writes: tuple[Step, Tenure]) -> list[Verdict]:
         """In one batch: whoever asks in the same turn of the loop is in the same one."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -192,6 +193,18 @@ def _check(checks: Mapping[str, Check], row: Row) -> None:
             raise CheckViolation(f'the row of {row["id"]} violates check constraint "{name}"')
 
 
+class _Taken(UniqueViolation):
+    """Says which constraint it was, as psycopg's own does."""
+
+    def __init__(self, constraint: str) -> None:
+        super().__init__(f'duplicate key value violates unique constraint "{constraint}"')
+        self._constraint = constraint
+
+    @property
+    def diag(self) -> Any:
+        return SimpleNamespace(constraint_name=self._constraint)
+
+
 _BANK_IDS = ("authorization_id", "capture_id", "void_id", "refund_id")
 
 
@@ -204,8 +217,7 @@ def _check_bank_ids(tables: Tables, written: Mapping[str, Row]) -> None:
             continue
         others = [(row["connector"], row[name]) for row in tables.payments.values() if row["id"] not in written]
         if len(set(news.values())) < len(news) or set(fresh.values()) & set(others):
-            constraint = name.removesuffix("_id") + "_is_one_receipts"
-            raise UniqueViolation(f'duplicate key value violates unique constraint "{constraint}"')
+            raise _Taken(name.removesuffix("_id") + "_is_one_receipts")
 
 
 def _check_one_success(tables: Tables, written: Mapping[str, Row]) -> None:

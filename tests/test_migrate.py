@@ -125,6 +125,38 @@ def test_a_file_that_fails_leaves_nothing_of_itself_and_keeps_those_before_it(mi
     assert rows(missing, "SELECT * FROM half") == []
 
 
+def test_receipts_that_share_a_bank_s_id_stop_the_migration_with_their_names_and_what_to_do(
+    missing: str, folder: Path
+) -> None:
+    text = (folder / "0013_bank_ids.sql").read_text()
+    for later in folder.glob("[0-9]*.sql"):
+        if later.name >= "0013":
+            later.unlink()
+    migrate(missing, 16, folder)
+    for number, hold in enumerate(("auth_1", "auth_1", "auth_2", None, None)):
+        rows(missing, a_receipt(f"pay_{number}", hold))
+    (folder / "0013_bank_ids.sql").write_text(text)
+
+    with pytest.raises(MigrationError) as refused:
+        migrate(missing, 16, folder)
+    rows(missing, "UPDATE payments SET authorization_id = 'auth_1#wrong' WHERE id = 'pay_1'")
+    migrate(missing, 16, folder)
+
+    words = str(refused.value)
+    assert "auth_1 in pay_0 and pay_1" in words and "auth_2" not in words
+    assert "0013_bank_ids.sql says how to mend them" in words
+    with pytest.raises(psycopg.errors.UniqueViolation, match="authorization_is_one_receipts"):
+        rows(missing, a_receipt("pay_9", "auth_2"))
+
+
+def a_receipt(payment: str, hold: str | None) -> str:
+    return f"""INSERT INTO payments (id, partition, merchant, amount, currency, order_id, customer_id, metadata, method,
+        connector, state, version, sequence, amount_captured, amount_refunded, authorization_id, created_at,
+        operation_id, journal_head, write_id)
+        VALUES ('{payment}', 1, 'm', 5, 'USD', 'o', 'c', '{{}}', '{{}}', 'ficmart_bank', 'pending', 1, 1, 0, 0,
+        {"NULL" if hold is None else f"'{hold}'"}, now(), 'op_1', '', '')"""
+
+
 def test_a_server_that_is_not_there_is_named_as_the_reason() -> None:
     with pytest.raises(MigrationError, match="Postgres cannot be reached"):
         migrate("postgresql://postgres@127.0.0.1:1/penstock", 16)

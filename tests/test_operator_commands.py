@@ -272,6 +272,7 @@ def test_a_failure_is_told_in_words_and_not_as_a_traceback(
     [
         *(("payment", verb) for verb in ("show", "timeline", "retry", "resolve", "correct")),
         *(("dead-letters", verb) for verb in ("list", "show", "requeue", "drop")),
+        *(("holds", verb) for verb in ("list", "release")),
         ("partitions",),
     ],
     ids=" ".join,

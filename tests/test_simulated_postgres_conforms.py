@@ -21,7 +21,7 @@ from simulated_postgres import PostgresPool, PostgresServer
 from simulation import run
 
 from engine.decision import Decider
-from engine.errors import Broken
+from engine.errors import Broken, Taken
 from engine.identity import partition_of
 from engine.journal import Journal
 from engine.ledger import Fence, Ledger, Verdict
@@ -157,6 +157,11 @@ async def story(ledger: Ledger) -> list[object]:
                 said.append(await ledger.commit(_broken(name), fence))
             except Broken as error:
                 said.append(name.partition(",")[0] in str(error))
+        other = replace(payment, id="pay_" + "0" * 26, version=1)
+        try:
+            said.append(await ledger.commit(Step(payment=other, operations=(), opened=True), fence))
+        except Taken as error:
+            said.append("authorization id" in str(error))
         said.append(await ledger.load(payment.id, operation.id))
         tasks.cancel_scope.cancel()
     return said
@@ -173,7 +178,7 @@ def test_what_the_constraints_forbid_is_refused_alike_and_leaves_nothing(databas
     assert here[0] is True, "an epoch seen before another acquired is none"
     assert here[1:5] == [Verdict.COMMITTED, Verdict.COMMITTED, Verdict.CONFLICT, Verdict.CONFLICT]
     assert here[5:7] == [Verdict.STALE, Verdict.STALE], "neither another epoch nor another token owns a partition"
-    assert here[7:-1] == [True] * len(CONSTRAINTS)
+    assert here[7:-1] == [True] * (len(CONSTRAINTS) + 1)
 
 
 def simulated() -> list[object]:
