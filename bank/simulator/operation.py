@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from bank.simulator.answer import failure, refusal, reply, text_error
 from bank.simulator.batch import Batch, Halt, Withdrawn
-from bank.simulator.card import is_card_number, is_cvv
+from bank.simulator.card import wrong_with_card_number, wrong_with_cvv
 from bank.simulator.connection import read_whole_body
 from bank.simulator.decoding import BadBody, read_body
 from bank.simulator.fault import AFTER, BEFORE, FaultBook, Kind, Operation, mark_after
@@ -29,6 +29,9 @@ from bank.simulator.lanes import Lanes, NotConnected
 
 CURRENCY = "USD"
 NO_HOLD = "auth_00000000-0000-4000-8000-000000000000"  # An identifier of the right shape that nobody ever got.
+TOLD_IN_DETAIL = frozenset(
+    {"card_expired", "amount_mismatch", "already_captured"}
+)  # With others it is Postgres's words.
 BATCHES_UNDER_WAY_MAX = 2  # More make smaller batches; with one, a row locked elsewhere would stop everything.
 Body = Mapping[str, Any]
 
@@ -52,7 +55,7 @@ class FollowUp:
 CAPTURE = FollowUp(
     operation=Operation.CAPTURE,
     fields=MappingProxyType({"authorization_id": str, "amount": int}),
-    request="CaptureRequest",
+    request="CreateCaptureRequest",
     reference="authorization_id",
     reference_prefix="auth_",
     unknown=("authorization_not_found", "invalid authorization ID format"),
@@ -64,7 +67,7 @@ CAPTURE = FollowUp(
 VOID = FollowUp(
     operation=Operation.VOID,
     fields=MappingProxyType({"authorization_id": str}),
-    request="VoidRequest",
+    request="CreateVoidRequest",
     reference="authorization_id",
     reference_prefix="auth_",
     unknown=("authorization_not_found", "invalid authorization ID format"),
@@ -76,7 +79,7 @@ VOID = FollowUp(
 REFUND = FollowUp(
     operation=Operation.REFUND,
     fields=MappingProxyType({"capture_id": str, "amount": int}),
-    request="RefundRequest",
+    request="CreateRefundRequest",
     reference="capture_id",
     reference_prefix="cap_",
     unknown=("capture_not_found", "invalid capture ID format"),
@@ -115,7 +118,7 @@ class Teller:
     async def authorize(self, request: Request) -> Response:
         """POST /api/v1/authorizations"""
         try:
-            body = await _body(request, "AuthorizationRequest", AUTHORIZE_FIELDS)
+            body = await _body(request, "CreateAuthorizationRequest", AUTHORIZE_FIELDS)
             at_ns = await self._begin(Operation.AUTHORIZE, body["card_number"])
             _check_card(body)
         except Refused as refused:
@@ -197,7 +200,9 @@ class Teller:
             return None
         if code == "insert_failed":
             return failure(500, "internal error")
-        return failure(400, f"failed to update: {detail}") if code == "write_failed" else refusal(code)
+        if code == "write_failed":
+            return failure(400, f"failed to update: {detail}")
+        return refusal(code, detail if code in TOLD_IN_DETAIL else None)
 
     async def _operate(
         self, asked: Sequence[tuple[object, ...]], halt: Halt
@@ -248,9 +253,11 @@ async def _body(request: Request, name: str, fields: Mapping[str, type[int] | ty
 
 def _check_card(body: Body) -> None:
     """The rules that need no account, first failing first; raises Refused."""
-    if not is_card_number(body["card_number"]) or "\0" in body["card_number"]:  # Postgres cannot be asked for a NUL.
-        raise Refused(refusal("invalid_card", "invalid card number"))
-    if not is_cvv(body["cvv"]):
-        raise Refused(refusal("invalid_cvv", "CVV must be 3 or 4 digits"))
+    if wrong := wrong_with_card_number(body["card_number"]):
+        raise Refused(refusal("invalid_card", wrong))
+    if wrong := wrong_with_cvv(body["cvv"]):
+        raise Refused(refusal("invalid_cvv", wrong))
     if body["amount"] <= 0:
         raise Refused(refusal("invalid_amount"))
+    if "\0" in body["card_number"]:  # Postgres cannot be asked for it, and that is one of its errors.
+        raise Refused(refusal("invalid_card"))

@@ -1,9 +1,9 @@
 """The bank as a process: prepare the database, listen, serve, and on SIGTERM or SIGINT finish what was begun."""
 
 import logging
-import math
 import signal
 import socket
+from typing import cast
 
 import uvicorn
 
@@ -36,6 +36,7 @@ def run(settings: BankSettings) -> None:
     prepare_database(settings.database_url, extra_cards=settings.extra_cards)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    idle_s = settings.idle_timeout_s or settings.read_timeout_s  # As Go has it.
     config = uvicorn.Config(
         create_app(settings),
         http=type("TimedBankProtocol", (BankProtocol,), {"read_timeout_s": settings.read_timeout_s}),
@@ -43,7 +44,7 @@ def run(settings: BankSettings) -> None:
         ws="none",
         lifespan="on",
         backlog=BACKLOG,
-        timeout_keep_alive=math.ceil(settings.idle_timeout_s) if settings.idle_timeout_s > 0 else NEVER_S,
+        timeout_keep_alive=cast(int, idle_s if idle_s > 0 else NEVER_S),  # Any number serves the event loop.
         timeout_graceful_shutdown=SHUTDOWN_S,
         access_log=False,
         log_config=None,
