@@ -195,6 +195,9 @@ def test_a_bank_that_cannot_start_says_so_and_fails(bank_postgres: str) -> None:
 
     assert ended.returncode != 0
     assert "BankDatabaseError: cannot connect" in ended.stderr
+    [line] = map(json.loads, ended.stdout.splitlines())
+    assert (line["event"], line["level"]) == ("bank_failed_to_start", "error")
+    assert line["error"].startswith("failed to start: cannot connect")
 
 
 def test_a_database_that_is_away_is_told_at_once_and_nothing_was_begun(bank_postgres: str) -> None:

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from bank.simulator.answer import failure, refusal, reply, text_error
 from bank.simulator.batch import Batch, Halt, Withdrawn
 from bank.simulator.card import wrong_with_card_number, wrong_with_cvv
-from bank.simulator.connection import read_whole_body
+from bank.simulator.connection import read_failure, read_whole_body
 from bank.simulator.decoding import BadBody, read_body
 from bank.simulator.fault import AFTER, BEFORE, FaultBook, Kind, Operation, mark_after
 from bank.simulator.hang_up import HangUps, client_of, mark_executed_anyway
@@ -32,6 +32,7 @@ NO_HOLD = "auth_00000000-0000-4000-8000-000000000000"  # An identifier of the ri
 TOLD_IN_DETAIL = frozenset(
     {"card_expired", "amount_mismatch", "already_captured"}
 )  # With others it is Postgres's words.
+NOT_BEGUN = "failed to start transaction: failed to begin transaction"
 BATCHES_UNDER_WAY_MAX = 2  # More make smaller batches; with one, a row locked elsewhere would stop everything.
 Body = Mapping[str, Any]
 
@@ -189,9 +190,9 @@ class Teller:
                 raise Withdrawn
             code, detail = await self.effects.ask((operation, *parameters), client)
         except Withdrawn:
-            return failure(400, "failed to start transaction: context canceled")
+            return failure(400, f"{NOT_BEGUN}: context canceled")
         except NotConnected as error:
-            return failure(400, f"failed to start transaction: {error}")
+            return failure(400, f"{NOT_BEGUN}: {error}")
         except psycopg.Error as error:  # Whether it was committed is not known, and the contract's answer says so.
             return failure(400, f"failed to commit transaction: {error}")
         if client is not None and client.gone:
@@ -246,7 +247,8 @@ async def _body(request: Request, name: str, fields: Mapping[str, type[int] | ty
     try:
         return read_body(await read_whole_body(request), name, fields)
     except BadBody as error:
-        raise Refused(text_error(400, f"can't decode JSON body: {error}")) from error
+        problem = read_failure(request) or str(error)
+        raise Refused(text_error(400, f"can't decode JSON body: {problem}")) from error
     except ClientDisconnect as error:  # Half a body came and nobody is left to read this.
         raise Refused(text_error(400, "can't decode JSON body: unexpected EOF")) from error
 

@@ -9,7 +9,7 @@ import uvicorn
 
 from bank.simulator.app import create_app
 from bank.simulator.connection import BankProtocol
-from bank.simulator.database import prepare_database
+from bank.simulator.database import BankDatabaseError, prepare_database
 from bank.simulator.log import log_as_json
 from bank.simulator.settings import BankSettings
 
@@ -33,9 +33,13 @@ class BankServer(uvicorn.Server):
 def run(settings: BankSettings) -> None:
     """Serve until a signal ends it. Raises BankDatabaseError, and OSError when the address cannot be had."""
     log_as_json(settings.log_level)
-    prepare_database(settings.database_url, extra_cards=settings.extra_cards)
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    try:
+        prepare_database(settings.database_url, extra_cards=settings.extra_cards)
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except (BankDatabaseError, OSError) as error:
+        logger.error("bank_failed_to_start", extra={"error": f"failed to start: {error}"})
+        raise
     idle_s = settings.idle_timeout_s or settings.read_timeout_s  # As Go has it.
     config = uvicorn.Config(
         create_app(settings),
