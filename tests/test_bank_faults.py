@@ -210,14 +210,31 @@ def test_a_write_timeout_below_the_latency_loses_every_answer_after_its_effect(b
         assert bank.authorize(key).headers["x-idempotent-replayed"] == "true"
 
 
-def test_a_request_that_does_not_arrive_in_time_is_cut_off(bank_postgres: str) -> None:
-    with a_bank(bank_postgres, SERVER_READ_TIMEOUT="100ms") as bank:
-        slow = http.client.HTTPConnection("127.0.0.1", bank.port, timeout=5)
+@pytest.mark.parametrize("latency_ms", ["0", "250"])
+def test_a_body_that_does_not_arrive_in_time_is_refused(bank_postgres: str, latency_ms: str) -> None:
+    slow_wire = {"SERVER_READ_TIMEOUT": "100ms", "MIN_LATENCY_MS": latency_ms, "MAX_LATENCY_MS": latency_ms}
+    with a_bank(bank_postgres, **slow_wire) as bank:
+        slow = http.client.HTTPConnection("127.0.0.1", bank.port, timeout=10)
         slow.putrequest("POST", "/api/v1/authorizations")
+        slow.putheader("Idempotency-Key", "slow")
         slow.putheader("Content-Length", "10")
         slow.endheaders(b"{")
 
-        with pytest.raises((http.client.RemoteDisconnected, http.client.BadStatusLine, AssertionError)):
-            assert slow.getresponse().status == 0
+        answer = slow.getresponse()
+        text = answer.read().decode()
         slow.close()
+
+        assert (answer.status, answer.getheader("connection")) == (400, "close")
+        assert text.startswith("can't decode JSON body: read tcp 127.0.0.1:") and text.endswith(": i/o timeout\n")
         assert bank.authorize().status_code == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /api/v1/authorizations HTTP/1.1\r\nHost: bank\r\n"])
+def test_a_head_that_does_not_arrive_in_time_is_cut_off(bank_postgres: str, sent: bytes) -> None:
+    with (
+        a_bank(bank_postgres, SERVER_READ_TIMEOUT="100ms") as bank,
+        socket.create_connection(("127.0.0.1", bank.port), timeout=10) as slow,
+    ):
+        slow.sendall(sent)
+
+        assert slow.recv(1) == b""

@@ -2,6 +2,7 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -204,15 +205,17 @@ def test_a_look_up_tells_what_was_done_and_never_what_became_of_it(bank: Bank) -
     ]
 
     def to_the_microsecond(body: dict[str, Any]) -> dict[str, Any]:
-        return {name: _cut(value) if name.endswith("_at") else value for name, value in body.items()}
+        return {name: _rounded(value) if name.endswith("_at") else value for name, value in body.items()}
 
     assert found == [to_the_microsecond(body) for body in (posted, capture, refund)]
 
 
-def _cut(instant: str) -> str:
-    seconds, fraction = instant.rstrip("Z").split(".")
-    kept = fraction.ljust(9, "0")[:6].rstrip("0")
-    return f"{seconds}.{kept}Z" if kept else f"{seconds}Z"
+def _rounded(instant: str) -> str:
+    """As Postgres keeps it and Go prints it: to the nearest microsecond, without zeros at the end."""
+    whole, _, fraction = instant.removesuffix("Z").partition(".")
+    nearest_us = (int(fraction.ljust(9, "0")) + 500) // 1000
+    kept = datetime.fromisoformat(f"{whole}+00:00") + timedelta(microseconds=nearest_us)
+    return kept.strftime("%Y-%m-%dT%H:%M:%S.%f").rstrip("0").rstrip(".") + "Z"
 
 
 def test_a_look_up_of_anything_else_is_not_found(bank: Bank) -> None:
@@ -290,3 +293,52 @@ def test_a_failing_database_is_told_as_the_contract_tells_it(bank_postgres: str)
             "capture_not_found",
         ]
         assert outcome(look_up_fails) == (404, "not_found")
+
+
+def test_every_refusal_has_the_contracts_words(bank: Bank) -> None:
+    card = a_card_request()["card_number"]
+    auth, capture = bank.authorized(amount=77), bank.captured(amount=78)
+    bank.post("refunds", {"capture_id": capture, "amount": 78})
+    used = bank.authorized()
+    bank.post("voids", {"authorization_id": used})
+
+    def words(noun: str, **body: Any) -> str:
+        return str(bank.post(noun, body).json()["message"])
+
+    refused = {
+        "invalid card number length: must be 13-19 digits": bank.authorize(card_number="4111"),
+        "invalid card number: failed Luhn check": bank.authorize(card_number="4111111111111112"),
+        "invalid CVV: must be 3 or 4 digits": bank.authorize(cvv="12"),
+        "invalid CVV: must contain only digits": bank.authorize(cvv="12a"),
+        "invalid amount: must be greater than 0": bank.authorize(amount=0),
+        "card not found or invalid": bank.authorize(card_number="6011000990139424"),
+        "CVV does not match": bank.authorize(card_number=card, cvv="999"),
+        "card expired: year 2020 is in the past": bank.authorize(card_number="5105105105105100", cvv="321"),
+        "insufficient funds": bank.authorize(amount=2**60),
+    }
+    assert {answer.json()["message"]: answer for answer in refused.values()} == refused
+    assert words("captures", authorization_id=auth, amount=1) == "capture amount does not match authorized amount"
+    done = "authorization has already been completed or cancelled"
+    assert words("captures", authorization_id=used, amount=5000) == words("voids", authorization_id=used) == done
+    nobodys = str(uuid4())
+    assert words("voids", authorization_id=f"auth_{nobodys}") == "authorization not found"
+    assert words("refunds", capture_id=f"cap_{nobodys}", amount=1) == "capture not found"
+    assert words("refunds", capture_id=capture, amount=1) == "refund amount (1) must equal capture amount (78)"
+    assert words("refunds", capture_id=capture, amount=78) == "capture has already been refunded"
+
+
+def test_a_card_expired_this_year_is_told_its_month(bank: Bank) -> None:
+    card, now = a_card_request()["card_number"], datetime.now(UTC)
+    bank.sql("UPDATE accounts SET expiry_month = 1, expiry_year = %s WHERE account_number = %s", now.year, card)
+    bank.fault("clock_offset", clock_offset_s=0 if now.month > 1 else 31 * 86_400, times=1)
+
+    assert bank.authorize(card_number=card).json()["message"] == f"card expired: 01/{now.year}"
+
+
+def test_what_is_read_later_is_what_was_told_rounded_to_the_microsecond(bank: Bank) -> None:
+    for _ in range(40):
+        told = bank.authorize().json()
+        read = bank.http.get(f"/api/v1/authorizations/{told['authorization_id']}").json()
+
+        for name in ("created_at", "expires_at"):
+            assert read[name] == _rounded(told[name])

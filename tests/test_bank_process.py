@@ -52,11 +52,12 @@ def test_numbers_and_durations_are_read_as_go_reads_them() -> None:
     assert (settings.read_timeout_s, settings.write_timeout_s, settings.idle_timeout_s) == (3661.5, 0.05, 0)
     assert (settings.auth_expiry_hours, settings.failure_rate, settings.db_max_open_conns) == (-1, 0.5, 3)
     assert settings.database_url == "postgresql://elsewhere/db"
+    assert BankSettings.from_env({"FAILURE_RATE": "0x1p-2"}).failure_rate == 0.25
+    assert BankSettings.from_env({"FAILURE_RATE": "1e400"}).failure_rate == 0.05
 
 
 def test_what_does_not_parse_falls_back_without_a_word() -> None:
     nonsense = {
-        "PORT": "eighty",
         "SERVER_READ_TIMEOUT": "15",
         "SERVER_WRITE_TIMEOUT": "fast",
         "FAILURE_RATE": "often",
@@ -64,6 +65,10 @@ def test_what_does_not_parse_falls_back_without_a_word() -> None:
         "MAX_LATENCY_MS": "2.5",
         "AUTH_EXPIRY_HOURS": " 1",
         "DB_PORT": "",
+        "PORT": "",
+        "DB_MAX_OPEN_CONNS": "9" * 5000,
+        "DB_MAX_IDLE_CONNS": "9223372036854775808",
+        "SERVER_IDLE_TIMEOUT": "9999999h",
     }
 
     assert BankSettings.from_env(nonsense) == BankSettings.from_env({})
@@ -78,6 +83,15 @@ def test_what_does_not_parse_falls_back_without_a_word() -> None:
         {"MAX_LATENCY_MS": "99"},
         {"LOG_LEVEL": "INFO"},
         {"PORT": "65536"},
+        {"PORT": "-1"},
+        {"PORT": "eighty"},
+        {"DB_PORT": "five"},
+        {"DB_PORT": "70000"},
+        {"FAILURE_RATE": "inf"},
+        {"FAILURE_RATE": "0x1p1"},
+        {"MIN_LATENCY_MS": "-1"},
+        {"PENSTOCK_BANK_HANG_UP_CANCELS": "no"},
+        {"PENSTOCK_BANK_HANG_UP_LOSES_KEY": "2"},
         {"PENSTOCK_BANK_CONTROL": "yes"},
         {"PENSTOCK_BANK_EXTRA_CARDS": "many"},
         {"PENSTOCK_BANK_EXTRA_CARDS": "-1"},
@@ -181,3 +195,37 @@ def test_a_bank_that_cannot_start_says_so_and_fails(bank_postgres: str) -> None:
 
     assert ended.returncode != 0
     assert "BankDatabaseError: cannot connect" in ended.stderr
+    [line] = map(json.loads, ended.stdout.splitlines())
+    assert (line["event"], line["level"]) == ("bank_failed_to_start", "error")
+    assert line["error"].startswith("failed to start: cannot connect")
+
+
+def test_a_database_that_is_away_is_told_at_once_and_nothing_was_begun(bank_postgres: str) -> None:
+    with a_bank(bank_postgres, "leaving", PENSTOCK_BANK_CONTROL="1", DB_MAX_OPEN_CONNS="3") as bank:
+        auth, key = bank.authorized(), "while the database was away"
+        with psycopg.connect(f"{bank_postgres} dbname=postgres", autocommit=True) as connection:
+            connection.execute("ALTER DATABASE leaving ALLOW_CONNECTIONS false")
+            connection.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = 'leaving'")
+            refused = [bank.authorize(key) for _ in range(20)]
+            refused += [bank.post("captures", {"authorization_id": auth, "amount": 5000}, key) for _ in range(20)]
+            lost = [bank.http.get(f"/api/v1/authorizations/{auth}") for _ in range(20)]
+            unhealthy = bank.http.get("/health")
+            connection.execute("ALTER DATABASE leaving ALLOW_CONNECTIONS true")
+        back = bank.authorize(key), bank.http.get(f"/api/v1/authorizations/{auth}"), bank.http.get("/health")
+
+    assert {(answer.status_code, answer.json()["error"]) for answer in refused} == {(400, "internal_error")}
+    assert all(answer.json()["message"].startswith("failed to start transaction: ") for answer in refused)
+    assert {answer.status_code for answer in lost} == {404}
+    assert (unhealthy.status_code, unhealthy.json()) == (503, {"status": "unhealthy"})
+    assert [answer.status_code for answer in back] == [200] * 3
+    assert "x-idempotent-replayed" not in back[0].headers
+
+
+def test_a_connection_between_two_requests_is_closed_after_the_idle_timeout(bank_postgres: str) -> None:
+    with a_bank(bank_postgres, SERVER_IDLE_TIMEOUT="0", SERVER_READ_TIMEOUT="150ms") as bank:
+        kept = http.client.HTTPConnection("127.0.0.1", bank.port, timeout=10)
+        kept.request("GET", "/health")
+        assert kept.getresponse().read() == b'{"status":"healthy"}\n'
+
+        assert kept.sock.recv(1) == b""
+        kept.close()

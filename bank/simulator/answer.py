@@ -11,18 +11,18 @@ NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 REFUSALS: Mapping[str, tuple[int, str]] = {
     # code                        status  message
     "invalid_card":               (400, "card not found or invalid"),
-    "invalid_cvv":                (400, "invalid CVV"),
-    "invalid_amount":             (400, "amount must be greater than zero"),
+    "invalid_cvv":                (400, "CVV does not match"),
+    "invalid_amount":             (400, "invalid amount: must be greater than 0"),
     "card_expired":               (400, "card has expired"),
     "insufficient_funds":         (402, "insufficient funds"),
     "authorization_not_found":    (400, "authorization not found"),
-    "authorization_already_used": (400, "authorization already used"),
+    "authorization_already_used": (400, "authorization has already been completed or cancelled"),
     "authorization_expired":      (400, "authorization has expired"),
-    "amount_mismatch":            (400, "amount does not match"),
-    "already_captured":           (400, "authorization already captured"),
-    "already_voided":             (400, "authorization already voided"),
+    "amount_mismatch":            (400, "capture amount does not match authorized amount"),
+    "already_captured":           (400, "authorization has already been captured"),
+    "already_voided":             (400, "authorization has already been voided"),
     "capture_not_found":          (400, "capture not found"),
-    "already_refunded":           (400, "capture already refunded"),
+    "already_refunded":           (400, "capture has already been refunded"),
     "not_found":                  (404, "not found"),
 }
 # fmt: on

@@ -1,12 +1,9 @@
 """The bank as a Starlette application: its layers and its routes, each one literal list in the contract's order."""
 
-import html
 import logging
-import posixpath
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from urllib.parse import quote
 
 import psycopg
 from anyio import create_task_group, fail_after
@@ -14,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from bank.simulator.access_log import AccessLog
@@ -32,6 +29,7 @@ from bank.simulator.lanes import Lanes
 from bank.simulator.lookup import Archive
 from bank.simulator.operation import Teller
 from bank.simulator.overlap import OverlapLog
+from bank.simulator.path import Pieces, moved
 from bank.simulator.settings import BankSettings
 
 HEALTH_TIMEOUT_S = 2.0
@@ -74,6 +72,7 @@ def create_app(
             Middleware(OverlapLog),
             Middleware(IdempotencyCache, keys=keys, hang_ups=hang_ups),
             Middleware(Chaos, weather=weather, spared=spared),
+            Middleware(Pieces),
         ],
         routes=_routes(teller, archive, lanes) + (_control_routes(controls) if settings.control else []),
         exception_handlers={HTTPException: _no_route, Exception: _bug},
@@ -144,22 +143,12 @@ def _health(lanes: Lanes) -> Callable[[Request], Awaitable[Response]]:
 
 
 async def _to_docs(request: Request) -> Response:
-    return _moved("/docs")
-
-
-def _moved(location: str) -> Response:
-    """301 in the words of Go's http.Redirect."""
-    page = f'<a href="{html.escape(location)}">Moved Permanently</a>.\n\n'
-    return HTMLResponse(page, 301, headers={"Location": location})
+    return moved(request, "/docs")
 
 
 async def _no_route(request: Request, problem: Exception) -> Response:
-    """404, 405 and the tidying of paths, as Go's ServeMux does them."""
+    """404 and 405, as Go's ServeMux does them."""
     assert isinstance(problem, HTTPException)
-    path = request.scope["path"]
-    tidy = posixpath.normpath(f"/{path.lstrip('/')}") + ("/" if path.endswith("/") and path.strip("/") else "")
-    if problem.status_code == 404 and tidy != path:
-        return _moved(quote(tidy) + (f"?{request.url.query}" if request.url.query else ""))
     if problem.status_code == 405:
         allowed = ", ".join(sorted((problem.headers or {})["Allow"].split(", ")))
         return text_error(405, "Method Not Allowed", {"Allow": allowed})

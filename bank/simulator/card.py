@@ -11,13 +11,23 @@ DOUBLED = str.maketrans("0123456789", "0246813579")  # Twice a digit, its digits
 
 def is_card_number(text: str) -> bool:
     """Whether the ASCII digits of the text, whatever stands between them, are 13 to 19 and pass Luhn."""
+    return wrong_with_card_number(text) is None
+
+
+def wrong_with_card_number(text: str) -> str | None:
+    """The contract's words for a number that is_card_number() refuses."""
     digits = NO_DIGIT.sub("", text)
-    return 13 <= len(digits) <= 19 and _luhn_sum(digits) % 10 == 0
+    if not 13 <= len(digits) <= 19:
+        return "invalid card number length: must be 13-19 digits"
+    return "invalid card number: failed Luhn check" if _luhn_sum(digits) % 10 else None
 
 
-def is_cvv(text: str) -> bool:
-    """Whether the text is three or four ASCII digits."""
-    return len(text) in (3, 4) and text.isascii() and text.isdigit()
+def wrong_with_cvv(text: str) -> str | None:
+    """The contract's words for anything but three or four ASCII digits. The length is one of bytes."""
+    if text.isascii() and text.isdigit() and len(text) in (3, 4):
+        return None
+    fits = 3 <= len(text.encode()) <= 4
+    return "invalid CVV: must contain only digits" if fits else "invalid CVV: must be 3 or 4 digits"
 
 
 def extra_card(i: int) -> str:

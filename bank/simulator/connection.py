@@ -1,8 +1,9 @@
 """The bank's end of a TCP connection: hang-ups of either side, expectations, and the two deadlines of the contract.
 
 ASGI has no word for any of them, so the protocol below tells the app, and is told, in the scope's extensions.
-A request that does not arrive in time is cut off by a timer. An answer that is late is not: the handler runs to its
-end, effect and key included, and only then the connection is closed instead of answering, as Go's WriteTimeout does.
+A request that does not arrive in time is cut off by a timer, a body among its handler's reading. An answer that is
+late is not: the handler runs to its end, effect and key included, and only then the connection is closed instead of
+answering, as Go's WriteTimeout does.
 """
 
 import re
@@ -19,6 +20,7 @@ from bank.simulator.hang_up import CLIENT, Client
 
 HANG_UP = "penstock.hang_up"
 BODY = "penstock.body"
+TIMED_OUT = "penstock.timed_out"  # The body came too late, and this says so.
 GO_ON = "penstock.go_on"  # Sends 100 Continue. It is there as long as the client waits for it.
 MISFIT = "penstock.misfit"  # The status of a request that no handler sees.
 NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -49,10 +51,8 @@ class BankProtocol(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
             return False
-        if cycle.more_body:  # The rest of the body will not come.
-            cast(dict[str, Any], cycle.scope["extensions"])[BODY] = bytes(cycle.body)
-            cycle.more_body = False
-            cycle.message_event.set()
+        if cycle.more_body:
+            self._end_body(cycle)
         cycle.keep_alive = False
         self._far_end.leave()
         return True
@@ -86,10 +86,27 @@ class BankProtocol(HttpToolsProtocol):
             cast(dict[str, Any], self.cycle.scope["extensions"])[BODY] = bytes(self.cycle.body)
         super().on_message_complete()
 
+    def _end_body(self, cycle: RequestResponseCycle) -> None:
+        """Leave the request with the part of its body that has come: the rest will not."""
+        cast(dict[str, Any], cycle.scope["extensions"])[BODY] = bytes(cycle.body)
+        cycle.more_body = False
+        cycle.message_event.set()
+
+    def _read_timed_out(self) -> None:
+        """Without a request under way the connection ends; one whose body is too late is answered."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.more_body:
+            self.transport.close()
+            return
+        here, there = (":".join(map(str, self.transport.get_extra_info(name)[:2])) for name in ("sockname", "peername"))
+        cast(dict[str, Any], cycle.scope["extensions"])[TIMED_OUT] = f"read tcp {here}->{there}: i/o timeout"
+        cycle.keep_alive = False
+        self._end_body(cycle)
+
     def _start_read_timer(self) -> None:
         self._stop_read_timer()
         if self.read_timeout_s > 0:
-            self._read_timer = self.loop.call_later(self.read_timeout_s, self.transport.close)
+            self._read_timer = self.loop.call_later(self.read_timeout_s, self._read_timed_out)
 
     def _stop_read_timer(self) -> None:
         if self._read_timer is not None:
@@ -108,6 +125,12 @@ async def read_whole_body(request: Request) -> bytes:
         go_on()
     arrived: bytes | None = extensions.get(BODY)
     return await request.body() if arrived is None else arrived
+
+
+def read_failure(request: Request) -> str | None:
+    """Why the body broke off, if it did so because it was too late."""
+    failure: str | None = request.scope["extensions"].get(TIMED_OUT)
+    return failure
 
 
 async def hang_up(scope: Scope, receive: Receive) -> None:

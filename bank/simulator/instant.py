@@ -21,15 +21,17 @@ def rfc3339(instant_ns: int) -> str:
     return _joined(_seconds_text(seconds), f"{fraction:09d}")
 
 
-def rfc3339_stored(stored: datetime) -> str:
-    """As a GET answers it, from a TIMESTAMP without zone: `2026-01-02T03:04:05.123456Z`."""
+def rfc3339_stored(stored: datetime | None) -> str:
+    """As a GET answers it, from a TIMESTAMP without zone: `2026-01-02T03:04:05.123456Z`; a null is Go's zero time."""
+    if stored is None:
+        return "0001-01-01T00:00:00Z"
     return _joined(stored.isoformat(timespec="seconds"), f"{stored.microsecond:06d}")
 
 
 def to_column(instant_ns: int) -> str:
-    """As a TIMESTAMP parameter; what Postgres cannot keep below the microsecond is cut off."""
+    """As a TIMESTAMP parameter, with all its nanoseconds: Postgres rounds them to the microsecond."""
     seconds, fraction = divmod(instant_ns, NS_PER_S)
-    return f"{_seconds_text(seconds)}.{fraction // 1000:06d}"
+    return f"{_seconds_text(seconds)}.{fraction:09d}"
 
 
 def _seconds_text(seconds: int) -> str:

@@ -6,10 +6,11 @@ import psycopg
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bank.simulator.answer import refusal, reply
+from bank.simulator.answer import refusal, reply, text_error
 from bank.simulator.identifier import read_identifier
 from bank.simulator.instant import rfc3339_stored
 from bank.simulator.lanes import Lanes
+from bank.simulator.path import BadEscape, unescape
 
 
 class Archive:
@@ -20,7 +21,10 @@ class Archive:
 
     async def authorization(self, request: Request) -> Response:
         """GET /api/v1/authorizations/{id}: approved, also after a capture, a void or its expiry."""
-        row = await self._find("AUTH_HOLD", "auth_", request)
+        try:
+            row = await self._find("AUTH_HOLD", "auth_", request)
+        except BadEscape as error:
+            return _bad_parameter("authorizationId", error)
         if row is None:
             return refusal("not_found", "authorization not found")
         uuid, amount, currency, _, expires_at, created_at = row
@@ -37,7 +41,10 @@ class Archive:
 
     async def capture(self, request: Request) -> Response:
         """GET /api/v1/captures/{id}: captured, also after a refund."""
-        row = await self._find("CAPTURE", "cap_", request)
+        try:
+            row = await self._find("CAPTURE", "cap_", request)
+        except BadEscape as error:
+            return _bad_parameter("captureId", error)
         if row is None:
             return refusal("not_found", "capture not found")
         uuid, amount, currency, reference, _, created_at = row
@@ -54,7 +61,10 @@ class Archive:
 
     async def refund(self, request: Request) -> Response:
         """GET /api/v1/refunds/{id}"""
-        row = await self._find("REFUND", "ref_", request)
+        try:
+            row = await self._find("REFUND", "ref_", request)
+        except BadEscape as error:
+            return _bad_parameter("refundId", error)
         if row is None:
             return refusal("not_found", "refund not found")
         uuid, amount, currency, reference, _, created_at = row
@@ -70,8 +80,8 @@ class Archive:
         )
 
     async def _find(self, kind: str, prefix: str, request: Request) -> tuple[Any, ...] | None:
-        """(uuid, amount, currency, reference, expires at, created at)"""
-        uuid = read_identifier(prefix, request.path_params["id"])
+        """(uuid, amount, currency, reference, expires at, created at); raises BadEscape."""
+        uuid = read_identifier(prefix, unescape(request.path_params["id"]))
         if uuid is None:
             return None
         try:
@@ -79,3 +89,7 @@ class Archive:
         except psycopg.Error:
             return None
         return (uuid, *rows[0]) if rows else None
+
+
+def _bad_parameter(name: str, problem: BadEscape) -> Response:
+    return text_error(400, f"Invalid format for parameter {name}: error unescaping path parameter '{name}': {problem}")

@@ -17,8 +17,8 @@ from starlette.responses import Response
 
 from bank.simulator.answer import failure, refusal, reply, text_error
 from bank.simulator.batch import Batch, Halt, Withdrawn
-from bank.simulator.card import is_card_number, is_cvv
-from bank.simulator.connection import read_whole_body
+from bank.simulator.card import wrong_with_card_number, wrong_with_cvv
+from bank.simulator.connection import read_failure, read_whole_body
 from bank.simulator.decoding import BadBody, read_body
 from bank.simulator.fault import AFTER, BEFORE, FaultBook, Kind, Operation, mark_after
 from bank.simulator.hang_up import HangUps, client_of, mark_executed_anyway
@@ -29,6 +29,10 @@ from bank.simulator.lanes import Lanes, NotConnected
 
 CURRENCY = "USD"
 NO_HOLD = "auth_00000000-0000-4000-8000-000000000000"  # An identifier of the right shape that nobody ever got.
+TOLD_IN_DETAIL = frozenset(
+    {"card_expired", "amount_mismatch", "already_captured"}
+)  # With others it is Postgres's words.
+NOT_BEGUN = "failed to start transaction: failed to begin transaction"
 BATCHES_UNDER_WAY_MAX = 2  # More make smaller batches; with one, a row locked elsewhere would stop everything.
 Body = Mapping[str, Any]
 
@@ -52,7 +56,7 @@ class FollowUp:
 CAPTURE = FollowUp(
     operation=Operation.CAPTURE,
     fields=MappingProxyType({"authorization_id": str, "amount": int}),
-    request="CaptureRequest",
+    request="CreateCaptureRequest",
     reference="authorization_id",
     reference_prefix="auth_",
     unknown=("authorization_not_found", "invalid authorization ID format"),
@@ -64,7 +68,7 @@ CAPTURE = FollowUp(
 VOID = FollowUp(
     operation=Operation.VOID,
     fields=MappingProxyType({"authorization_id": str}),
-    request="VoidRequest",
+    request="CreateVoidRequest",
     reference="authorization_id",
     reference_prefix="auth_",
     unknown=("authorization_not_found", "invalid authorization ID format"),
@@ -76,7 +80,7 @@ VOID = FollowUp(
 REFUND = FollowUp(
     operation=Operation.REFUND,
     fields=MappingProxyType({"capture_id": str, "amount": int}),
-    request="RefundRequest",
+    request="CreateRefundRequest",
     reference="capture_id",
     reference_prefix="cap_",
     unknown=("capture_not_found", "invalid capture ID format"),
@@ -115,7 +119,7 @@ class Teller:
     async def authorize(self, request: Request) -> Response:
         """POST /api/v1/authorizations"""
         try:
-            body = await _body(request, "AuthorizationRequest", AUTHORIZE_FIELDS)
+            body = await _body(request, "CreateAuthorizationRequest", AUTHORIZE_FIELDS)
             at_ns = await self._begin(Operation.AUTHORIZE, body["card_number"])
             _check_card(body)
         except Refused as refused:
@@ -186,9 +190,9 @@ class Teller:
                 raise Withdrawn
             code, detail = await self.effects.ask((operation, *parameters), client)
         except Withdrawn:
-            return failure(400, "failed to start transaction: context canceled")
+            return failure(400, f"{NOT_BEGUN}: context canceled")
         except NotConnected as error:
-            return failure(400, f"failed to start transaction: {error}")
+            return failure(400, f"{NOT_BEGUN}: {error}")
         except psycopg.Error as error:  # Whether it was committed is not known, and the contract's answer says so.
             return failure(400, f"failed to commit transaction: {error}")
         if client is not None and client.gone:
@@ -197,7 +201,9 @@ class Teller:
             return None
         if code == "insert_failed":
             return failure(500, "internal error")
-        return failure(400, f"failed to update: {detail}") if code == "write_failed" else refusal(code)
+        if code == "write_failed":
+            return failure(400, f"failed to update: {detail}")
+        return refusal(code, detail if code in TOLD_IN_DETAIL else None)
 
     async def _operate(
         self, asked: Sequence[tuple[object, ...]], halt: Halt
@@ -241,16 +247,19 @@ async def _body(request: Request, name: str, fields: Mapping[str, type[int] | ty
     try:
         return read_body(await read_whole_body(request), name, fields)
     except BadBody as error:
-        raise Refused(text_error(400, f"can't decode JSON body: {error}")) from error
+        problem = read_failure(request) or str(error)
+        raise Refused(text_error(400, f"can't decode JSON body: {problem}")) from error
     except ClientDisconnect as error:  # Half a body came and nobody is left to read this.
         raise Refused(text_error(400, "can't decode JSON body: unexpected EOF")) from error
 
 
 def _check_card(body: Body) -> None:
     """The rules that need no account, first failing first; raises Refused."""
-    if not is_card_number(body["card_number"]) or "\0" in body["card_number"]:  # Postgres cannot be asked for a NUL.
-        raise Refused(refusal("invalid_card", "invalid card number"))
-    if not is_cvv(body["cvv"]):
-        raise Refused(refusal("invalid_cvv", "CVV must be 3 or 4 digits"))
+    if wrong := wrong_with_card_number(body["card_number"]):
+        raise Refused(refusal("invalid_card", wrong))
+    if wrong := wrong_with_cvv(body["cvv"]):
+        raise Refused(refusal("invalid_cvv", wrong))
     if body["amount"] <= 0:
         raise Refused(refusal("invalid_amount"))
+    if "\0" in body["card_number"]:  # Postgres cannot be asked for it, and that is one of its errors.
+        raise Refused(refusal("invalid_card"))

@@ -1,15 +1,15 @@
 """The bank as a process: prepare the database, listen, serve, and on SIGTERM or SIGINT finish what was begun."""
 
 import logging
-import math
 import signal
 import socket
+from typing import cast
 
 import uvicorn
 
 from bank.simulator.app import create_app
 from bank.simulator.connection import BankProtocol
-from bank.simulator.database import prepare_database
+from bank.simulator.database import BankDatabaseError, prepare_database
 from bank.simulator.log import log_as_json
 from bank.simulator.settings import BankSettings
 
@@ -33,9 +33,14 @@ class BankServer(uvicorn.Server):
 def run(settings: BankSettings) -> None:
     """Serve until a signal ends it. Raises BankDatabaseError, and OSError when the address cannot be had."""
     log_as_json(settings.log_level)
-    prepare_database(settings.database_url, extra_cards=settings.extra_cards)
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    try:
+        prepare_database(settings.database_url, extra_cards=settings.extra_cards)
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except (BankDatabaseError, OSError) as error:
+        logger.error("bank_failed_to_start", extra={"error": f"failed to start: {error}"})
+        raise
+    idle_s = settings.idle_timeout_s or settings.read_timeout_s  # As Go has it.
     config = uvicorn.Config(
         create_app(settings),
         http=type("TimedBankProtocol", (BankProtocol,), {"read_timeout_s": settings.read_timeout_s}),
@@ -43,7 +48,7 @@ def run(settings: BankSettings) -> None:
         ws="none",
         lifespan="on",
         backlog=BACKLOG,
-        timeout_keep_alive=math.ceil(settings.idle_timeout_s) if settings.idle_timeout_s > 0 else NEVER_S,
+        timeout_keep_alive=cast(int, idle_s if idle_s > 0 else NEVER_S),  # Any number serves the event loop.
         timeout_graceful_shutdown=SHUTDOWN_S,
         access_log=False,
         log_config=None,

@@ -1,9 +1,11 @@
 """The bank's settings: environment variables, read once.
 
 The variables of the contract (section 9) keep its rules: a number or duration that does not parse falls back to its
-default without a word, a value out of range is an error at the start. Ours (PENSTOCK_BANK_*) are strict.
+default without a word, a value out of range is an error at the start, and so is a port that is none. Ours
+(PENSTOCK_BANK_*) are strict.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,8 +26,12 @@ NS_PER_UNIT = {
     "h": 3600 * 10**9,
 }
 DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
-INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+INTEGER = re.compile(r"[+-]?[0-9]+")
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+DIGITS_MAX = 4000  # Python converts no more; so many leading zeros nobody writes.
 DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+NO_DECIMAL = re.compile(r"[+-]?inf(inity)?|nan", re.IGNORECASE)
+HEXADECIMAL = re.compile(r"[+-]?0[xX]([0-9a-fA-F]+\.?[0-9a-fA-F]*|\.[0-9a-fA-F]+)[pP][+-]?[0-9]+")
 
 
 class BankSettingsError(ValueError):
@@ -40,7 +46,7 @@ class BankSettings:
     port: int = 8787  # 0 is any free port.
     read_timeout_s: float = 15.0  # For a whole request to arrive.
     write_timeout_s: float = 15.0  # For its answer to leave; below the latency every answer is lost after its effect.
-    idle_timeout_s: float = 60.0  # For a connection between two requests.
+    idle_timeout_s: float = 60.0  # For a connection between two requests; 0 is the read timeout.
     database_url: str = "host=localhost port=5432 user=postgres password=postgres dbname=mockbank sslmode=disable"
     db_max_open_conns: int = 25
     db_max_idle_conns: int = 5  # Read for the contract's sake: every connection here stays open.
@@ -59,8 +65,10 @@ class BankSettings:
         """Refuse what is out of range, whoever made the settings."""
         if not 0 <= self.port <= 65535:
             raise BankSettingsError(f"PORT must be between 0 and 65535, not {self.port}")
-        if not 0 <= self.failure_rate <= 1:
+        if self.failure_rate < 0 or self.failure_rate > 1:  # Go lets NaN pass, which never fails a request.
             raise BankSettingsError(f"FAILURE_RATE must be between 0 and 1, not {self.failure_rate}")
+        if self.min_latency_ms < 0:
+            raise BankSettingsError(f"MIN_LATENCY_MS must not be negative, and it is {self.min_latency_ms}")
         if self.max_latency_ms < self.min_latency_ms:
             raise BankSettingsError(
                 f"MAX_LATENCY_MS ({self.max_latency_ms}) must not be below MIN_LATENCY_MS ({self.min_latency_ms})"
@@ -77,7 +85,7 @@ class BankSettings:
         """Read the variables; raises BankSettingsError."""
         return cls(
             host=environ.get("PENSTOCK_BANK_HOST") or cls().host,
-            port=_integer(environ, "PORT", 8787),
+            port=_port(environ, "PORT", 8787),
             read_timeout_s=_duration_s(environ, "SERVER_READ_TIMEOUT", 15.0),
             write_timeout_s=_duration_s(environ, "SERVER_WRITE_TIMEOUT", 15.0),
             idle_timeout_s=_duration_s(environ, "SERVER_IDLE_TIMEOUT", 60.0),
@@ -100,7 +108,7 @@ class BankSettings:
 def _database_url(environ: Mapping[str, str]) -> str:
     return make_conninfo(
         host=environ.get("DB_HOST") or "localhost",
-        port=_integer(environ, "DB_PORT", 5432),
+        port=_port(environ, "DB_PORT", 5432),
         user=environ.get("DB_USER") or "postgres",
         password=environ.get("DB_PASSWORD") or "postgres",
         dbname=environ.get("DB_NAME") or "mockbank",
@@ -108,14 +116,32 @@ def _database_url(environ: Mapping[str, str]) -> str:
     )
 
 
+def _port(environ: Mapping[str, str], name: str, default: int) -> int:
+    """A port is a text to Go, which it only reads when it listens or connects: there is no falling back."""
+    text = environ.get(name) or str(default)
+    if not INTEGER.fullmatch(text) or len(text) > DIGITS_MAX or not 0 <= int(text) <= 65535:
+        raise BankSettingsError(f"{name} must be between 0 and 65535, not {text[:20]!r}")
+    return int(text)
+
+
 def _integer(environ: Mapping[str, str], name: str, default: int) -> int:
     text = environ.get(name, "")
-    return int(text) if INTEGER.fullmatch(text) else default
+    if not INTEGER.fullmatch(text) or len(text) > DIGITS_MAX or not INT64_MIN <= int(text) <= INT64_MAX:
+        return default
+    return int(text)
 
 
 def _decimal(environ: Mapping[str, str], name: str, default: float) -> float:
     text = environ.get(name, "")
-    return float(text) if DECIMAL.fullmatch(text) else default
+    if NO_DECIMAL.fullmatch(text):
+        return float(text)
+    if not DECIMAL.fullmatch(text) and not HEXADECIMAL.fullmatch(text):
+        return default
+    try:
+        number = float(text) if DECIMAL.fullmatch(text) else float.fromhex(text)
+    except OverflowError:
+        return default
+    return number if math.isfinite(number) else default
 
 
 def _duration_s(environ: Mapping[str, str], name: str, default: float) -> float:
@@ -127,7 +153,8 @@ def _duration_s(environ: Mapping[str, str], name: str, default: float) -> float:
     parts = DURATION_PART.findall(unsigned)
     if not parts or "".join(number + unit for number, unit in parts) != unsigned:
         return default
-    return sign * sum(float(number) * NS_PER_UNIT[unit] for number, unit in parts) / 10**9
+    total_ns = sum(float(number) * NS_PER_UNIT[unit] for number, unit in parts)
+    return sign * total_ns / 10**9 if total_ns <= INT64_MAX else default
 
 
 def _switch(environ: Mapping[str, str], name: str, default: str) -> bool:
