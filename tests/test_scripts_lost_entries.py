@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 from scripted import MINE, OPEN, PARTITION, STREAM, THEIRS, UNSETTLED, Scripted, ids, scripts_on
 
 from engine import keys
 from engine.errors import Broken
+from engine.scripts import Scripts
+from engine.stream import CommandStreams, StreamEntry
 from engine.wire import decode_record
 
 GROUP = keys.GROUP
@@ -98,6 +102,18 @@ def test_an_entry_pending_for_somebody_else_is_not_adopted(scripts: Scripted) ->
     assert scripts.adopt() == 1
     owners = {row["consumer"] for row in scripts.plain.xpending_range(STREAM, GROUP, "-", "+", 10)}
     assert owners == {b"w0", b"w1"}
+
+
+def test_what_nobody_had_comes_to_a_new_owner_before_what_was_pending_behind_it(scripts: Scripted) -> None:
+    entries = accepted(scripts, 2)
+    scripts.read(consumer="w0")
+    scripts.plain.xack(STREAM, GROUP, entries[0])
+
+    async def taken_over() -> list[StreamEntry]:
+        async with Redis.from_url(scripts.url, protocol=2) as client:
+            return await CommandStreams(Scripts(client), "w1").claim(PARTITION, MINE)
+
+    assert [entry.id for entry in asyncio.run(taken_over())] == entries
 
 
 def test_only_the_holder_of_the_lease_adopts(scripts: Scripted) -> None:

@@ -79,9 +79,9 @@ def test_entries_that_a_hand_at_the_group_left_to_nobody_are_carried_out_once_an
 
     with stopped(worker):
         captured = gateway.post(f"/v1/payments/{paid}/capture")
-        refunded = gateway.post(f"/v1/payments/{paid}/refund")
         others = [gateway.pay(CARD).json()["id"] for _ in range(6)]
         on_each(gateway.redis, MOVED[how])
+        refunded = gateway.post(f"/v1/payments/{paid}/refund")  # must not overtake the capture
         if owner == "is another":
             worker.kill()
             gateway.start("worker", **lease)
