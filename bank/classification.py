@@ -89,7 +89,7 @@ MESSAGES: Mapping[DeclineCode | Refusal, str] = {
     # In our words: the bank's own message may carry its database errors, or what we sent.
     D.INSUFFICIENT_FUNDS:  "The card has insufficient funds.",
     D.CARD_EXPIRED:        "The card has expired.",
-    D.INVALID_CARD:        "The bank does not know this card, or it is not valid.",
+    D.INVALID_CARD:        "The bank does not know this card, or could not look it up; a new key asks anew.",
     D.INVALID_CVV:         "The card's security code is wrong.",
     D.RISK_DENIED:         "The bank declined the payment as too risky.",
     D.PROVIDER_DECLINED:   "The bank declined the payment.",

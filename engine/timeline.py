@@ -8,7 +8,6 @@ there. No card data: the statements do not select any (I9).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,12 +58,17 @@ class Timeline:
 
     async def _told(self, payment: str, merchant: str | None) -> bytes:
         opened: list[Snapshot] = []
+        redis_away: Unavailable | None = None
         if is_id(payment, "pay"):
-            with suppress(Unavailable):
+            try:
                 opened = await self._front.open_operations(partition_of(payment, self._partitions), payment)
+            except Unavailable as error:
+                redis_away = error
         at = await self._archive.time()
         receipt = await self._archive.receipt(payment)
         owner = receipt.payment.terms.merchant if receipt else opened[-1].merchant if opened else None
+        if owner is None and redis_away is not None:
+            raise redis_away  # it may be accepted and not yet in the ledger
         if owner is None or merchant not in (None, owner):
             raise Rejected("not_found", "There is no such payment.")
         moments: list[Moment] = []

@@ -188,6 +188,10 @@ EDITS: dict[str, tuple[str, str]] = {
         "no_card_is_in_clear",
         """UPDATE transitions SET evidence = '{"card": "4111111111111111"}' WHERE event = 'declined'""",
     ),
+    "a card number in an order's name": (
+        "no_card_is_in_text",
+        f"UPDATE payments SET order_id = 'order 7, card 4111-1111-1111-1111' WHERE id = {CAPTURED}",
+    ),
     "an act that nobody carried out": (
         "acts_are_carried_out",
         """INSERT INTO audit (at, actor, act, subject, reason, partition, payment, operation)
@@ -235,6 +239,79 @@ def test_what_is_broken_by_hand_is_named_with_its_payment(ledger: Ledger, told: 
     assert (invariant in named(bounded)) is (invariant in BOUNDED and told != ORPHAN)
     (found,) = [each for each in whole.found if each.invariant.name == invariant]
     assert all(each.payment for each in found.breaches)
+
+
+IN_TEXT = {  # what somebody types, and whether it may be a card
+    "4111111111111111": True,
+    "card4111111111111111x": True,
+    "12 4111111111111111": True,
+    "4111 1111 1111 1111": True,
+    "paid_with_5555555555554444": True,
+    "3782-822463-10005": True,
+    "378282246310005": True,
+    "30569309025904": True,
+    "3530111333300000": True,
+    "6011111111111117": True,
+    "2223003122003222": True,
+    "6212345678901232": True,
+    "4222222222222": True,
+    "4111111111111112": False,  # Luhn says no
+    "1234567812345670": False,  # Luhn says yes, and no issuer has this prefix
+    "41111111111111110000": False,
+    "411111111111": False,
+    "a4b4111111111111111c1": False,  # part of a random id
+    "2031-05-04 12:00:00 +0000": False,
+    "order-1001": False,
+}
+ACT = f"""
+    INSERT INTO audit (actor, act, subject, reason, detail, partition, payment, operation, result, done_at)
+    SELECT 'me', 'retry', id, {{}}, {{}}, partition, payment, id, 'done', now() FROM operations
+    WHERE verb = 'capture' AND payment = {CAPTURED}"""
+TYPED = {  # where, and how the audit calls it
+    f"UPDATE payments SET order_id = %s WHERE id = {CAPTURED}": "order_id",
+    f"UPDATE payments SET customer_id = %s WHERE id = {CAPTURED}": "customer_id",
+    f"UPDATE payments SET description = %s WHERE id = {CAPTURED}": "description",
+    f"UPDATE payments SET metadata = json_build_object('note', %s::text) WHERE id = {CAPTURED}": "metadata",
+    f"UPDATE payments SET metadata = json_build_object(%s::text, 'note') WHERE id = {CAPTURED}": "metadata",
+    f"UPDATE payments SET webhook_url = 'https://shop.example/' || %s WHERE id = {CAPTURED}": "webhook_url",
+    f"UPDATE operations SET key = %s WHERE verb = 'capture' AND payment = {CAPTURED}": "its idempotency key",
+    f"UPDATE operations SET request_id = %s WHERE verb = 'capture' AND payment = {CAPTURED}": "its request id",
+    ACT.format("%s", "'{}'"): "the reason of act",
+    ACT.format("'why not'", "jsonb_build_object('reference', %s::text)"): "the detail of act",
+}
+
+
+@pytest.mark.parametrize("text", IN_TEXT)
+def test_a_text_is_named_when_its_digits_may_be_a_cards(ledger: Ledger, text: str) -> None:
+    typed(ledger, next(iter(TYPED)), text)
+
+    assert ("no_card_is_in_text" in named(ledger.audited())) is IN_TEXT[text]
+
+
+@pytest.mark.parametrize("where", TYPED)
+def test_a_text_with_a_card_number_is_named_by_payment_and_field_without_the_digits(ledger: Ledger, where: str) -> None:
+    typed(ledger, where, "4242424242424242")
+
+    for report in (ledger.audited(), ledger.glanced_at()):
+        (found,) = [each for each in report.found if each.invariant.name == "no_card_is_in_text"]
+        (breach,) = found.breaches
+        assert breach.payment == ledger.one(f"SELECT {CAPTURED}")
+        assert breach.detail.startswith(TYPED[where])
+        assert "4242" not in repr(breach)
+
+
+def test_a_webhook_endpoint_with_a_card_number_is_named(ledger: Ledger) -> None:
+    ledger.write("""INSERT INTO webhook_endpoints (id, merchant, url, description, kind, status)
+                    SELECT 'whe_1', id, 'https://shop.example/4242424242424242', 'x', 'registered', 'enabled'
+                    FROM merchants LIMIT 1""")
+
+    (found,) = [each for each in ledger.audited().found if each.invariant.name == "no_card_is_in_text"]
+    assert [breach.detail for breach in found.breaches] == ["the URL of whe_1 holds digits that pass for a card number"]
+
+
+def typed(ledger: Ledger, statement: str, text: str) -> None:
+    with psycopg.connect(ledger.dsn, autocommit=True) as connection:
+        connection.execute(statement.encode(), (text,))
 
 
 @pytest.mark.parametrize("name", [each.name for each in INVARIANTS if each.scan is Scan.CHANGED])

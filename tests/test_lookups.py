@@ -310,6 +310,9 @@ def test_with_redis_away_only_what_the_ledger_has_for_sure_is_told(
             redis.kill()
             known = looked_up(gateway, f"operations/{made['operation']['id']}")
             unknown = [looked_up(gateway, path) for path in ("operations/op_" + "0" * 26, *paths(made, key))]
+            unknown += [
+                looked_up(gateway, f"payments/pay_{'0' * 26}{tail}") for tail in ("", "/timeline", "/shippable")
+            ]
             captured = looked_up(gateway, f"payments?order_id={mine}&status=captured")
     finally:
         redis.kill()

@@ -3,7 +3,7 @@
 Only the number that the request pays with is looked for, in any spelling that a person or a form makes of it: with
 spaces, dashes or dots, percent-encoded, in other widths or scripts. A number is never refused because it passes Luhn:
 one order number in ten does. The number is repeated nowhere (I9). What requests without a card hold is for the audit to
-find (card_numbers_in_text).
+find (no_card_is_in_text).
 """
 
 from __future__ import annotations

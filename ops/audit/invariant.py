@@ -241,6 +241,15 @@ INVARIANTS: Sequence[Invariant] = (
         remedy="Treat the database, its log and its backups as exposed; report it.",
     ),
     Invariant(
+        number="I9",
+        name="no_card_is_in_text",
+        scan=Scan.CHANGED,
+        means="No text of merchants or operators holds digits that fit a card number (prefix and check digit).",
+        remedy="One number in ten fits by chance: ask the merchant. If it is a card, empty the field, here and in "
+        "backups, and have the merchant stop sending it.",
+        weight=Weight.APART,
+    ),
+    Invariant(
         number="I10",
         name="acts_are_carried_out",
         scan=Scan.OPEN,
