@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
+import termios
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -25,6 +27,7 @@ from ficmart_asks import (
     clock_that_jumps_after,
     now,
 )
+from gateway import eventually
 from raw_bank import Received, http, raw_bank, sending, silence
 
 from bank import dialect
@@ -202,18 +205,20 @@ async def test_a_cancelled_ask_gives_its_place_back() -> None:
 
 async def test_bytes_left_on_a_kept_connection_are_never_taken_for_an_answer() -> None:
     stranger = http(200, SUCCESS[Verb.AUTHORIZE] | {"authorization_id": "auth_stranger"})
-    told = asyncio.Event()
+    told, there = asyncio.Event(), asyncio.Event()
 
     async def answer_then_babble(request: Received) -> None:
         request.writer.write(OK)
         await told.wait()
         request.writer.write(stranger)
-        await request.writer.drain()
+        raw = request.writer.get_extra_info("socket")
+        await asyncio.to_thread(eventually, lambda: _arrived(raw.fileno()), "it is at the other end")
+        there.set()
 
     async with raw_bank(answer_then_babble) as bank, FicmartBank(bank.url, clock=now) as connector:
         first = await connector.ask(an_ask(key="op_1"))
         told.set()
-        await anyio.sleep(0.05)  # The stray bytes are in no one's hands: there is nothing to probe.
+        await there.wait()  # by the kernel's word: the stray bytes are in no one's hands yet
         second = await connector.ask(an_ask(key="op_2"))
         third = await connector.ask(an_ask(key="op_3"))
 
@@ -222,3 +227,8 @@ async def test_bytes_left_on_a_kept_connection_are_never_taken_for_an_answer() -
     assert isinstance(third, Approved)  # on a fresh connection
     assert third.reference == AUTHORIZATION
     assert [request.header("idempotency-key") for request in bank.received] == [["op_1"], ["op_3"]]
+
+
+def _arrived(descriptor: int) -> bool:
+    """Whether all that was written to a socket is in the hands of the kernel at its other end."""
+    return fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)) == bytes(4)

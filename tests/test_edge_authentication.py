@@ -117,6 +117,7 @@ def test_a_key_made_after_the_start_works_at_once(edge: Stand) -> None:
 def test_a_wrong_key_is_never_shown_again(edge: Stand) -> None:
     answer = edge.post(headers={"X-API-Key": "sk_wrong_but_secret"})
 
+    assert (answer.status_code, answer.json()["code"]) == (401, "api_key_invalid")
     assert "wrong_but_secret" not in answer.text
 
 

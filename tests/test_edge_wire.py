@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import time
 from collections.abc import Iterator
 
 import orjson
@@ -40,13 +39,11 @@ def wire(edge: Stand) -> Iterator[socket.socket]:
 
 
 def test_ten_megabytes_are_refused_before_they_are_sent(edge: Stand, wire: socket.socket) -> None:
-    started = time.monotonic()
     wire.sendall(KEYED + b"Content-Length: 10485760\r\n\r\n" + b"x" * 1000)
 
-    answer = read_all(wire)
+    answer = read_all(wire)  # or this waits in vain for the rest to be asked for
 
     assert problem(answer) == (413, "payload_too_large")
-    assert time.monotonic() - started < 2
     assert b"connection: close" in answer.lower()
     assert edge.engine.asked == []
 

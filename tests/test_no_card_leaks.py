@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import traceback
+from base64 import b64encode
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from ficmart_asks import CVV, PAN, an_ask
-from gateway import a_gateway, eventually
+from gateway import Gateway, a_gateway, eventually
 from rich.pretty import pretty_repr
 from structlog.tracebacks import ExceptionDictTransformer
 
 from engine.payment import Card
+
+# What somebody would hash who tries card numbers one by one, as our fingerprints have it too.
+GUESSES = (PAN.encode(), f'"{PAN}"'.encode(), f'["payment_method/number","{PAN}"]'.encode(), CVV.encode())
+HASHES = (
+    hashlib.md5,
+    hashlib.sha1,
+    hashlib.sha256,
+    hashlib.sha512,
+    hashlib.blake2b,
+    lambda text: hashlib.blake2b(text, digest_size=12),
+)
 
 
 @pytest.mark.parametrize("point", ["before-bank", "after-bank"])
@@ -33,6 +46,48 @@ def test_an_exception_beside_the_bank_call_is_logged_without_the_card(
     for text in (logged, edge):
         assert PAN not in text
         assert "cvv" not in text.lower()
+
+
+def test_no_store_keeps_a_card_or_what_it_could_be_found_from(database: str, redis_url: str, tmp_path: Path) -> None:
+    method = {"type": "card", "number": PAN, "cvv": CVV, "expiry_month": 12, "expiry_year": 2030}
+    with a_gateway(database, redis_url, "http://127.0.0.1:1", tmp_path, workers=0, PENSTOCK_CONNECTOR="instant") as gw:
+        payment = gw.pay(PAN, payment_method=method).json()["id"]
+        accepted = everything_in_redis(gw)
+        gw.start("worker")
+        eventually(lambda: gw.get(payment)["status"] == "authorized", "it is authorized", 20)
+        gw.post(f"/v1/payments/{payment}/capture", wait=10)
+        gw.settled()
+        kept = [everything_in_redis(gw), everything_in_the_ledger(gw)]
+    hashed = [name(text).hexdigest() for name in HASHES for text in GUESSES]
+
+    assert "sealed" in accepted and "fingerprint" in kept[0] and "fingerprint" in kept[1], "or nothing is tested here"
+    for text in (accepted, *kept):
+        assert PAN not in text and b64encode(PAN.encode()).decode().rstrip("=") not in text
+        assert "cvv" not in text.lower()
+        assert not [digest for digest in hashed if digest[:24] in text]
+
+
+def everything_in_redis(gateway: Gateway) -> str:
+    """All keys with what is in them."""
+    redis, read = gateway.redis, []
+    for key in redis.scan_iter():
+        kind = redis.type(key)
+        whole = {
+            b"string": lambda key: redis.get(key),
+            b"hash": lambda key: redis.hgetall(key),
+            b"stream": lambda key: redis.xrange(key),
+            b"zset": lambda key: redis.zrange(key, 0, -1),
+        }[kind]
+        read.append(f"{key!r}: {whole(key)!r}")
+    return "\n".join(read)
+
+
+def everything_in_the_ledger(gateway: Gateway) -> str:
+    """All rows of all tables, with bytes as the text they are."""
+    tables = gateway.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+    rows = [str(gateway.sql(f"SELECT to_json(t.*)::text FROM {table} t")) for (table,) in tables]
+    bodies = gateway.sql("SELECT convert_from(response_body, 'UTF8') FROM operations WHERE response_body IS NOT NULL")
+    return "\n".join([*rows, str(bodies)])
 
 
 def test_no_rendering_of_a_card_shows_it() -> None:

@@ -26,7 +26,7 @@ from ops.embedded import EmbeddedPostgres, EmbeddedRedis
 pytest_plugins = ["bank_fixtures"]
 
 AWAY_S = float(os.environ.get("AWAY_S", "6"))  # for longer: AWAY_S=30 pytest tests/test_stores_lost.py
-LOAD_S = 1.0  # so long before a store is struck, and after
+LOAD = 100  # payments journaled before a store is struck, and after
 CLIENTS = 8
 BACKLOG = 40  # of a partition: above what is under way at any moment, and reached while Postgres is away
 # All backlogs reach the bank at once afterwards: one that took longer than an attempt may take would break its promise.
@@ -46,6 +46,12 @@ class Stand:
 
     def epochs(self) -> list[tuple[int, int]]:
         return self.gateway.sql("SELECT id, epoch FROM partitions ORDER BY id")
+
+    def goes_on(self) -> None:
+        """Wait until so many more payments are journaled."""
+        journaled = "SELECT count(*) FROM payments"
+        ((before,),) = self.gateway.sql(journaled)
+        eventually(lambda: self.gateway.sql(journaled)[0][0] >= before + LOAD, "the load goes on", 30)
 
     def books(self) -> tuple[list[str], list[str]]:
         """The holds that the bank has, and those that the ledger knows."""
@@ -131,10 +137,10 @@ def emptied(stand: Stand) -> None:
 
 
 def rewound(stand: Stand) -> None:
-    """As a replica that had not heard the last second, and is the master now."""
-    copy = stand.aof.with_name("a-second-ago")
+    """As a replica that had not heard the last of it, and is the master now."""
+    copy = stand.aof.with_name("a-while-ago")
     shutil.copytree(stand.aof, copy)
-    time.sleep(1)
+    stand.goes_on()
     stand.redis.kill()
     shutil.rmtree(stand.aof)
     copy.rename(stand.aof)
@@ -147,15 +153,13 @@ def test_a_redis_that_lost_its_memory_is_rebuilt_by_the_same_owners_and_what_was
     gateway, owned, epochs = stand.gateway, stand.gateway.owned(), stand.epochs()
 
     with load_on(stand) as load:
-        time.sleep(LOAD_S)
+        stand.goes_on()
         open_then = gateway.unsettled()
         lose(stand)
         journaled = {row[0] for row in gateway.sql("SELECT id FROM payments")}
         stand.redis.start()
-        back = time.monotonic()
         eventually(lambda: gateway.pay(stand.cards[0], wait=5).status_code == 201, "new work is done", 10)
-        rebuilt_s = time.monotonic() - back
-        time.sleep(LOAD_S)
+        stand.goes_on()
     open_after = "SELECT id FROM payments WHERE state <> 'authorized'"
     eventually(lambda: not journaled & {row[0] for row in gateway.sql(open_after)}, "what was journaled has ended", 20)
     for key in load.ids:
@@ -163,7 +167,6 @@ def test_a_redis_that_lost_its_memory_is_rebuilt_by_the_same_owners_and_what_was
     gateway.settled()
 
     assert open_then > 0, "something was under way"
-    assert rebuilt_s < 5
     assert (gateway.shared(2), stand.epochs()) == (owned, epochs)
     assert {len(ids) for ids in load.ids.values()} == {1}
     at_the_bank, in_the_ledger = stand.books()
@@ -194,7 +197,7 @@ def test_while_postgres_is_away_the_edge_accepts_up_to_its_backlog_and_workers_w
     workers = [psutil.Process(pid) for pid in owned]
 
     with load_on(stand) as load:
-        time.sleep(LOAD_S)
+        stand.goes_on()
         with frozen(postgres.pid):
             began, before = time.monotonic(), [_cpu_s(worker) for worker in workers]
             answers_before = len(load.answers)
@@ -205,7 +208,7 @@ def test_while_postgres_is_away_the_edge_accepts_up_to_its_backlog_and_workers_w
             away_s, refused = time.monotonic() - began, load.refused(answers_before)
             shown = gateway.request("GET", f"/v1/payments/{old}")
             ready = gateway.request("GET", "/readyz")
-        time.sleep(LOAD_S)
+        stand.goes_on()
     for key in load.ids:
         eventually(lambda key=key: load.repeat(key), "the repeated key is accepted", 10)
     gateway.settled()

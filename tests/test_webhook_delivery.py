@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -235,7 +234,10 @@ def test_an_event_whose_commit_is_late_is_not_skipped(ledger: Ledger, shop: Shop
         late = ledger.happen("payment.created", connection=slow)
         early = ledger.happen("payment.created")  # a larger id, committed first
         [(order,)] = ledger.sql("SELECT count(*) FROM outbox WHERE payment = %s", early)
-        time.sleep(0.1)  # the dispatcher looks meanwhile, and must not pass the one before
+        [(since,)] = ledger.sql("SELECT clock_timestamp()")
+        looked = """SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle'
+                    AND query LIKE '%%fan_out_events%%' AND query_start > %s"""
+        eventually(lambda: ledger.sql(looked, since), "the dispatcher looks, and must not pass the one before")
         slow.commit()
 
     eventually(
