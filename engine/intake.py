@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -19,6 +19,7 @@ from engine.enquiry import Enquiry
 from engine.errors import FieldError, Rejected, Unavailable
 from engine.failpoint import Failpoints
 from engine.fingerprint import Fingerprinter, differing
+from engine.fitness import Fitness
 from engine.front import AcceptLimits, Front
 from engine.identity import operation_id, partition_of, payment_id
 from engine.meters import Meters
@@ -66,6 +67,7 @@ class IntakeTools:
     clock: Clock
     failpoints: Failpoints
     meters: Meters
+    fitness: Fitness = field(default_factory=Fitness)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +211,7 @@ class Intake:
             accepted_at=command.accepted_at,
             body=offer.body,
         )
+        tools.fitness.check()
         tools.failpoints("before-accept")
         try:
             word, value = await tools.front.accept(

@@ -8,6 +8,7 @@ penstock:{p7}:merchants          hash     accept, requeue     settle, ack, bury 
 penstock:{p7}:lease              string   hold-lease          release-lease, expiry    lease
 penstock:{p7}:dead               stream   bury                requeue, drop            none, never trimmed
 penstock:workers                 zset     heartbeat           heartbeat, leave         none
+penstock:installation            string   belong              -                        none: whose Redis this is
 penstock:reply:<edge>            pub/sub  settle's caller     -                        -
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 GROUP = "engine"
 WORKERS = "penstock:workers"
+INSTALLATION = "penstock:installation"
 
 
 def commands(partition: int) -> str:

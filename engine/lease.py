@@ -9,15 +9,17 @@ leases if their epochs still hold, and takes and gives none for one lease time.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import anyio
 import structlog
 
 from engine import keys
+from engine.belonging import FAULT
 from engine.errors import Broken, Unavailable
 from engine.failpoint import UNARMED, Failpoints
+from engine.fitness import Fitness
 from engine.ledger import Ledger
 from engine.postgres import Away
 from engine.scripts import Scripts
@@ -50,7 +52,11 @@ class LeaseKeeper:
         ledger: Ledger,
         make_tenure: Callable[[Ownership], Tenure],
         failpoints: Failpoints = UNARMED,
+        fitness: Fitness | None = None,
+        look: Callable[[Scripts], Awaitable[None]] | None = None,
     ) -> None:
+        """`look` compares whose Redis this is, at each beat, and tells `fitness`."""
+        self._fitness, self._look = fitness or Fitness(), look
         self._terms, self._scripts, self._ledger = terms, scripts, ledger
         self._make_tenure, self._failpoints = make_tenure, failpoints
         self.tenures: dict[int, Tenure] = {}
@@ -92,11 +98,15 @@ class LeaseKeeper:
     async def run_once(self, homes: anyio.abc.TaskGroup) -> None:
         """One beat. Stores away: keep what we have (nobody else can take it either) and try at the next beat."""
         try:
-            await self._renew()
-            mine = await self._beat()
+            if self._look is not None:
+                await self._look(self._scripts)
+            if not self._fitness.has(FAULT):
+                await self._renew()
+            mine = await self._beat() if await self._may_own() else set()
             await self._take(sorted(mine - self.tenures.keys()), homes)
         except (Unavailable, Broken) as error:
             log.warning("redis_away", partitions=len(self.tenures), error=str(error))
+            self._quit_foreign()
         except Away as error:
             log.warning("postgres_away", error=type(error).__name__)
         else:
@@ -104,6 +114,26 @@ class LeaseKeeper:
                 self._leaving.add(partition)
                 homes.start_soon(self._hand_over, partition)
             self.settled.set()
+
+    async def _may_own(self) -> bool:
+        """Not while this process does not fit; nor, as long as there are others, once it met what it cannot carry out.
+        Into the Redis of another installation nothing is drained: everything stops."""
+        terms = self._terms
+        if self._fitness.fits:
+            if not self._fitness.unable:
+                return True
+            arguments = (keys.WORKERS, terms.worker, terms.lease_ms * _DEAD_AFTER_LEASES)
+            if not await self._scripts.call("abstain", *arguments):
+                return True  # nobody else is there: better a worker that does most of it
+        elif not self._fitness.has(FAULT):
+            await self._scripts.call("leave", keys.WORKERS, terms.worker)
+        self._quit_foreign()
+        self._beaten_at, self._told = None, 0
+        return False
+
+    def _quit_foreign(self) -> None:
+        for tenure in list(self.tenures.values()) if self._fitness.has(FAULT) else ():
+            tenure.oust("this Redis is another installation's")
 
     async def _beat(self) -> set[int]:
         """The partitions that should be ours. While others may not be listed yet: those that are."""

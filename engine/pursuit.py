@@ -35,7 +35,8 @@ class Conflict(Exception):
 
 
 class Pursuit:
-    """One per actor, with its dossier and docket. Everything may raise Ousted, Conflict and Broken."""
+    """One per actor, with its dossier and docket. Everything may raise Ousted, Conflict and Broken,
+    and Unable before anything of an attempt is committed."""
 
     def __init__(self, payment: str, epoch: int, tools: Tools, dossier: Dossier, docket: Docket) -> None:
         self._id, self._epoch, self._tools = payment, epoch, tools
@@ -58,6 +59,8 @@ class Pursuit:
                     step = begin(payment, now)
                 else:
                     step = self._tools.decider.attempt(payment, again.operation, now, lost=False)
+                if step.then is not None:
+                    self._tools.teller.check(step.payment, step.then)
                 again = await self._commit_and_ask(step)
             finally:
                 self._tools.places.give_back()

@@ -21,8 +21,7 @@ from engine.fan_out import FanOut
 from engine.meters import DispatchMeters
 from engine.outbox import Outbox
 from engine.signer import Signer
-from engine.vault import Vault
-from ops.assembly.process import check_production, now, tame_collector
+from ops.assembly.process import check_production, now, opened_vault, tame_collector
 from ops.health import health_app
 from ops.logs import configure_logs
 from ops.serving import Server, bind, until_signalled
@@ -45,13 +44,15 @@ async def _serve_dispatcher(settings: Settings) -> None:
     listener = bind(settings.edge_host, settings.dispatcher_port, "PENSTOCK_DISPATCHER_PORT")
     registry = CollectorRegistry()
     async with (
-        open_ledger(settings, WORKER) as pool,
+        open_ledger(settings, WORKER) as ledger,
+        opened_vault("dispatcher", settings, ledger.pool, ledger.installation, ledger.fitness) as vault,
         Courier(settings.webhook_targets, timeout_ms=settings.webhook_timeout_ms) as courier,
     ):
+        pool = ledger.pool
         patience = timedelta(hours=settings.webhook_disable_h)
         tools = DispatchTools(
             outbox=Outbox(pool, now, lease_ms=settings.webhook_lease_ms, patience=patience),
-            signer=Signer(pool, Vault(settings.vault_keys)),
+            signer=Signer(pool, vault),
             courier=courier,
             clock=now,
             draw=random.Random(),
@@ -71,7 +72,7 @@ async def _serve_dispatcher(settings: Settings) -> None:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(dispatcher.run)
                 tasks.start_soon(fan_out.run)
-                app = health_app(lambda: (dispatcher.ready, {}), registry)
+                app = health_app(lambda: (dispatcher.ready and ledger.fitness.fits, ledger.fitness.told()), registry)
                 server = Server(uvicorn.Config(app, log_config=None, access_log=False))
                 log.info("dispatcher_started", port=listener.getsockname()[1])
                 await until_signalled(server, listener)

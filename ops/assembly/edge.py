@@ -21,15 +21,15 @@ from engine.enquiry import Enquiry
 from engine.errors import Unavailable
 from engine.failpoint import Failpoints
 from engine.fingerprint import Fingerprinter
+from engine.fitness import Fitness
 from engine.front import AcceptLimits, Front
 from engine.graveyard import Graveyard
 from engine.intake import Intake, IntakeTools
 from engine.meters import Meters
 from engine.scripts import Scripts
 from engine.timeline import Timeline
-from engine.vault import Vault
 from engine.wakeup import Wakeups
-from ops.assembly.process import check_production, connected, now, tame_collector
+from ops.assembly.process import check_production, connected, now, opened_vault, tame_collector
 from ops.logs import configure_logs
 from ops.serving import Server, allow_many_files, bind, share, until_signalled
 from ops.settings import Settings
@@ -58,6 +58,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
     failpoints, meters_registry = Failpoints(settings.failpoints), CollectorRegistry()
     async with (
         open_stores(settings, EDGE) as stores,
+        opened_vault("edge", settings, stores.pool, stores.installation, stores.fitness) as vault,
         connected(settings) as connector,
         anyio.create_task_group() as tasks,
     ):
@@ -65,7 +66,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
         front, archive = Front(stores.redis, scripts), Archive(stores.pool)
         enquiry = Enquiry(front, archive, stores.partitions, now, settings.record_ttl_s * 1000)
         wakeups = Wakeups(stores.redis, secrets.token_hex(8))
-        vault, fingerprinter = Vault(settings.vault_keys), Fingerprinter(settings.fingerprint_key_bytes)
+        fingerprinter = Fingerprinter(settings.fingerprint_key_bytes)
         intake = Intake(
             IntakeTools(
                 installation=stores.installation,
@@ -88,6 +89,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
                 clock=now,
                 failpoints=failpoints,
                 meters=Meters(meters_registry),
+                fitness=stores.fitness,
             )
         )
         webhooks = webhook_desk(stores.pool, vault, fingerprinter)
@@ -103,7 +105,11 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
             targets=settings.webhook_targets,
             clock=now,
             capabilities=dict.fromkeys(connector.capabilities.methods, connector.capabilities),
-            probes={"redis": partial(_probe, front.ping), "postgres": partial(_probe, archive.ping)},
+            probes={
+                "redis": partial(_probe, front.ping),
+                "postgres": partial(_probe, archive.ping),
+                "fitness": partial(_fitting, stores.fitness),
+            },
             registry=meters_registry,
             admission=Admission(
                 AdmissionLimits(
@@ -115,6 +121,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
         )
         for run in (front.run, archive.run, wakeups.run, webhooks.endpoints.run, webhooks.feed.run):
             tasks.start_soon(run)
+        tasks.start_soon(stores.belonging.run, scripts)
         server = Server(configuration(app, host=settings.edge_host, port=settings.edge_port))
         await until_signalled(server, listener)
         tasks.cancel_scope.cancel()
@@ -126,3 +133,7 @@ async def _probe(ping: Callable[[], Awaitable[None]]) -> str | None:
     except Unavailable as error:
         return error.detail
     return None
+
+
+async def _fitting(fitness: Fitness) -> str | None:
+    return "; ".join(fitness.faults.values()) or None
