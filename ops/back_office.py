@@ -15,7 +15,9 @@ import anyio
 import anyio.to_thread
 from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
+from engine import keys
 from engine.archive import Archive
 from engine.audit_log import AuditLog
 from engine.desk import Desk
@@ -61,7 +63,7 @@ def addresses(data_dir: Path) -> tuple[str, str]:
 async def back_office(data_dir: Path) -> AsyncIterator[BackOffice]:
     """Raises Broken with what to do when there is nothing to open."""
     database, redis_url = addresses(data_dir)
-    partitions = await anyio.to_thread.run_sync(_partitions, database)
+    installation, partitions = await anyio.to_thread.run_sync(_installation, database)
     async with AsyncExitStack() as stack:
         dsn = conninfo(database, f"statement_timeout={_STATEMENT_MS}")
         pool = AsyncConnectionPool(
@@ -71,6 +73,7 @@ async def back_office(data_dir: Path) -> AsyncIterator[BackOffice]:
         redis = Redis.from_url(redis_url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, protocol=2)
         stack.push_async_callback(redis.aclose)
         tasks = await stack.enter_async_context(anyio.create_task_group())
+        await _check_whose(redis, installation)
         scripts = Scripts(redis)
         front, archive = Front(redis, scripts), Archive(pool)
         for run in (front.run, archive.run):
@@ -86,9 +89,19 @@ async def back_office(data_dir: Path) -> AsyncIterator[BackOffice]:
         tasks.cancel_scope.cancel()
 
 
-def _partitions(database: str) -> int:
+def _installation(database: str) -> tuple[str, int]:
     with connect(database, connect_timeout=5) as connection:
         row = connection.execute(statement("installation")).fetchone()
     if row is None:
         raise Broken(NO_TABLES)
-    return int(row[1])
+    return str(row[0]), int(row[1])
+
+
+async def _check_whose(redis: Redis, installation: str) -> None:
+    """Raises Broken for a Redis of another installation. One that is away is no obstacle: the ledger answers a lot."""
+    try:
+        there = await redis.get(keys.INSTALLATION)
+    except (RedisError, OSError):
+        return
+    if there is not None and there.decode(errors="replace") != installation:
+        raise Broken("PENSTOCK_REDIS_URL is the Redis of another installation than PENSTOCK_DATABASE_URL")

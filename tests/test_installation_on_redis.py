@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -95,10 +98,12 @@ def test_an_edge_that_notices_only_by_looking_again_answers_503_and_a_worker_giv
     edge, worker = gateway.processes
     gateway.redis.set(keys.INSTALLATION, OTHER)  # connections stay as they are
 
-    eventually(lambda: gateway.pay(CARD).status_code == 503, "nothing is accepted")
+    eventually(lambda: readiness(gateway, edge)[0] == 503, "the edge noticed")
+    answers = {gateway.pay(CARD).status_code for _ in range(10)}
     eventually(lambda: gateway.owned().get(worker.pid) == [], "the worker owns nothing")
     log = edge.log.read_text() + worker.log.read_text()
 
+    assert answers == {503} and gateway.backlog() == 0
     assert log.count('"does_not_fit"') == 2
 
 
@@ -128,3 +133,13 @@ def test_the_audit_names_a_redis_of_another_installation(gateway: Gateway) -> No
         after = {each.invariant.name for each in auditor.run_once().found if each.breaches}
 
     assert after - before == {"redis_is_this_installations"}
+
+
+def test_operators_commands_refuse_the_redis_of_another_installation(gateway: Gateway) -> None:
+    gateway.redis.set(keys.INSTALLATION, OTHER)
+    environ = {**os.environ, "PENSTOCK_DATABASE_URL": gateway.database, "PENSTOCK_REDIS_URL": gateway.redis_url}
+
+    words = [sys.executable, "-m", "ops.cli", "dead-letters", "list"]
+    done = subprocess.run(words, env=environ, capture_output=True, text=True)
+
+    assert done.returncode == 1 and "another installation" in done.stderr and "Traceback" not in done.stderr

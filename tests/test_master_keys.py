@@ -232,15 +232,21 @@ def test_a_lost_key_that_somebody_still_holds_goes_on_sealing(ledger: psycopg.Co
     assert hold(ledger, "b", NEW, ttl_s=60, lost=[OLD_ID]) == NEW_ID
 
 
-def test_two_who_come_at_once_are_told_the_same_key(database: str) -> None:
-    def come(name: str, key: bytes) -> Any:
+def test_two_who_come_at_once_are_told_the_same_key(database: str, ledger: psycopg.Connection) -> None:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%hold_keys%'"
+
+    def come() -> Any:
         with psycopg.connect(database, autocommit=True) as connection:
-            return hold(connection, name, key)
+            return hold(connection, "b", NEW)
 
-    with ThreadPoolExecutor(8) as pool:
-        told = set(pool.map(come, "abcdefgh", [OLD, NEW] * 4))
+    with psycopg.connect(database) as first, ThreadPoolExecutor(1) as pool:
+        told = hold(first, "a", OLD)
+        second = pool.submit(come)
+        eventually(lambda: ledger.execute(waiting).fetchone() == (1,), "the second waits for the first")
+        first.commit()
+        also = second.result(10)
 
-    assert len(told) == 1
+    assert (told, also) == (OLD_ID, OLD_ID)
 
 
 def test_an_envelope_s_key_is_read_alike_here_and_in_the_ledger(ledger: psycopg.Connection) -> None:

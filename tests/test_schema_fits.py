@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
+import psycopg
 import pytest
 from gateway import Gateway, Running, eventually
 
 from engine.errors import Broken
 from engine.schema import migrations, misfit
 from ops.ledger_view import read_epochs
-from ops.session import connect
+from ops.session import connect, prepare
 
 NEWER = "9999_from_the_future.sql"
 LATEST = max(migrations())
@@ -73,6 +75,19 @@ def test_commands_refuse_it_too(database: str) -> None:
 
     with pytest.raises(Broken, match=LATEST):
         read_epochs(database)
+
+
+def test_a_new_connection_to_a_database_that_changed_meanwhile_is_not_used(database: str) -> None:
+    async def prepared() -> None:
+        async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+            await prepare(connection)
+
+    anyio.run(prepared)
+    for change in (REMEMBER, FORGET):
+        with psycopg.connect(database, autocommit=True) as ledger:
+            ledger.execute(change, (NEWER if change is REMEMBER else LATEST,))
+        with pytest.raises(Broken, match=NEWER):
+            anyio.run(prepared)
 
 
 def test_both_directions_are_told_apart_and_the_newer_one_comes_first() -> None:

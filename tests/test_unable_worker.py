@@ -76,7 +76,9 @@ def test_a_worker_that_lacks_a_key_which_another_process_seals_with_costs_no_pay
 ) -> None:
     old_edge = gateway.processes[0]
     gateway.start("edge", **BOTH)
-    worker = gateway.start("worker", PENSTOCK_KEY_HOLDER_S="3600")  # it will not notice by itself
+    worker = gateway.start(
+        "worker", PENSTOCK_KEY_HOLDER_S="3600", PENSTOCK_DRAIN_MS="60000"
+    )  # it will not notice by itself
     assert old_edge.end() == 0
     gateway.sql("DELETE FROM key_holders WHERE kind = 'worker'")  # as if it had been silent for long
     sealing = "SELECT sealing_key FROM installation"
