@@ -26,6 +26,7 @@ from engine.payment import UNSETTLED, Operation, Payment, Status, Verb
 from engine.pursuit import Conflict, Ousted, Pursuit
 from engine.receipt import render_payment
 from engine.settlement import Buried
+from engine.teller import Unable
 from engine.tools import Tools
 from engine.wire import Command, Snapshot, encode_snapshot
 
@@ -53,6 +54,8 @@ class Home(Protocol):
 
     def rest(self, payment: str) -> None: ...
 
+    async def unable(self, payment: str, why: str) -> bool: ...
+
     def oust(self, why: str) -> None: ...
 
 
@@ -78,6 +81,10 @@ class Actor:
             except Ousted:
                 return self._home.oust("a commit was fenced off by a newer epoch")
             except Conflict:
+                self._reload()
+            except Unable as fault:  # ours, and not the payment's: nothing was committed, and nothing is let go of
+                if not await self._home.unable(self._id, str(fault)):
+                    return self._home.finished(self._id, self._docket.left)
                 self._reload()
             except Exception as error:
                 self._failures.append(

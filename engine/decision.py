@@ -241,8 +241,10 @@ class Decider:
     def _review(
         self, payment: Payment, operation: Operation, now: datetime, reason: str, evidence: Mapping[str, object]
     ) -> Step:
-        # The engine asks no more, so the card has served (I9).
-        reviewed = replace(operation, status=Status.REVIEW, next_attempt_at=None, sealed=None)
+        # The engine asks no more, so the card has served (I9); unless the bank never saw it: then a person may still
+        # have it asked.
+        sealed = operation.sealed if _unseen(operation) else None
+        reviewed = replace(operation, status=Status.REVIEW, next_attempt_at=None, sealed=sealed)
         payment = replace(payment, version=payment.version + 1, operation_id=operation.id)
         if (payment.state, Event.REVIEW) not in TRANSITIONS:  # the payment has ended, only this operation has not
             return Step(payment=payment, operations=(reviewed,))
@@ -264,6 +266,11 @@ def _rejected(
         settled_at=now,
     )
     return Step(payment=replace(payment, version=payment.version + 1), operations=(rejected,))
+
+
+def _unseen(operation: Operation) -> bool:
+    """Whether nothing of it was ever written to the bank: each attempt that was begun is known to have stayed here."""
+    return operation.doubted_at is None and operation.status is Status.ACCEPTED
 
 
 def _doubted(operation: Operation, now: datetime) -> Operation:

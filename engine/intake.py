@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -20,6 +20,7 @@ from engine.enquiry import Enquiry
 from engine.errors import FieldError, Refused, Rejected, Unavailable
 from engine.failpoint import Failpoints
 from engine.fingerprint import Fingerprinter, differing
+from engine.fitness import Fitness
 from engine.front import AcceptLimits, Front
 from engine.identity import operation_id, partition_of, payment_id
 from engine.meters import Meters
@@ -69,6 +70,7 @@ class IntakeTools:
     clock: Clock
     failpoints: Failpoints
     meters: Meters
+    fitness: Fitness = field(default_factory=Fitness)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +234,7 @@ class Intake:
 
     async def _offered(self, offer: _Offer) -> tuple[str, Any, bool]:
         tools, command = self._tools, offer.command
+        tools.fitness.check()
         tools.failpoints("before-accept")
         try:
             word, value, held = await tools.front.accept(

@@ -72,8 +72,8 @@ _KEY_GONE = "it was asked too often, or too long ago for its bank key: look in t
 _UNASKED = "the bank has not been asked for it, so no statement of the bank can show it"
 _GIVEN = "the bank itself gave this id: only one that an operator gave can be corrected"
 
-# The first row that fits decides. A capture, void or refund may be asked for again however late: the bank's own rows
-# keep it from doing one twice.
+# The first row that fits decides; the one about cards fits where the card is gone, that is where the bank may have seen
+# it. A capture, void or refund may be asked for again however late: the bank's own rows keep it from doing one twice.
 # fmt: off
 RULES: Sequence[tuple[Kind, frozenset[Status], frozenset[Verb], str | None]] = (
     # act          the operation is              for a                         why not
@@ -148,6 +148,8 @@ def _subject(act: Intervention, operations: Sequence[Operation]) -> Operation:
         raise NotAllowed(f"the {operation.verb} waits behind the {head.verb} {head.id}, which is {head.status}")
     for kind, statuses, verbs, why_not in RULES:
         if kind is act.kind and operation.status in statuses and operation.verb in verbs:
+            if why_not is _CARD_GONE and operation.sealed is not None:
+                continue
             if why_not is not None:
                 raise NotAllowed(why_not)
             return operation

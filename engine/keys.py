@@ -1,22 +1,23 @@
-"""Every Redis key name, under one map. All keys of one partition carry its hash tag: one slot, one script.
-
-key                              type     written by          deleted by              TTL
-penstock:{p7}:commands           stream   accept, revive      settle (entry by entry)  none, never trimmed (I12)
-penstock:{p7}:idem:<operation>   string   accept, settle      expiry, drop             none until settled, then the TTL
-penstock:{p7}:open:<payment>     hash     accept, bury        settle, drop (by field)  none
-penstock:{p7}:merchants          hash     accept, requeue     settle, ack, bury        none: entries of each merchant
-penstock:{p7}:lease              string   hold-lease          release-lease, expiry    lease
-penstock:{p7}:dead               stream   bury                requeue, drop            none, never trimmed
-penstock:workers                 zset     heartbeat           heartbeat, leave         none
-penstock:probe                   string   probe               expiry                   seconds
-penstock:reply:<edge>            pub/sub  settle's caller     -                        -
-"""
+"""Every Redis key name, under one map. All keys of one partition carry its hash tag: one slot, one script."""
 
 from __future__ import annotations
+
+# key                              type     written by          deleted by              TTL
+# penstock:{p7}:commands           stream   accept, revive      settle (entry by entry)  none, never trimmed (I12)
+# penstock:{p7}:idem:<operation>   string   accept, settle      expiry, drop             none until settled, then the TTL
+# penstock:{p7}:open:<payment>     hash     accept, bury        settle, drop (by field)  none
+# penstock:{p7}:merchants          hash     accept, requeue     settle, ack, bury        none: entries of each merchant
+# penstock:{p7}:lease              string   hold-lease          release-lease, expiry    lease
+# penstock:{p7}:dead               stream   bury                requeue, drop            none, never trimmed
+# penstock:workers                 zset     heartbeat           heartbeat, leave         none
+# penstock:probe                   string   probe               expiry                   seconds
+# penstock:installation            string   belong              -                        none: whose Redis this is
+# penstock:reply:<edge>            pub/sub  settle's caller     -                        -
 
 GROUP = "engine"
 WORKERS = "penstock:workers"
 PROBE = "penstock:probe"
+INSTALLATION = "penstock:installation"
 
 
 def commands(partition: int) -> str:

@@ -3,28 +3,29 @@
 Keeps I2 on the side of efficiency (correctness is the epoch). A worker that finds its last heartbeat gone knows that
 Redis lost its memory (I11), and one that did not beat for nearly a lease time that it slept, or Redis did (who was
 heard a beat before it is silent for a lease time by then). Either way others may not be listed: it re-creates its own
-leases if their epochs still hold, and takes and gives none for one lease time. A worker whose clock does not fit its
-stores' owns nothing until it does.
+leases if their epochs still hold, and takes and gives none for one lease time. A worker that does not fit (fitness.py)
+owns nothing until it does.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import anyio
 import structlog
 
 from engine import keys
+from engine.belonging import FAULT
 from engine.errors import Broken, Unavailable
 from engine.failpoint import UNARMED, Failpoints
+from engine.fitness import Fitness
 from engine.ledger import Fence, Ledger
 from engine.loop import surviving
 from engine.postgres import Away
 from engine.scripts import Scripts
 from engine.share import shares
-from engine.store_clock import StoreClock
 from engine.tenure import Ownership, Tenure
 
 log = structlog.get_logger()
@@ -51,11 +52,14 @@ class LeaseKeeper:
         terms: LeaseTerms,
         scripts: Scripts,
         ledger: Ledger,
-        clock: StoreClock,
         make_tenure: Callable[[Ownership], Tenure],
         failpoints: Failpoints = UNARMED,
+        fitness: Fitness | None = None,
+        look: Callable[[Scripts], Awaitable[None]] | None = None,
     ) -> None:
-        self._terms, self._scripts, self._ledger, self._clock = terms, scripts, ledger, clock
+        """`look` compares whose Redis this is, at each beat, and tells `fitness`."""
+        self._fitness, self._look = fitness or Fitness(), look
+        self._terms, self._scripts, self._ledger = terms, scripts, ledger
         self._make_tenure, self._failpoints = make_tenure, failpoints
         self.tenures: dict[int, Tenure] = {}
         self._leaving: set[int] = set()
@@ -103,11 +107,15 @@ class LeaseKeeper:
     async def run_once(self, homes: anyio.abc.TaskGroup) -> None:
         """One beat. Stores away: keep what we have (nobody else can take it either) and try at the next beat."""
         try:
-            await self._renew()
-            mine = await self._beat() if self._clock.fits else await self._step_aside()
+            if self._look is not None:
+                await self._look(self._scripts)
+            if not self._fitness.has(FAULT):
+                await self._renew()
+            mine = await self._beat() if await self._may_own() else set()
             await self._take(sorted(mine - self.tenures.keys()), homes)
         except (Unavailable, Broken) as error:
             log.warning("redis_away", partitions=len(self.tenures), error=str(error))
+            self._quit_foreign()
         except Away as error:
             log.warning("postgres_away", error=type(error).__name__)
         else:
@@ -115,6 +123,26 @@ class LeaseKeeper:
                 self._leaving.add(partition)
                 homes.start_soon(self._hand_over, partition)
             self.settled.set()
+
+    async def _may_own(self) -> bool:
+        """Not while this process does not fit; nor, as long as there are others, once it met what it cannot carry out.
+        Into the Redis of another installation nothing is drained: everything stops."""
+        terms = self._terms
+        if self._fitness.fits:
+            if not self._fitness.unable:
+                return True
+            arguments = (keys.WORKERS, terms.worker, terms.lease_ms * _DEAD_AFTER_LEASES)
+            if not await self._scripts.call("abstain", *arguments):
+                return True  # nobody else is there: better a worker that does most of it
+        elif not self._fitness.has(FAULT):
+            await self._scripts.call("leave", keys.WORKERS, terms.worker)
+        self._quit_foreign()
+        self._beaten_at, self._told = None, 0
+        return False
+
+    def _quit_foreign(self) -> None:
+        for tenure in list(self.tenures.values()) if self._fitness.has(FAULT) else ():
+            tenure.oust("this Redis is another installation's")
 
     async def _beat(self) -> set[int]:
         """The partitions that should be ours. While others may not be listed yet: those that are."""
@@ -137,12 +165,6 @@ class LeaseKeeper:
         if now < self._quiet_until:
             return set(self.tenures)
         return {partition for partition, owner in shares(terms.partitions, live).items() if owner == terms.worker}
-
-    async def _step_aside(self) -> set[int]:
-        """This worker's clock is wrong: it leaves the list of workers, and no partition should be its own."""
-        await self._scripts.call("leave", keys.WORKERS, self._terms.worker)
-        self._beaten_at = None
-        return set()
 
     async def _cut_leases(self) -> None:
         """Leases that were taken before the clock stepped back would outlive their owners by as much."""

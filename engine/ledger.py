@@ -29,7 +29,7 @@ from engine.errors import Broken, Taken
 from engine.failpoint import UNARMED, Failpoints
 from engine.intervention import Intervention
 from engine.payment import Operation, Payment
-from engine.postgres import Away, Mistakes, borrowed
+from engine.postgres import Away, borrowed, is_of_the_rows
 from engine.rows import (
     answered_row,
     entry_rows,
@@ -52,6 +52,7 @@ _BANK_IDS = frozenset(f"{name}_is_one_receipts" for name in ("authorization", "c
 _LOADS_MAX = 500  # payments a load asks for at once: a screenful for the planner, milliseconds for Postgres
 _PATIENCE_S = 5.0  # for what is asked between two heartbeats
 _DURING_COMMIT_S = 0.001  # of a failpoint: sent, and on most disks not yet synced
+_WORDS_MAX = 300
 _RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # Postgres away: soon at first, then once a second, which burns nothing
 
 
@@ -177,12 +178,13 @@ class Ledger:
     async def _commit_batch(self, writes: Sequence[Write]) -> list[Verdict | Exception]:
         try:
             return list(await self._persist(writes))
-        except Mistakes as error:
+        except Exception as error:
             if len(writes) == 1:
                 if isinstance(error, UniqueViolation) and error.diag.constraint_name in _BANK_IDS:
                     return [Taken(error.diag.constraint_name or "")]
-                return [Broken(f"the ledger refused {writes[0].step.payment.id}: {error}")]
-        # One row that breaks a constraint must not hold up everybody else's.
+                told = f"{type(error).__name__}: {error}"[:_WORDS_MAX]
+                return [Broken(f"the ledger refused {writes[0].step.payment.id}: {told}")]
+        # One row that breaks a constraint, or that cannot even be written down, must not hold up everybody else's.
         log.error("commit_refused", payments=len(writes))
         verdicts: list[Verdict | Exception] = []
         for write in writes:
@@ -287,14 +289,14 @@ async def _committed(connection: AsyncConnection, batch: dict[str, str]) -> dict
 
 
 async def _patiently(ask: Callable[[], Awaitable[Answer]], waiting: int) -> Answer:
-    """Ask until Postgres answers. Raises Mistakes only."""
+    """Ask until Postgres answers. Raises only what asking again would raise again."""
     tries = 0
     while True:
         try:
             return await ask()
-        except Mistakes:
-            raise
         except Away as error:
+            if is_of_the_rows(error):
+                raise
             log.warning("postgres_away", waiting=waiting, error=type(error).__name__)
         await anyio.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
         tries += 1

@@ -16,6 +16,9 @@ Mistakes = (psycopg.IntegrityError, psycopg.DataError)
 Away = (psycopg.Error, PoolTimeout, PoolClosed, OSError)
 """Everything psycopg raises; test for Mistakes first."""
 
+# Classes of SQLSTATE that say nothing about what was to be written: the connection, a deadlock, resources, an operator,
+# a lock that was not to be had, another state of the server, a schema or permission that is not there, a plan.
+_OF_THE_SERVER = ("08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "F0", "XX")
 _GONE = ("08", "57P")  # classes of SQLSTATE: the connection broke; the server stops, starts or crashed
 
 
@@ -24,6 +27,18 @@ def is_gone(error: Exception) -> bool:
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
         return error.sqlstate.startswith(_GONE)
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolTimeout | PoolClosed | OSError)
+
+
+def is_of_the_rows(error: Exception) -> bool:
+    """Whether a write failed for what was in it, and would again: a value that cannot be bound, encoded or stored. What
+    the server may yet do, or somebody may put right on it, is no fault of the rows."""
+    if isinstance(error, PoolTimeout | PoolClosed | OSError):
+        return False
+    if isinstance(error, psycopg.Error):
+        if error.sqlstate is None:  # psycopg's own: the connection broke, or a value has no form that Postgres knows
+            return not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        return not error.sqlstate.startswith(_OF_THE_SERVER)
+    return True
 
 
 @asynccontextmanager

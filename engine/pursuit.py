@@ -36,7 +36,8 @@ class Conflict(Exception):
 
 
 class Pursuit:
-    """One per actor, with its dossier and docket. Everything may raise Ousted, Conflict and Broken."""
+    """One per actor, with its dossier and docket. Everything may raise Ousted, Conflict and Broken,
+    and Unable before anything of an attempt is committed."""
 
     def __init__(self, payment: str, fence: Fence, tools: Tools, dossier: Dossier, docket: Docket) -> None:
         self._id, self._fence, self._tools = payment, fence, tools
@@ -64,6 +65,8 @@ class Pursuit:
                     step = self._tools.decider.attempt(
                         payment, again.operation, clock.now(), lost=False, latest=clock.latest()
                     )
+                if step.then is not None:
+                    self._tools.teller.check(step.payment, step.then)
                 again = await self._commit_and_ask(step)
             finally:
                 self._tools.places.give_back()

@@ -18,12 +18,14 @@ import anyio
 import structlog
 
 from engine.errors import PenstockError
+from engine.fitness import Fitness
 from engine.loop import forever
 from engine.ports import Clock
 from engine.postgres import Away
 
 log = structlog.get_logger()
 
+FAULT = "clock"
 _PATIENCE_S = 2.0  # for one look at a store's clock; a slow answer tells little about it
 _KEEP_WITHIN_S = 0.02  # a new reading that differs by less says nothing new: round trips vary by more
 
@@ -118,7 +120,7 @@ Told = Callable[[], Awaitable[datetime]]
 
 
 class ClockWatch:
-    """Compares the clocks again and again. `shown` is called after each look, for metrics. Run `run` for life."""
+    """Compares the clocks again and again, and tells the process's fitness. `shown` is for metrics. Runs for life."""
 
     def __init__(
         self,
@@ -126,11 +128,11 @@ class ClockWatch:
         stores: Mapping[Store, Told],
         monotonic: Callable[[], float],
         every_s: float,
+        fitness: Fitness,
         shown: Callable[[StoreClock], None] = lambda clock: None,
     ) -> None:
         self._clock, self._stores, self._monotonic = clock, stores, monotonic
-        self._every_s, self._shown = every_s, shown
-        self._fitted = True
+        self._every_s, self._fitness, self._shown = every_s, fitness, shown
 
     async def run(self) -> None:
         await forever("clock_watch", self._round)
@@ -143,12 +145,7 @@ class ClockWatch:
         """One look at each store's clock; a store that is away keeps the last reading."""
         await asyncio.gather(*(self._look(store, told) for store, told in self._stores.items()))
         self._shown(self._clock)
-        if self._clock.fits is not self._fitted:
-            self._fitted = self._clock.fits
-            if self._fitted:
-                log.info("clock_fits_again")
-            else:
-                log.error("clock_skewed", detail=self._clock.misfit)
+        self._fitness.tell(FAULT, self._clock.misfit)
 
     async def _look(self, store: Store, told: Told) -> None:
         asked_s = self._monotonic()

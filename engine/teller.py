@@ -17,10 +17,14 @@ from engine.outcome import Answer, Finding, NoAnswer
 from engine.payment import Operation, Payment, Verb
 from engine.ports import Ask, Clock
 from engine.retry import Policy
-from engine.vault import Vault
+from engine.vault import Access, Vault, key_id
 
 _LOOKS, _LOOK_S = 3, 5.0
 _DURING_BANK_S = 0.05  # of a failpoint: long after the write, on loopback, and before most answers
+
+
+class Unable(Exception):
+    """Another worker may be able to carry this out, and this one is not: it lacks a key or a connector."""
 
 
 class Teller:
@@ -48,6 +52,26 @@ class Teller:
         """Seconds until the bank cannot be at work on a lost attempt any more, as far as it shows; 0 when it shows
         nothing, which the next attempt finds out."""
         return await self._connectors[payment.terms.connector].drained_in(operation.bank_key) or 0.0
+
+    def check(self, payment: Payment, operation: Operation) -> None:
+        """Before an attempt is committed: raises Unable where the fault is ours, and Broken where nobody has the key.
+
+        What a worker lacks must count as no attempt, and cost no payment its card.
+        """
+        connector = payment.terms.connector
+        if connector not in self._connectors:
+            here = ", ".join(sorted(self._connectors))
+            raise Unable(f"this worker has no connector {connector} (here: {here}): correct PENSTOCK_CONNECTOR")
+        if operation.sealed is None:
+            return
+        access = self._vault.access(operation.sealed)
+        if access is Access.ELSEWHERE:
+            raise Unable(
+                f"a card is sealed with the master key {key_id(operation.sealed)}, which this worker lacks: add it to "
+                "PENSTOCK_RETIRED_MASTER_KEYS"
+            )
+        if access is Access.NOBODY:
+            raise Broken(f"the sealed card of {operation.id} is under a key that is lost or was never ours")
 
     async def ask(self, payment: Payment, operation: Operation, began: datetime, *, inherited: bool) -> Answer:
         """One committed attempt at the bank, which began (before its commit) at a time of the steady clock. `inherited`

@@ -34,6 +34,7 @@ _ALONE_MAX = 3  # so often it is run alone; then it is given up
 _SUSPECTS_MAX = 10_000  # pending entries looked at; a tenure holds fewer
 _AWAY_S = 0.5
 _BREACH_S = 5.0  # between two looks at what only a person can put right
+_UNABLE_S = 30.0  # what this worker cannot carry out is looked at again this often: somebody may have ended it
 _REST_S = 60.0  # a payment that nobody can work on is looked at again this often: its row may have been put right
 
 
@@ -62,9 +63,11 @@ class Tenure:
         self._tasks = asyncio.TaskGroup()
         self._scope = anyio.CancelScope()
         self._closed = anyio.Event()
+        self._leaving = anyio.Event()
         self._idle = anyio.Event()
         self._taken_over = False
         self._draining = False
+        self._apart = False  # entries are run alone now
         self.reading = False  # whether new entries may be read
         self.ousted = False
         self.held: set[str] = set()  # entries delivered and not yet acknowledged
@@ -137,8 +140,10 @@ class Tenure:
                     return
                 log.warning("run_alone", partition=partition, entry=entry, deliveries=deliveries)
                 claimed = await self._streams.reclaim(partition, token, [entry])
+                self._apart = True
                 self.take_in(claimed, deadly=deliveries > _DELIVERIES_MAX + _ALONE_MAX)
                 await self._emptied()
+                self._apart = False
 
     def take_in(self, entries: list[StreamEntry], *, deadly: bool = False) -> None:
         """Hand entries to their payments' actors, in order. Unreadable ones are buried."""
@@ -180,6 +185,16 @@ class Tenure:
         """Its rows cannot be worked on: the schedule leaves it alone for a while."""
         self._resting[payment] = anyio.current_time() + _REST_S
 
+    async def unable(self, payment: str, why: str) -> bool:
+        """This worker lacks what the payment needs: it rests, with all that was asked of it, until another look. False
+        when there will be none here, because the partition is given back or others wait for the end of this one."""
+        self._tools.fitness.cannot("worker", why)
+        self._breach("unable_worker", payment=payment, error=why)
+        if not self._apart:
+            with anyio.move_on_after(_UNABLE_S):
+                await self._leaving.wait()
+        return not self._draining and not self._apart
+
     def doubt_lease(self) -> None:
         """A read was refused: the lease has lapsed or passed on. The keeper finds out which; until then, no reading."""
         self.reading = False
@@ -200,6 +215,7 @@ class Tenure:
     async def drain(self, timeout_s: float) -> None:
         """Read no more, let the actors finish, then end. What is not finished in time is left to the next owner."""
         self._draining, self.reading = True, False
+        self._leaving.set()
         with anyio.move_on_after(timeout_s):
             await self._emptied()
         self._closed.set()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.decision import Decider
 from engine.failpoint import Failpoints
+from engine.fitness import Fitness
 from engine.ledger import Ledger
 from engine.meters import Meters
 from engine.places import Places
@@ -28,3 +29,4 @@ class Tools:
     meters: Meters
     places: Places  # attempts under way at banks, from intent to outcome
     partition_of: Callable[[str], int]
+    fitness: Fitness = field(default_factory=Fitness)

@@ -7,6 +7,7 @@ leases go (I2). A soft stop drains; a kill leaves entries pending for the next o
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import anyio
@@ -39,7 +40,15 @@ class WorkerLimits:
 class Worker:
     """Run `run` until `stop` is called."""
 
-    def __init__(self, limits: WorkerLimits, tools: Tools, streams: CommandStreams, scripts: Scripts) -> None:
+    def __init__(
+        self,
+        limits: WorkerLimits,
+        tools: Tools,
+        streams: CommandStreams,
+        scripts: Scripts,
+        look: Callable[[Scripts], Awaitable[None]] | None = None,
+    ) -> None:
+        """`look`: see LeaseKeeper."""
         self._ledger: Ledger = tools.ledger
         self._settlement: Settlement = tools.settlement
         self._meters: Meters = tools.meters
@@ -49,7 +58,9 @@ class Worker:
         def make_tenure(ownership: Ownership) -> Tenure:
             return Tenure(ownership, tools, streams, alone)
 
-        self.keeper = LeaseKeeper(limits.lease, scripts, tools.ledger, tools.clock, make_tenure, tools.failpoints)
+        self.keeper = LeaseKeeper(
+            limits.lease, scripts, tools.ledger, make_tenure, tools.failpoints, tools.fitness, look
+        )
         self._reclaimer = Reclaimer(streams, self.keeper.tenures)
         self._reader = Reader(streams, self._reclaimer, self.keeper.tenures, limits.read)
         self._sweeper = Sweeper(tools.ledger, self.keeper.tenures, tools.decider.policy, limits.sweep_ms)

@@ -5,7 +5,6 @@ Works without an edge, and while Redis is away as far as the ledger alone can an
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -13,10 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
-import psycopg
+import anyio.to_thread
 from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
+from engine import keys
 from engine.archive import Archive
 from engine.audit_log import AuditLog
 from engine.desk import Desk
@@ -28,9 +29,12 @@ from engine.scripts import Scripts
 from engine.statement import statement
 from engine.timeline import Timeline
 from ops.data_dir import DataDir
+from ops.session import NO_TABLES, connect, conninfo, prepare
+from ops.store_url import given_url
 
 _PATIENCE_S = 5.0
-_CONNECTION = {"autocommit": True, "connect_timeout": 5, "options": "-c TimeZone=UTC -c statement_timeout=5000"}
+_CONNECTION = {"autocommit": True, "connect_timeout": 5}
+_STATEMENT_MS = 5000
 _RECORD_TTL_MS = 900_000  # of records that are repaired by looking; the edges' default
 
 
@@ -48,7 +52,7 @@ class BackOffice:
 
 def addresses(data_dir: Path) -> tuple[str, str]:
     """The URLs of Postgres and Redis: the variables', else those of the stack that runs in the folder."""
-    database, redis = os.environ.get("PENSTOCK_DATABASE_URL"), os.environ.get("PENSTOCK_REDIS_URL")
+    database, redis = given_url("PENSTOCK_DATABASE_URL"), given_url("PENSTOCK_REDIS_URL")
     if not (database and redis):
         running = DataDir(data_dir).state()
         database, redis = database or running["database"], redis or running["redis"]
@@ -59,13 +63,17 @@ def addresses(data_dir: Path) -> tuple[str, str]:
 async def back_office(data_dir: Path) -> AsyncIterator[BackOffice]:
     """Raises Broken with what to do when there is nothing to open."""
     database, redis_url = addresses(data_dir)
-    partitions = await _partitions(database)
+    installation, partitions = await anyio.to_thread.run_sync(_installation, database)
     async with AsyncExitStack() as stack:
-        pool = AsyncConnectionPool(database, min_size=1, max_size=2, timeout=2, kwargs=_CONNECTION, open=False)
+        dsn = conninfo(database, f"statement_timeout={_STATEMENT_MS}")
+        pool = AsyncConnectionPool(
+            dsn, configure=prepare, min_size=1, max_size=2, timeout=2, kwargs=_CONNECTION, open=False
+        )
         await stack.enter_async_context(pool)
         redis = Redis.from_url(redis_url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, protocol=2)
         stack.push_async_callback(redis.aclose)
         tasks = await stack.enter_async_context(anyio.create_task_group())
+        await _check_whose(redis, installation)
         scripts = Scripts(redis)
         front, archive = Front(scripts), Archive(pool)
         for run in (front.run, archive.run):
@@ -81,12 +89,20 @@ async def back_office(data_dir: Path) -> AsyncIterator[BackOffice]:
         tasks.cancel_scope.cancel()
 
 
-async def _partitions(database: str) -> int:
-    try:
-        async with await psycopg.AsyncConnection.connect(database, connect_timeout=5) as connection:
-            row = await (await connection.execute(statement("installation"))).fetchone()
-    except psycopg.errors.UndefinedTable:
-        row = None
+def _installation(database: str) -> tuple[str, int]:
+    with connect(database, connect_timeout=5) as connection:
+        row = connection.execute(statement("installation")).fetchone()
     if row is None:
-        raise Broken("the database has no Penstock tables yet: run `penstock migrate` first")
-    return int(row[1])
+        raise Broken(NO_TABLES)
+    return str(row[0]), int(row[1])
+
+
+async def _check_whose(redis: Redis, installation: str) -> None:
+    """Raises Broken for a Redis of another installation. One that is away is no obstacle: the ledger answers a lot."""
+    try:
+        there = await redis.get(keys.INSTALLATION)
+    except (RedisError, OSError):
+        return
+    whose = there.decode(errors="replace") if isinstance(there, bytes) else there
+    if whose is not None and whose != installation:
+        raise Broken("PENSTOCK_REDIS_URL is the Redis of another installation than PENSTOCK_DATABASE_URL")

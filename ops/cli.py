@@ -20,6 +20,7 @@ from ops.audit_cli import audit
 from ops.dead_letter_cli import dead_letter_app
 from ops.hold_cli import hold_app
 from ops.journal_cli import verify_journal
+from ops.master_key_cli import master_key_app
 from ops.merchant_cli import key_app, merchant_app
 from ops.partition_cli import partitions
 from ops.payment_cli import payment_app
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(merchant_app, name="merchant", rich_help_panel="Administration")
 app.add_typer(key_app, name="key", rich_help_panel="Administration")
+app.add_typer(master_key_app, name="master-key", rich_help_panel="Administration")
 app.add_typer(payment_app, name="payment", rich_help_panel="Operators")
 app.add_typer(dead_letter_app, name="dead-letters", rich_help_panel="Operators")
 app.add_typer(hold_app, name="holds", rich_help_panel="Operators")
@@ -118,7 +120,9 @@ def bank() -> None:
     """
     from bank.simulator.server import run
     from bank.simulator.settings import BankSettings
+    from ops.store_url import given_url
 
+    given_url("PENSTOCK_BANK_DATABASE_URL")
     run(BankSettings.from_env(os.environ))
 
 
@@ -157,8 +161,9 @@ def streams(data_dir: DataDirOption = Path(".penstock"), as_json: JsonOption = F
     """
     from ops.backlog import print_backlog, read_backlog
     from ops.data_dir import DataDir
+    from ops.store_url import given_url
 
-    url = os.environ.get("PENSTOCK_REDIS_URL")
+    url = given_url("PENSTOCK_REDIS_URL")
     if url:
         rows = read_backlog(url, _schema_settings().partitions)
     else:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from engine.errors import Broken
 from ops.data_dir import DataDir
+from ops.store_url import given_url
 
 _LEDGER, _REDIS, _BANK = "PENSTOCK_DATABASE_URL", "PENSTOCK_REDIS_URL", "PENSTOCK_BANK_DATABASE_URL"
 
@@ -22,7 +22,7 @@ class Locations:
 
 def places(folder: DataDir) -> Locations:
     """Ledger and Redis are both named by variables, or both those of the folder. Raises Broken."""
-    ledger, redis, bank = (os.environ.get(name) for name in (_LEDGER, _REDIS, _BANK))
+    ledger, redis, bank = (given_url(name) for name in (_LEDGER, _REDIS, _BANK))
     if ledger and redis:
         return Locations(ledger=ledger, redis=redis, bank=bank)
     if ledger or redis:

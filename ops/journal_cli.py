@@ -107,9 +107,10 @@ def _where(data_dir: Path) -> tuple[str, bytes]:
     from engine.errors import Broken
     from ops.data_dir import DataDir
     from ops.settings import decoded_key
+    from ops.store_url import given_url
 
     folder = DataDir(data_dir)
-    ledger, key = (os.environ.get(name) for name in ("PENSTOCK_DATABASE_URL", "PENSTOCK_FINGERPRINT_KEY"))
+    ledger, key = given_url("PENSTOCK_DATABASE_URL"), os.environ.get("PENSTOCK_FINGERPRINT_KEY")
     if ledger and not key:
         raise Broken("set PENSTOCK_FINGERPRINT_KEY too: without the key of the installation, no row can be verified")
     dsn = ledger or str(folder.state()["database"])

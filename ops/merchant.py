@@ -22,6 +22,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from engine.errors import Broken
+from ops.session import connect
 
 LOCAL_KEYS = ("sk_local_merchant", "sk_local_other", "ok_local_operator")
 OVERLAP_S = 24 * 3600  # a day: a deployment of every client of a merchant fits in it
@@ -145,12 +146,11 @@ def os_user() -> str:
 def _connected(dsn: str) -> psycopg.Connection[dict[str, Any]]:
     """A connection that turns what Postgres says into our words; as a context it commits and closes."""
     try:
-        connection = psycopg.connect(dsn, connect_timeout=_CONNECT_TIMEOUT_S, row_factory=dict_row)
+        connection: psycopg.Connection[dict[str, Any]] = connect(
+            dsn, connect_timeout=_CONNECT_TIMEOUT_S, row_factory=dict_row
+        )
     except psycopg.OperationalError as error:
         raise Broken(f"Postgres cannot be reached: {str(error).strip()}") from error
-    if connection.execute(_sql("tables_exist")).fetchone() == {"exist": False}:
-        connection.close()
-        raise Broken("the database has no Penstock tables yet: run `penstock migrate` first")
     return connection
 
 

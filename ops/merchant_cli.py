@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -146,8 +145,9 @@ def _register(data_dir: Path) -> Register:
     """The register of the database we were pointed at."""
     from ops import data_dir as folder
     from ops.merchant import Register
+    from ops.store_url import given_url
 
-    return Register(os.environ.get("PENSTOCK_DATABASE_URL") or folder.DataDir(data_dir).state()["database"])
+    return Register(given_url("PENSTOCK_DATABASE_URL") or folder.DataDir(data_dir).state()["database"])
 
 
 def _key(key: NewKey) -> dict[str, Any]:

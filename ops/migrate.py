@@ -8,7 +8,6 @@ An installation's id and number of partitions are fixed here for its life: every
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 from contextlib import closing
 from importlib.resources import files
@@ -19,9 +18,11 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from engine.errors import Broken
+from engine.schema import MIGRATION
 from engine.statement import statement
+from ops.session import connect
 
-_MIGRATION = re.compile(r"\d{4}_\w+\.sql")
 _PARTITIONS_MAX = 1024  # the CHECK of the table installation
 _CONNECT_TIMEOUT_S = 10
 _MERCHANTS = (("mer_local", "Local shop"), ("mer_other", "Other shop"))
@@ -58,6 +59,8 @@ def migrate(dsn: str, partitions: int, folder: Path | None = None) -> None:
             _renumber(connection)
             connection.execute(_sql("open_installation"), {"id": secrets.token_hex(16), "partitions": partitions})
             _check_partitions(connection, partitions)
+    except Broken as fault:
+        raise MigrationError(str(fault)) from fault
     except psycopg.Error as error:
         raise MigrationError(f"the database refused: {str(error).strip()}") from error
 
@@ -65,7 +68,7 @@ def migrate(dsn: str, partitions: int, folder: Path | None = None) -> None:
 def seed_local(dsn: str) -> None:
     """The local stack's merchants and their well-known keys; what is already there stays. Raises MigrationError."""
     try:
-        with psycopg.connect(dsn, connect_timeout=_CONNECT_TIMEOUT_S) as connection:
+        with connect(dsn, connect_timeout=_CONNECT_TIMEOUT_S) as connection:
             for merchant, name in _MERCHANTS:
                 connection.execute(_sql("seed_merchant"), {"id": merchant, "name": name})
             for key_id, merchant, scope, key in _KEYS:
@@ -77,7 +80,7 @@ def seed_local(dsn: str) -> None:
 
 
 def _migrations(folder: Traversable) -> dict[str, bytes]:
-    found = {file.name: file.read_bytes() for file in folder.iterdir() if _MIGRATION.fullmatch(file.name)}
+    found = {file.name: file.read_bytes() for file in folder.iterdir() if MIGRATION.fullmatch(file.name)}
     return dict(sorted(found.items()))
 
 
@@ -87,12 +90,12 @@ def _sql(name: str) -> bytes:
 
 def _connect(dsn: str) -> psycopg.Connection:
     try:
-        return psycopg.connect(dsn, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S)
+        return connect(dsn, any_schema=True, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S)
     except psycopg.OperationalError as refused:
         # libpq does not say which refusal it met, so the server is asked whether the database is missing.
         created, reason = _create_missing(dsn), refused
     try:
-        return psycopg.connect(dsn, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S)
+        return connect(dsn, any_schema=True, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S)
     except psycopg.OperationalError as again:  # the first may have come while another migration was creating it
         raise MigrationError(f"Postgres cannot be reached: {str(again if created else reason).strip()}") from again
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg.rows import class_row
 
+from ops.session import connect
 from ops.statement import statement
 
 # fmt: off
@@ -129,7 +130,7 @@ class _Match:
 
 def compare(ledger_dsn: str, bank_dsn: str, openings: Mapping[str, int] | None = None) -> Comparison:
     """Reads both sides. `openings`: what accounts held before (`opening_balances`); else it is worked out backwards."""
-    with psycopg.connect(ledger_dsn) as ledger:
+    with connect(ledger_dsn) as ledger:
         effects = effects_of(ledger)
         row = ledger.execute(statement("unsettled")).fetchone()
     with psycopg.connect(bank_dsn) as bank:

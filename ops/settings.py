@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import secrets
 import socket
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from engine.failpoint import Failpoints
 from engine.target import Targets, networks
+from ops.store_url import judged_http, judged_postgres, judged_redis
 
 PREFIX = "PENSTOCK_"
 # Variables of the bank simulator and of the local stack, which share our prefix.
@@ -33,6 +35,7 @@ OTHERS = frozenset(
     }
 )
 _KEY_BYTES = 32
+_KEY_IDS = re.compile(r"\s*([0-9a-fA-F]{8}\s*(,\s*[0-9a-fA-F]{8}\s*)*)?")
 
 
 class SettingsError(Exception):
@@ -51,6 +54,12 @@ class Settings(BaseModel):
     master_key: SecretStr = Field(SecretStr(""), description="base64 of 32 bytes that seal cards")
     retired_master_keys: SecretStr = Field(
         SecretStr(""), description="earlier master keys, comma-separated: they open what they sealed and seal no more"
+    )
+    lost_master_keys: str = Field(
+        "", description="ids of master keys that are gone for good, comma-separated: what they sealed is for a person"
+    )
+    key_holder_s: int = Field(
+        15, ge=1, le=3600, description="a rotation waits for a silent process so long; all processes alike"
     )
     fingerprint_key: SecretStr = Field(
         SecretStr(""), description="base64 of 32 bytes, permanent: with another one no old key would match its payload"
@@ -197,6 +206,10 @@ class Settings(BaseModel):
         return [_key(self.master_key), *_keys(self.retired_master_keys)]
 
     @property
+    def lost_key_ids(self) -> list[str]:
+        return [part.strip().lower() for part in self.lost_master_keys.split(",") if part.strip()]
+
+    @property
     def fingerprint_key_bytes(self) -> bytes:
         return _key(self.fingerprint_key)
 
@@ -226,23 +239,17 @@ class Settings(BaseModel):
     @field_validator("redis_url")
     @classmethod
     def _redis(cls, url: str) -> str:
-        if not url.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("use redis://host:port/db, rediss:// for TLS, or unix://path")
-        return url
+        return judged_redis(url)
 
     @field_validator("database_url")
     @classmethod
     def _postgres(cls, url: str) -> str:
-        if not url.startswith(("postgresql://", "postgres://")):
-            raise ValueError("use postgresql://user@host:port/database")
-        return url
+        return judged_postgres(url)
 
     @field_validator("bank_url")
     @classmethod
     def _http(cls, url: str) -> str:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("use http://host:port or https://host:port")
-        return url
+        return judged_http(url)
 
     @field_validator("master_key", "fingerprint_key")
     @classmethod
@@ -250,6 +257,13 @@ class Settings(BaseModel):
         if key.get_secret_value() and len(_key(key)) != _KEY_BYTES:
             raise ValueError("must be base64 of 32 random bytes: openssl rand -base64 32")
         return key
+
+    @field_validator("lost_master_keys")
+    @classmethod
+    def _key_ids(cls, text: str) -> str:
+        if not _KEY_IDS.fullmatch(text):
+            raise ValueError("use the ids that `penstock master-key status` shows, 8 hex digits, with commas between")
+        return text
 
     @field_validator("retired_master_keys")
     @classmethod

@@ -16,11 +16,15 @@ from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, ConnectionError, RedisError
+from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError
 
+from engine.belonging import Belonging
 from engine.errors import Broken, Unavailable
+from engine.fitness import Fitness
 from engine.postgres import Away
+from engine.scripts import Scripts
 from engine.statement import statement
+from ops.session import conninfo, prepare
 from ops.settings import Settings
 
 _POOL_MAX = 8
@@ -40,7 +44,7 @@ _CONNECTION = {
     "keepalives_count": 3,
     "tcp_user_timeout": 5000,
 }
-_OPTIONS = "-c TimeZone=UTC -c idle_in_transaction_session_timeout=1000 -c statement_timeout={}"
+_IDLE_IN_TRANSACTION_MS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,57 +69,95 @@ class Stores:
     pool: AsyncConnectionPool
     installation: str
     partitions: int
+    belonging: Belonging
+    fitness: Fitness
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """The same for who does without Redis."""
+
+    pool: AsyncConnectionPool
+    installation: str
+    fitness: Fitness
 
 
 @asynccontextmanager
-async def open_ledger(settings: Settings, patience: Patience) -> AsyncIterator[AsyncConnectionPool]:
+async def open_ledger(settings: Settings, patience: Patience) -> AsyncIterator[Ledger]:
     """Postgres alone, checked likewise, for who does without Redis. Raises Broken, Unavailable."""
-    async with _pool(settings, patience) as pool:
+    fitness = Fitness()
+    async with _pool(settings, patience, fitness) as pool:
         with anyio.move_on_after(_START_PATIENCE_S) as start:
-            await _check_postgres(pool, settings)
+            installation, _ = await _check_postgres(pool, settings, fitness)
         if start.cancelled_caught:
             raise Unavailable("store_unavailable", "Postgres did not answer within 30 s of the start")
-        yield pool
+        yield Ledger(pool=pool, installation=installation, fitness=fitness)
 
 
 @asynccontextmanager
 async def open_stores(settings: Settings, patience: Patience) -> AsyncIterator[Stores]:
     """Connects, waits a while for stores that are starting, and checks them. Raises Broken with what to change."""
+    fitness = Fitness()
     async with AsyncExitStack() as stack:
-        redis = Redis.from_url(
-            settings.redis_url,
-            socket_timeout=patience.redis_s,
-            socket_connect_timeout=2,
-            protocol=2,
-            # For a pooled connection gone stale; that a Redis is away, or silent, is said at once.
-            retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
-        )
-        stack.push_async_callback(redis.aclose)
-        pool = await stack.enter_async_context(_pool(settings, patience))
+        pool = await stack.enter_async_context(_pool(settings, patience, fitness))
         with anyio.move_on_after(_START_PATIENCE_S) as start:
-            installation, partitions = await _check_postgres(pool, settings)
-            await _check_redis(redis, settings)
+            installation, partitions = await _check_postgres(pool, settings, fitness)
+            belonging = Belonging(installation, fitness)
+            redis = Redis.from_url(
+                settings.redis_url,
+                socket_timeout=patience.redis_s,
+                socket_connect_timeout=2,
+                protocol=2,
+                # For a pooled connection gone stale; that a Redis is away, or silent, is said at once.
+                retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
+                redis_connect_func=belonging.greet,
+            )
+            stack.push_async_callback(redis.aclose)
+            await _check_redis(redis, settings, belonging, fitness)
         if start.cancelled_caught:
             raise Unavailable("store_unavailable", "Redis or Postgres did not answer within 30 s of the start")
-        yield Stores(redis=redis, pool=pool, installation=installation, partitions=partitions)
+        yield Stores(
+            redis=redis,
+            pool=pool,
+            installation=installation,
+            partitions=partitions,
+            belonging=belonging,
+            fitness=fitness,
+        )
 
 
-def _pool(settings: Settings, patience: Patience) -> AsyncConnectionPool:
+def _pool(settings: Settings, patience: Patience, fitness: Fitness) -> AsyncConnectionPool:
+    """Every connection of it is judged before it is used, so that a database that changed while we were away is met
+    as one that cannot be reached, and said to be what it is."""
+
+    async def configure(connection: psycopg.AsyncConnection) -> None:
+        try:
+            await prepare(connection)
+        except Broken as fault:
+            fitness.tell("ledger", str(fault))
+            raise
+        fitness.tell("ledger", None)
+
+    timeouts = (
+        f"idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS}",
+        f"statement_timeout={patience.statement_ms}",
+    )
     return AsyncConnectionPool(
-        settings.database_url,
+        conninfo(settings.database_url, *timeouts),
+        configure=configure,
         min_size=2,
         max_size=_POOL_MAX,
         timeout=2,
         reconnect_timeout=_RECONNECT_S,
-        kwargs={**_CONNECTION, "options": _OPTIONS.format(patience.statement_ms)},
+        kwargs=_CONNECTION,
         open=False,
     )
 
 
-async def _check_postgres(pool: AsyncConnectionPool, settings: Settings) -> tuple[str, int]:
+async def _check_postgres(pool: AsyncConnectionPool, settings: Settings, fitness: Fitness) -> tuple[str, int]:
     while True:
         try:
-            async with pool.connection() as connection:
+            async with pool.connection(timeout=_TRY_AGAIN_S) as connection:
                 row = await (await connection.execute(statement("installation"))).fetchone()
                 safety = await (await connection.execute(statement("safety"))).fetchone()
                 renumber = await (await connection.execute(statement("events_renumber"))).fetchone()
@@ -123,6 +165,7 @@ async def _check_postgres(pool: AsyncConnectionPool, settings: Settings) -> tupl
         except psycopg.errors.UndefinedTable:
             raise Broken("the database has no Penstock tables yet: run `penstock migrate` first") from None
         except Away:
+            _refuse(fitness)
             await anyio.sleep(_TRY_AGAIN_S)
     if row is None:
         raise Broken("the database is not an installation yet: run `penstock migrate` first")
@@ -144,14 +187,25 @@ async def _check_postgres(pool: AsyncConnectionPool, settings: Settings) -> tupl
     return row[0], row[1]
 
 
-async def _check_redis(redis: Redis, settings: Settings) -> None:
+def _refuse(fitness: Fitness) -> None:
+    """Raises Broken for a store that answers and is not the one that is meant."""
+    if not fitness.fits:
+        raise Broken("; ".join(fitness.faults.values()))
+
+
+async def _check_redis(redis: Redis, settings: Settings, belonging: Belonging, fitness: Fitness) -> None:
     while True:
         try:
             config = await redis.config_get("maxmemory-policy", "appendonly")
             break
         except AuthenticationError as error:
             raise Broken(f"Redis refuses our credentials ({error}): correct PENSTOCK_REDIS_URL") from error
+        except ResponseError as error:
+            if "DB index" in str(error):
+                raise Broken("this Redis has no database of the number in PENSTOCK_REDIS_URL: choose another") from None
+            await anyio.sleep(_TRY_AGAIN_S)
         except (OSError, RedisError):
+            _refuse(fitness)
             await anyio.sleep(_TRY_AGAIN_S)
     values = {_text(name): _text(value) for name, value in config.items()}
     if values.get("maxmemory-policy", "noeviction") != "noeviction" and not settings.allow_unsafe_redis:
@@ -164,6 +218,18 @@ async def _check_redis(redis: Redis, settings: Settings) -> None:
             "Redis runs without an append-only file: a 202 would not be on disk. Set appendonly yes, or "
             "PENSTOCK_ALLOW_UNSAFE_REDIS=true where no money is at stake"
         )
+    await _claim(Scripts(redis), belonging, fitness)
+
+
+async def _claim(scripts: Scripts, belonging: Belonging, fitness: Fitness) -> None:
+    """Nobody's Redis becomes ours; another's is refused, in words."""
+    while True:
+        try:
+            await belonging.look(scripts)
+            return _refuse(fitness)
+        except Unavailable:
+            _refuse(fitness)
+            await anyio.sleep(_TRY_AGAIN_S)
 
 
 def _text(value: bytes | str | None) -> str:

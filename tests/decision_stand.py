@@ -337,8 +337,8 @@ def _check_operation(before: Operation | None, after: Operation, *, by_a_person:
         assert after.settled_at is None and after.response_status is None
     if after.status in UNSETTLED - {Status.REVIEW}:
         assert after.verb is not Verb.AUTHORIZE or after.sealed, "an attempt needs its card"
-    else:
-        assert after.sealed is None, "no card outlives the answer, or the last attempt (I9)"
+    elif after.status is not Status.REVIEW or after.doubted_at is not None:
+        assert after.sealed is None, "no card outlives the answer, or the last attempt that the bank may have seen (I9)"
     if after.settled_at is not None:
         assert after.status not in UNSETTLED
         if errand_of(after) is None:

@@ -232,12 +232,33 @@ def leave(db: Database, keys: Keys, arguments: Arguments) -> Any:
     return 0 if db.scores.get(keys[0], {}).pop(_bytes(arguments[0]), None) is None else 1
 
 
+def belong(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    there = db.get(keys[0])
+    if there is None:
+        there = _bytes(arguments[0])
+        db.strings[keys[0]] = (there, None)
+    return there
+
+
+def abstain(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    worker, silent_ms = _bytes(arguments[0]), int(arguments[1])
+    workers = db.scores.get(keys[0], {})
+    for name in [name for name, at_ms in workers.items() if at_ms <= db.now_ms - silent_ms]:
+        del workers[name]
+    if not workers.keys() - {worker}:
+        return 0
+    workers.pop(worker, None)
+    return 1
+
+
 Script = Callable[[Database, Keys, Arguments], Any]
 
 SCRIPTS: dict[str, Script] = {
+    "abstain": abstain,
     "accept": accept,
     "ack": ack,
     "adopt": adopt,
+    "belong": belong,
     "bury": bury,
     "claim": claim,
     "cut-lease": cut_lease,

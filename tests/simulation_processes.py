@@ -26,6 +26,7 @@ from engine.decision import Decider
 from engine.enquiry import Enquiry
 from engine.failpoint import Failpoints
 from engine.fingerprint import Fingerprinter
+from engine.fitness import Fitness
 from engine.front import AcceptLimits, Front
 from engine.gate import Gate
 from engine.identity import partition_of
@@ -82,14 +83,15 @@ class Process:
         """Its own clock, which may be wrong."""
         return self.town.loop.clock() + timedelta(seconds=self.host.clock_ahead_s)
 
-    async def clocks(self, redis: Any, pool: Any) -> tuple[StoreClock, ClockWatch]:
+    async def clocks(self, redis: Any, pool: Any) -> tuple[StoreClock, ClockWatch, Fitness]:
         """As ops/assembly has them, compared once."""
         loop = self.town.loop
         clock = StoreClock(self.wall, loop.time, SKEW_MAX_S)
         stores = {Store.LEDGER: partial(ledger_time, pool), Store.REDIS: partial(redis_time, redis)}
-        watch = ClockWatch(clock, stores, loop.time, self.town.plan.lease_ms / 5000)
+        fitness = Fitness()
+        watch = ClockWatch(clock, stores, loop.time, self.town.plan.lease_ms / 5000, fitness)
         await watch.run_once()
-        return clock, watch
+        return clock, watch, fitness
 
     @property
     def up(self) -> bool:
@@ -137,7 +139,7 @@ class WorkerProcess(Process):
         redis: Any = RedisClient(town.redis, town.loop)
         pool: Any = PostgresPool(town.postgres, name, _PATIENCE_S)
         scripts = SimulatedScripts(redis)
-        clock, watch = await self.clocks(redis, pool)
+        clock, watch, fitness = await self.clocks(redis, pool)
         connector = SimulatedConnector(town.bank, town.loop, clock.steady)
         gate = Gate(connector, plan.tolerance, plan.allowance, plan.patience, _METERS)
         tools = Tools(
@@ -149,6 +151,7 @@ class WorkerProcess(Process):
             failpoints=_NO_FAILPOINTS,
             meters=_METERS,
             places=Places(plan.places),
+            fitness=fitness,
             partition_of=partial(partition_of, partitions=plan.partitions),
         )
         limits = WorkerLimits(
@@ -191,7 +194,7 @@ class EdgeProcess(Process):
         redis: Any = RedisClient(town.redis, town.loop)
         pool: Any = PostgresPool(town.postgres, self.host.name, _PATIENCE_S)
         scripts = SimulatedScripts(redis)
-        clock, watch = await self.clocks(redis, pool)
+        clock, watch, fitness = await self.clocks(redis, pool)
         front, archive = Front(scripts), Archive(pool)
         wakeups = Wakeups(scripts, self.host.name)
         self.enquiry = Enquiry(front, archive, plan.partitions, clock.now, plan.record_ttl_ms)
@@ -217,6 +220,7 @@ class EdgeProcess(Process):
                 clock=clock.now,
                 failpoints=_NO_FAILPOINTS,
                 meters=_METERS,
+                fitness=fitness,
             )
         )
         async with anyio.create_task_group() as tasks:

@@ -132,6 +132,33 @@ def test_an_authorization_in_review_is_not_asked_again() -> None:
     assert (after.operations, after.told, after.at_bank) == (desk.operations, desk.told, None)
 
 
+def test_an_authorization_that_the_bank_never_saw_keeps_its_card_in_review_and_is_asked_on_demand() -> None:
+    begun = a_payment_begun().answer(HELD_BACK)  # parked: the bank is left alone for a while
+    unseen = begun.operation(Verb.AUTHORIZE)
+    assert begun.payment is not None
+    desk = begun.commit(begun.decider.review(begun.payment, unseen, begun.now, "no worker could open its card"))
+    kept = desk.operation(Verb.AUTHORIZE)
+
+    after = desk.act(Kind.RETRY, kept)
+
+    assert (kept.status, kept.sealed) == (Status.REVIEW, unseen.sealed)
+    assert after.at_bank is not None and after.result.startswith("carried out")
+    assert after.answer(approved).operation(Verb.AUTHORIZE).status is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize("doubted", [False, True], ids=["at the bank just now", "in doubt"])
+def test_a_review_of_what_the_bank_may_have_seen_keeps_no_card(doubted: bool) -> None:
+    desk = a_payment_begun()
+    operation = desk.operation(Verb.AUTHORIZE)
+    if doubted:
+        operation = changed(operation, status=Status.ACCEPTED, doubted_at=desk.now)
+    assert desk.payment is not None and operation.sealed is not None
+
+    step = desk.decider.review(desk.payment, operation, desk.now, "a bug")
+
+    assert step.operations[0].sealed is None
+
+
 def test_what_is_parked_is_asked_at_once_and_not_before_its_last_attempt_is_over() -> None:
     desk = an_authorized_payment().accept(Verb.CAPTURE).answer(LOST).answer(LOST)
     parked = desk.operation(Verb.CAPTURE)

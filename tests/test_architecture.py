@@ -71,10 +71,10 @@ FOR_EDGES = {
 }
 
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "core", "base", "manager", "service", "processor"}
-# Where an unexpected exception is not the end: the actor parks it as a dead letter, the coalescer hands it to those who
-# asked, a loop goes on with its next round, whatever a Redis client raises means that Redis is away, and the outermost
-# doors turn it into a 500, an exit code or a log line.
-MAY_CATCH_ALL = {"engine/actor.py", "engine/coalescer.py", "engine/loop.py", "engine/scripts.py"}
+# Where an unexpected exception is not the end: the actor parks it as a dead letter, the ledger takes the row that
+# raises out of its batch, the coalescer hands it to those who asked, a loop goes on with its next round, whatever a
+# Redis client raises means that Redis is away, and the outermost doors turn it into a 500, an exit code or a log line.
+MAY_CATCH_ALL = {"engine/actor.py", "engine/coalescer.py", "engine/ledger.py", "engine/loop.py", "engine/scripts.py"}
 
 
 def _name(path: Path) -> str:

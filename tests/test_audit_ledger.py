@@ -184,6 +184,14 @@ EDITS: dict[str, tuple[str, str]] = {
             "created_at = now() - interval '49 h'"
         ),
     ),
+    "a sealed card that no worker can open": (
+        "cards_can_be_opened",
+        AUTHORIZE_AGAIN.format(
+            "status = 'accepted', next_attempt_at = now(), sealed = 'AQECAwQFBgcICQ==', first_sent_at = NULL, "
+            "doubted_at = NULL, created_at = now()"
+        )
+        + """; INSERT INTO key_holders VALUES ('worker', 'w', 'aaaaaaaa', ARRAY['aaaaaaaa'], now(), now())""",
+    ),
     "a card number in the evidence": (
         "no_card_is_in_clear",
         """UPDATE transitions SET evidence = '{"card": "4111111111111111"}' WHERE event = 'declined'""",

@@ -136,6 +136,8 @@ def a_call(draw: Random, entries: int) -> Call:
         "release-lease": (LEASE, token),
         "heartbeat": (keys.WORKERS, worker, LONG_MS),
         "leave": (keys.WORKERS, worker),
+        "abstain": (keys.WORKERS, worker, LONG_MS),
+        "belong": (keys.INSTALLATION, draw.choice(("ours", "theirs"))),
     }
     name = draw.choice([*calls, "accept", "accept", "read", "read", "take-lease", "settle"])
     return name, calls[name]

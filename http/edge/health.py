@@ -1,8 +1,8 @@
 """Health: whether this process lives, and whether it can do its work right now.
 
 /livez depends on nothing but the event loop: a store that is away is no reason to kill an edge. Ready is an edge that
-can accept. That needs Redis and a right clock; with Postgres away an edge goes on accepting (I10), so it stays with its
-load balancer and is degraded.
+can accept. That needs Redis, and to fit the installation (its clock too); with Postgres away an edge goes on accepting
+(I10), so it stays with its load balancer and is degraded.
 /readyz asks every probe at once, each within a bound, and names what failed; `?verbose` lists all.
 """
 
@@ -17,7 +17,7 @@ from edge import answer
 from edge.answer import Answer
 from edge.call import Call
 
-NEEDED = ("redis", "clock")  # nothing can be accepted without them
+NEEDED = ("redis", "fitness")  # what nothing can be accepted without
 PROBE_WITHIN_S = 2.0  # below the patience of the usual orchestrator's readiness check
 
 Probe = Callable[[], Awaitable[str | None]]

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from engine.errors import Broken, Unavailable
+from engine.fitness import Fitness
 from engine.meters import ClockMeters
 from engine.postgres import borrowed
 from engine.statement import statement
@@ -33,14 +34,20 @@ def store_clock(settings: Settings) -> StoreClock:
 
 
 async def compared(
-    settings: Settings, clock: StoreClock, meters: ClockMeters, pool: AsyncConnectionPool, redis: Redis | None = None
+    settings: Settings,
+    clock: StoreClock,
+    fitness: Fitness,
+    meters: ClockMeters,
+    pool: AsyncConnectionPool,
+    redis: Redis | None = None,
 ) -> ClockWatch:
-    """Compares the clocks once, and returns the watch that goes on with it. Raises Broken when ours is wrong."""
+    """Compares the clocks once, and returns the watch that goes on with it and tells the process's fitness. Raises
+    Broken when ours is wrong at the start."""
     stores: dict[Store, Told] = {Store.LEDGER: partial(ledger_time, pool)}
     if redis is not None:
         stores[Store.REDIS] = partial(redis_time, redis)
     every_s = min(settings.lease_ms / 1000 / 5, _COMPARE_EVERY_S)
-    watch = ClockWatch(clock, stores, monotonic, every_s, meters.show)
+    watch = ClockWatch(clock, stores, monotonic, every_s, fitness, meters.show)
     await watch.run_once()
     if clock.misfit is not None:
         raise Broken(clock.misfit)

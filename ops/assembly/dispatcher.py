@@ -21,9 +21,8 @@ from engine.fan_out import FanOut
 from engine.meters import ClockMeters, DispatchMeters
 from engine.outbox import Outbox
 from engine.signer import Signer
-from engine.vault import Vault
 from ops.assembly.clocks import compared, store_clock
-from ops.assembly.process import check_production, tame_collector
+from ops.assembly.process import check_production, opened_vault, tame_collector
 from ops.health import health_app
 from ops.logs import configure_logs
 from ops.serving import Server, bind, until_signalled
@@ -47,14 +46,16 @@ async def _serve_dispatcher(settings: Settings) -> None:
     listener = bind(settings.edge_host, settings.dispatcher_port, "PENSTOCK_DISPATCHER_PORT")
     registry = CollectorRegistry()
     async with (
-        open_ledger(settings, WORKER) as pool,
+        open_ledger(settings, WORKER) as ledger,
+        opened_vault("dispatcher", settings, ledger.pool, ledger.installation, ledger.fitness) as vault,
         Courier(settings.webhook_targets, timeout_ms=settings.webhook_timeout_ms) as courier,
     ):
-        watch = await compared(settings, clock, ClockMeters(registry), pool)
+        pool = ledger.pool
+        watch = await compared(settings, clock, ledger.fitness, ClockMeters(registry), pool)
         patience = timedelta(hours=settings.webhook_disable_h)
         tools = DispatchTools(
             outbox=Outbox(pool, clock.now, lease_ms=settings.webhook_lease_ms, patience=patience),
-            signer=Signer(pool, Vault(settings.vault_keys)),
+            signer=Signer(pool, vault),
             courier=courier,
             clock=clock.now,
             draw=random.Random(),
@@ -74,12 +75,7 @@ async def _serve_dispatcher(settings: Settings) -> None:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(dispatcher.run)
                 tasks.start_soon(fan_out.run)
-
-                def dispatcher_ready() -> tuple[bool, dict[str, object]]:
-                    wrong: dict[str, object] = {} if clock.misfit is None else {"failing": {"clock": clock.misfit}}
-                    return dispatcher.ready and not wrong, wrong
-
-                app = health_app(dispatcher_ready, registry)
+                app = health_app(lambda: (dispatcher.ready and ledger.fitness.fits, ledger.fitness.told()), registry)
                 server = Server(uvicorn.Config(app, log_config=None, access_log=False))
                 log.info("dispatcher_started", port=listener.getsockname()[1])
                 await until_signalled(server, listener)

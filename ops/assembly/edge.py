@@ -21,17 +21,16 @@ from engine.enquiry import Enquiry
 from engine.errors import Unavailable
 from engine.failpoint import Failpoints
 from engine.fingerprint import Fingerprinter
+from engine.fitness import Fitness
 from engine.front import AcceptLimits, Front
 from engine.graveyard import Graveyard
 from engine.intake import Intake, IntakeTools
 from engine.meters import ClockMeters, Meters
 from engine.scripts import Scripts
-from engine.store_clock import StoreClock
 from engine.timeline import Timeline
-from engine.vault import Vault
 from engine.wakeup import Wakeups
 from ops.assembly.clocks import compared, store_clock
-from ops.assembly.process import check_production, connected, tame_collector
+from ops.assembly.process import check_production, connected, opened_vault, tame_collector
 from ops.logs import configure_logs
 from ops.serving import Server, allow_many_files, bind, share, until_signalled
 from ops.settings import Settings
@@ -61,15 +60,16 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
     clock = store_clock(settings)
     async with (
         open_stores(settings, EDGE) as stores,
+        opened_vault("edge", settings, stores.pool, stores.installation, stores.fitness) as vault,
         connected(settings, clock.steady) as connector,
         anyio.create_task_group() as tasks,
     ):
-        watch = await compared(settings, clock, ClockMeters(meters_registry), stores.pool, stores.redis)
+        watch = await compared(settings, clock, stores.fitness, ClockMeters(meters_registry), stores.pool, stores.redis)
         scripts = Scripts(stores.redis, EDGE.redis_s)
         front, archive = Front(scripts), Archive(stores.pool)
         enquiry = Enquiry(front, archive, stores.partitions, clock.now, settings.record_ttl_s * 1000)
         wakeups = Wakeups(scripts, secrets.token_hex(8))
-        vault, fingerprinter = Vault(settings.vault_keys), Fingerprinter(settings.fingerprint_key_bytes)
+        fingerprinter = Fingerprinter(settings.fingerprint_key_bytes)
         intake = Intake(
             IntakeTools(
                 installation=stores.installation,
@@ -92,6 +92,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
                 clock=clock.now,
                 failpoints=failpoints,
                 meters=Meters(meters_registry),
+                fitness=stores.fitness,
             )
         )
         webhooks = webhook_desk(stores.pool, stores.installation, vault, fingerprinter)
@@ -110,7 +111,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
             probes={
                 "redis": partial(_probe, front.ping),
                 "postgres": partial(_probe, archive.ping),
-                "clock": partial(_clock, clock),
+                "fitness": partial(_fitting, stores.fitness),
             },
             registry=meters_registry,
             admission=Admission(
@@ -123,6 +124,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
         )
         for run in (front.run, archive.run, wakeups.run, webhooks.endpoints.run, webhooks.feed.run, watch.run):
             tasks.start_soon(run)
+        tasks.start_soon(stores.belonging.run, scripts)
         server = Server(configuration(app, host=settings.edge_host, port=settings.edge_port))
         await until_signalled(server, listener)
         tasks.cancel_scope.cancel()
@@ -136,5 +138,5 @@ async def _probe(ping: Callable[[], Awaitable[None]]) -> str | None:
     return None
 
 
-async def _clock(clock: StoreClock) -> str | None:
-    return clock.misfit
+async def _fitting(fitness: Fitness) -> str | None:
+    return "; ".join(fitness.faults.values()) or None

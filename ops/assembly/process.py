@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import gc
+import secrets
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import anyio
+import structlog
+from psycopg_pool import AsyncConnectionPool
+
 from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
+from engine.errors import Unavailable
+from engine.fitness import Fitness
+from engine.key_holder import HolderTerms, KeyHolder
 from engine.ports import Clock, Connector
+from engine.postgres import Away
+from engine.vault import Vault
 from ops.merchant import refuse_local_keys
 from ops.offset_clock import OffsetClock
 from ops.settings import Settings
+
+_PATIENCE_S, _TRY_AGAIN_S, _FAREWELL_S = 30.0, 0.2, 2.0
+
+log = structlog.get_logger()
 
 
 def wall_clock(settings: Settings) -> Clock:
@@ -48,3 +63,35 @@ async def connected(settings: Settings, steady: Clock) -> AsyncIterator[Connecto
     else:
         async with FicmartBank(settings.bank_url, clock=steady, connections_max=settings.bank_connections) as bank:
             yield bank
+
+
+@asynccontextmanager
+async def opened_vault(
+    kind: str, settings: Settings, pool: AsyncConnectionPool, installation: str, fitness: Fitness
+) -> AsyncIterator[Vault]:
+    """The process's keys, compared with the installation's and held for as long as it runs. Raises Broken."""
+    vault = Vault(settings.vault_keys, settings.lost_key_ids)
+    name = settings.worker_name if kind == "worker" else f"{socket.gethostname()[:64]}-{secrets.token_hex(4)}"
+    terms = HolderTerms(kind=kind, name=name, installation=installation, ttl_s=settings.key_holder_s)
+    holder = KeyHolder(terms, pool, vault, settings.fingerprint_key_bytes, fitness)
+    await _brought(holder)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(holder.run)
+            yield vault
+            tasks.cancel_scope.cancel()
+    finally:
+        with anyio.move_on_after(_FAREWELL_S, shield=True):
+            await holder.leave()
+
+
+async def _brought(holder: KeyHolder) -> None:
+    """Its keys, to a ledger that takes writes. Raises Broken, Unavailable."""
+    with anyio.move_on_after(_PATIENCE_S):
+        while True:
+            try:
+                return await holder.start()
+            except Away as error:
+                log.warning("postgres_away", error=type(error).__name__)
+            await anyio.sleep(_TRY_AGAIN_S)
+    raise Unavailable("store_unavailable", f"Postgres took no writes within {_PATIENCE_S:.0f} s of the start")

@@ -29,10 +29,9 @@ from engine.settlement import Settlement
 from engine.stream import CommandStreams
 from engine.teller import Teller
 from engine.tools import Tools
-from engine.vault import Vault
 from engine.worker import Worker, WorkerLimits
 from ops.assembly.clocks import compared, store_clock
-from ops.assembly.process import check_production, connected, tame_collector
+from ops.assembly.process import check_production, connected, opened_vault, tame_collector
 from ops.health import health_app
 from ops.logs import configure_logs
 from ops.serving import Server, allow_many_files, bind, until_signalled
@@ -56,8 +55,12 @@ async def _serve_worker(settings: Settings) -> None:
     listener = bind(settings.edge_host, settings.worker_port, "PENSTOCK_WORKER_PORT")
     registry = CollectorRegistry()
     failpoints, meters = Failpoints(settings.failpoints), Meters(registry)
-    async with open_stores(settings, WORKER) as stores, connected(settings, clock.steady) as connector:
-        watch = await compared(settings, clock, ClockMeters(registry), stores.pool, stores.redis)
+    async with (
+        open_stores(settings, WORKER) as stores,
+        opened_vault("worker", settings, stores.pool, stores.installation, stores.fitness) as vault,
+        connected(settings, clock.steady) as connector,
+    ):
+        watch = await compared(settings, clock, stores.fitness, ClockMeters(registry), stores.pool, stores.redis)
         scripts = Scripts(stores.redis)
         name = settings.worker_name
         gate = Gate(connector, tolerance_of(settings), allowance_of(settings), patience_of(settings), meters)
@@ -65,26 +68,27 @@ async def _serve_worker(settings: Settings) -> None:
         tools = Tools(
             ledger=Ledger(stores.pool, settings.commit_batch_max, failpoints),
             settlement=Settlement(scripts, settings.record_ttl_s * 1000, failpoints),
-            teller=Teller({connector.name: gate}, Vault(settings.vault_keys), policy, clock.steady, failpoints, meters),
+            teller=Teller({connector.name: gate}, vault, policy, clock.steady, failpoints, meters),
             decider=Decider(policy, Journal(settings.fingerprint_key_bytes), random.Random()),
             clock=clock,
             failpoints=failpoints,
             meters=meters,
             places=Places(settings.bank_connections),
             partition_of=partial(partition_of, partitions=stores.partitions),
+            fitness=stores.fitness,
         )
         lease = LeaseTerms(
             worker=name, partitions=stores.partitions, lease_ms=settings.lease_ms, drain_ms=settings.drain_ms
         )
         read = ReadLimits(batch_entries=settings.read_batch, in_hand_max=settings.in_hand_max)
         limits = WorkerLimits(lease=lease, read=read, sweep_ms=settings.sweep_ms)
-        worker = Worker(limits, tools, CommandStreams(scripts, name), scripts)
+        worker = Worker(limits, tools, CommandStreams(scripts, name), scripts, stores.belonging.look)
 
         def worker_ready() -> tuple[bool, dict[str, object]]:
-            """Once the first round of leases is through, and for as long as this worker takes part and can write."""
-            wrong = {} if clock.misfit is None else {"failing": {"clock": clock.misfit}}
-            ready = worker.keeper.settled.is_set() and worker.keeper.beats and not wrong
-            return ready, {"partitions": sorted(worker.keeper.tenures), **wrong}
+            """Once the first round of leases is through, while it fits, and while it takes part and can write."""
+            fitness, partitions = stores.fitness, sorted(worker.keeper.tenures)
+            ready = worker.keeper.settled.is_set() and worker.keeper.beats and fitness.fits and not fitness.unable
+            return ready, {"partitions": partitions, **fitness.told()}
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(worker.run)

@@ -24,6 +24,7 @@ from ops.audit.invariant import INVARIANTS, Scan
 from ops.audit.keyspace import Answer, Keyspace
 from ops.audit.snapshot import Snapshot, one_moment
 from ops.installation import Locations
+from ops.session import connect
 from ops.statement import statement
 
 _EVENTS_MAX = 3_000  # of a bounded look; more in one interval are left to a whole audit, and the report says so
@@ -47,6 +48,7 @@ class Auditor:
             places.redis, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, protocol=2
         )
         self._ledger: psycopg.Connection | None = None
+        self._installation = ""
         self._keyspace = Keyspace(self._redis, self._answers, grace_s=grace_s)
         # Two looks back: a transaction that was under way at the last one may have written a smaller id since.
         self._newest: deque[int] = deque([0, 0], maxlen=2)
@@ -73,6 +75,7 @@ class Auditor:
             ledger = self._connected()
             found = list(streams.look(self._redis, self._partitions(), grace_s=self._grace_s, limit=self._limit))
             found += clocks.look(ledger, self._redis, self._partitions())
+            found += streams.look_whose(self._redis, self._installation)
             found += self._keyspace.look(at, None if whole else _KEYS_MAX)
             moment = time.monotonic()
             with one_moment(ledger, by_index=not whole):
@@ -112,12 +115,11 @@ class Auditor:
 
     def _connected(self) -> psycopg.Connection:
         if self._ledger is None or self._ledger.closed:
-            self._ledger = psycopg.connect(
+            self._ledger = connect(
                 self._places.ledger,
                 autocommit=True,
                 connect_timeout=int(_PATIENCE_S),
                 application_name="penstock auditor",
-                options="-c TimeZone=UTC",
                 prepare_threshold=None,  # plans are made for the payments at hand
             )
         return self._ledger
@@ -130,6 +132,7 @@ class Auditor:
             row = None
         if row is None:
             raise Broken("the database is no installation of Penstock: run `penstock migrate` first")
+        self._installation = str(row[0])
         return int(row[1])
 
     def _answers(self, operations: Sequence[str]) -> Mapping[str, Answer]:

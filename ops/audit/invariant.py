@@ -107,6 +107,20 @@ INVARIANTS: Sequence[Invariant] = (
         "Find out who deleted from the stream.",
     ),
     Invariant(
+        number="I4",
+        name="cards_can_be_opened",
+        scan=Scan.OPEN,
+        means="What waits for the bank can be opened by a worker that runs.",
+        remedy="Give the workers that master key in PENSTOCK_RETIRED_MASTER_KEYS: `penstock master-key status`.",
+    ),
+    Invariant(
+        number="I2",
+        name="redis_is_this_installations",
+        scan=Scan.REDIS,
+        means="Redis holds the id of the installation that the ledger is.",
+        remedy="Stop the processes of one of the two installations, and give each a Redis of its own.",
+    ),
+    Invariant(
         number="I5",
         name="effects_have_outcomes",
         scan=Scan.CHANGED,

@@ -71,6 +71,16 @@ def look(redis: Redis, partitions: int, *, grace_s: float, limit: int) -> Iterat
         yield from _dead_letters(partition, replies[2 * partition + 1])
 
 
+def look_whose(redis: Redis, installation: str) -> Iterator[Breach]:
+    """Whether this Redis is the installation's. One that is nobody's belongs to the next process that starts."""
+    there: Any = redis.get(keys.INSTALLATION)
+    if there is not None and there.decode(errors="replace") != installation:
+        yield breach(
+            "redis_is_this_installations",
+            f"{keys.INSTALLATION} is {there.decode(errors='replace')[:40]}, and the ledger is {installation}",
+        )
+
+
 def operations_in(redis: Redis, stream: str) -> set[str]:
     """The operations that the entries of a stream name. Reads all of it."""
     found: set[str] = set()

@@ -17,6 +17,7 @@ from engine.journal import Journal
 from ops.audit.anchor import Anchor, Draft, Head
 from ops.audit.chain import Fault, Finding, Receipt, Row, walk
 from ops.audit.snapshot import one_moment
+from ops.session import connect
 from ops.statement import statement
 
 _ROWS_AT_ONCE = 5_000
@@ -64,7 +65,7 @@ def verify(
     key, or when the anchor is another installation's; psycopg.Error.
     """
     began, given = time.monotonic(), {"payment": payment}
-    with psycopg.connect(dsn) as connection, one_moment(connection, by_index=False):
+    with connect(dsn) as connection, one_moment(connection, by_index=False):
         connection.execute(statement("journal/in_utc"))  # macs are over times as we write them
         try:
             row = connection.execute(statement("journal/count"), given).fetchone()
