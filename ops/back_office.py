@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -100,7 +101,7 @@ def _installation(database: str) -> tuple[str, int]:
 async def _check_whose(redis: Redis, installation: str) -> None:
     """Raises Broken for a Redis of another installation. One that is away is no obstacle: the ledger answers a lot."""
     try:
-        there = await redis.get(keys.INSTALLATION)
+        there: Any = await redis.get(keys.INSTALLATION)
     except (RedisError, OSError):
         return
     whose = there.decode(errors="replace") if isinstance(there, bytes) else there
