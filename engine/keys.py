@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # key                              type     written by          deleted by              TTL
 # penstock:{p7}:commands           stream   accept, revive      settle (entry by entry)  none, never trimmed (I12)
-# penstock:{p7}:idem:<operation>   string   accept, settle      expiry, drop             none until settled, then the TTL
+# penstock:{p7}:idem:<operation>   string   accept, settle      expiry, drop             none; once settled, the TTL
 # penstock:{p7}:open:<payment>     hash     accept, bury        settle, drop (by field)  none
 # penstock:{p7}:merchants          hash     accept, requeue     settle, ack, bury        none: entries of each merchant
 # penstock:{p7}:lease              string   hold-lease          release-lease, expiry    lease
