@@ -74,7 +74,7 @@ class Auditor:
         try:
             ledger = self._connected()
             found = list(streams.look(self._redis, self._partitions(), grace_s=self._grace_s, limit=self._limit))
-            found += clocks.look(ledger, self._redis, self._partitions())
+            found += clocks.look(ledger, self._redis, self._partitions(), self._clock)
             found += streams.look_whose(self._redis, self._installation)
             found += self._keyspace.look(at, None if whole else _KEYS_MAX)
             moment = time.monotonic()

@@ -6,7 +6,6 @@ and a dead worker's heartbeat that lies ahead keeps its partitions until somebod
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import Any
@@ -15,6 +14,7 @@ import psycopg
 from redis import Redis
 
 from engine import keys
+from engine.ports import Clock
 from engine.statement import statement
 from ops.audit.breach import Breach, breach
 
@@ -22,12 +22,12 @@ SKEW_MAX_S = 2.0  # as PENSTOCK_CLOCK_SKEW_MAX_MS by default
 _LEASE_MAX_MS = 300_000  # the longest that PENSTOCK_LEASE_MS may be
 
 
-def look(ledger: psycopg.Connection, redis: Redis, partitions: int) -> Iterator[Breach]:
+def look(ledger: psycopg.Connection, redis: Redis, partitions: int, wall: Clock) -> Iterator[Breach]:
     """Clocks that differ by more than they may, and leases and heartbeats that reach further ahead than any can."""
     ahead_s = {
         "this process": (0.0, 0.0),
-        "the ledger": _compared(lambda: _ledger_s(ledger)),
-        "Redis": _compared(lambda: _redis_s(redis)),
+        "the ledger": _compared(wall, lambda: _ledger_s(ledger)),
+        "Redis": _compared(wall, lambda: _redis_s(redis)),
     }
     for (one, (one_s, one_unsure_s)), (other, (other_s, other_unsure_s)) in combinations(ahead_s.items(), 2):
         if abs(other_s - one_s) - one_unsure_s - other_unsure_s > SKEW_MAX_S:
@@ -45,11 +45,11 @@ def look(ledger: psycopg.Connection, redis: Redis, partitions: int) -> Iterator[
             yield breach("leases_lapse", f"the lease of partition {partition} lasts {left_ms / 1000:.0f} s more")
 
 
-def _compared(told_s: Callable[[], float]) -> tuple[float, float]:
+def _compared(wall: Clock, told_s: Callable[[], float]) -> tuple[float, float]:
     """How far a clock is ahead of this process's, and how uncertain that is, in seconds."""
-    asked_s = time.time()
+    asked_s = wall().timestamp()
     there_s = told_s()
-    answered_s = time.time()
+    answered_s = wall().timestamp()
     return there_s - (asked_s + answered_s) / 2, (answered_s - asked_s) / 2
 
 
