@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl, unquote
 
 import psycopg
@@ -35,7 +35,7 @@ _HOST = re.compile(r"\[[0-9A-Fa-f:.]+(%25[A-Za-z0-9_.-]+)?\]|[A-Za-z0-9._%-]+")
 def given_url(variable: str) -> str | None:
     """The URL of a store in a variable, for who needs no other setting. Raises Broken."""
     url = os.environ.get(variable)
-    judge: Callable[[str], str] = judged_redis if variable == "PENSTOCK_REDIS_URL" else judged_postgres
+    judge: Callable[[str], str] = _JUDGES.get(variable, judged_postgres)
     try:
         return judge(url) if url else None
     except ValueError as error:
@@ -83,6 +83,23 @@ def judged_postgres(url: str) -> str:
     if path.count("/") > 1:
         raise ValueError(f"the name of the database has a / in it; {_ENCODE}")
     return url
+
+
+def judged_dsn(text: str) -> str:
+    """A URL of Postgres, or libpq's own words for one (host=... dbname=...). Raises ValueError."""
+    if "://" in text:
+        return judged_postgres(text)
+    try:
+        conninfo_to_dict(text)
+    except psycopg.Error:  # its text would show the DSN
+        raise ValueError("use postgresql://user@host:port/database, or libpq's host=... user=... dbname=...") from None
+    return text
+
+
+_JUDGES: Mapping[str, Callable[[str], str]] = {
+    "PENSTOCK_REDIS_URL": judged_redis,
+    "PENSTOCK_BANK_DATABASE_URL": judged_dsn,  # the bank's own setting, which its own process reads the same way
+}
 
 
 def judged_http(url: str) -> str:

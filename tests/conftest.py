@@ -95,15 +95,15 @@ def _a_ledger(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
 
 @pytest.fixture
 def redis_url(redis_server: EmbeddedRedis) -> str:
-    """An empty Redis."""
-    with Redis(port=redis_server.port) as client:
-        client.flushall()
-    return f"redis://127.0.0.1:{redis_server.port}/0"
+    """An empty Redis. Not the database that a module shares: a Redis belongs to one installation."""
+    with Redis(port=redis_server.port, db=1) as client:
+        client.flushdb()
+    return f"redis://127.0.0.1:{redis_server.port}/1"
 
 
 @pytest.fixture(scope="module")
 def module_redis_url(redis_server: EmbeddedRedis) -> str:
     """The same for tests of one module that can share it: without it, leases that others left would still be held."""
     with Redis(port=redis_server.port) as client:
-        client.flushall()
+        client.flushdb()
     return f"redis://127.0.0.1:{redis_server.port}/0"

@@ -12,20 +12,24 @@ import httpx
 import orjson
 import psycopg
 from gateway import Gateway
+from redis import Redis
 
 from engine.identity import event_id, payment_id
 from ops.embedded import EmbeddedRedis
 
 MERCHANT, OTHER = "sk_local_merchant", "sk_local_other"
 ENDPOINTS = "/v1/webhook-endpoints"
+_REDIS = 7  # the database of these edges
 
 
 @contextmanager
 def an_edge(database: str, redis_server: EmbeddedRedis, folder: Path, **environ: str) -> Iterator[Gateway]:
-    """One edge and no worker: nothing happens but what the test does."""
+    """One edge and no worker: nothing happens but what the test does. In a Redis of its own installation."""
+    with Redis(port=redis_server.port, db=_REDIS) as client:
+        client.flushdb()
     gateway = Gateway(
         database=database,
-        redis_url=f"redis://127.0.0.1:{redis_server.port}/0",
+        redis_url=f"redis://127.0.0.1:{redis_server.port}/{_REDIS}",
         bank_url="http://127.0.0.1:1",
         folder=folder,
         environ={"PENSTOCK_WEBHOOK_INSIDE": "127.0.0.0/8", **environ},

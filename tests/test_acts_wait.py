@@ -59,6 +59,13 @@ def a_curt_bank() -> Iterator[CurtBank]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_GET(self) -> None:
+            self.send_response(404)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", "21")
+            self.end_headers()
+            self.wfile.write(b'{"error":"not_found"}')
+
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             verb = Verb.CAPTURE if self.path.endswith("/captures") else Verb.AUTHORIZE

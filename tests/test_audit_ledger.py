@@ -90,7 +90,8 @@ EDITS: dict[str, tuple[str, str]] = {
     ),
     "one effect in two receipts": (
         "bank_ids_are_unique",
-        f"""UPDATE payments SET authorization_id = (SELECT authorization_id FROM payments WHERE id = {CAPTURED})
+        f"""DROP INDEX authorization_is_one_receipts;
+            UPDATE payments SET authorization_id = (SELECT authorization_id FROM payments WHERE id = {CAPTURED})
             WHERE id = {AUTHORIZED}""",
     ),
     "an end without an answer": (

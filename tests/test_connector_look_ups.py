@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
 from engine.breaker import Tolerance
-from engine.gate import Gate
+from engine.gate import Gate, Patience
 from engine.meters import Meters
 from engine.outcome import Absent, Found, NoAnswer, Unsearchable
 from engine.payment import Verb
@@ -49,7 +49,13 @@ async def ficmart(bank: Bank, request: pytest.FixtureRequest) -> AsyncIterator[C
 
 def behind_a_gate(connector: Connector) -> Gate:
     tolerance = Tolerance(silences_max=1, rest_s=60, rest_cap_s=60, probes=1)
-    return Gate(connector, tolerance, Allowance(share=0, floor_per_s=0), Meters(CollectorRegistry()))
+    return Gate(
+        connector,
+        tolerance,
+        Allowance(share=0, floor_per_s=0),
+        Patience(attempt_s=5.0, worst_latency_s=5.0),
+        Meters(CollectorRegistry()),
+    )
 
 
 async def test_a_hold_a_capture_and_a_refund_are_found_as_they_were_made(ficmart: Connector, bank: Bank) -> None:

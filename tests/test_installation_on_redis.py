@@ -116,8 +116,10 @@ def test_a_redis_that_lost_its_memory_is_ours_again_before_the_next_look(gateway
 
 
 def test_what_is_no_installation_s_id_is_refused_in_words(gateway: Gateway) -> None:
-    gateway.redis.delete(keys.INSTALLATION)
-    gateway.redis.rpush(keys.INSTALLATION, "by hand")
+    with gateway.redis.pipeline() as at_once:  # or a process that looks in between writes the right one
+        at_once.delete(keys.INSTALLATION)
+        at_once.rpush(keys.INSTALLATION, "by hand")
+        at_once.execute()
 
     late = gateway.launch("edge")
 

@@ -17,7 +17,7 @@ from psycopg_pool import AsyncConnectionPool
 from test_unable_worker import an_authorization
 
 from engine.errors import Broken
-from engine.ledger import Ledger, Verdict
+from engine.ledger import Fence, Ledger, Verdict
 from engine.postgres import is_of_the_rows
 from engine.step import Step
 from engine.vault import Vault
@@ -168,7 +168,7 @@ def test_a_row_that_cannot_be_written_down_fails_alone(database: str) -> None:
 
             async def one(number: int, order_id: str) -> None:
                 try:
-                    results[order_id] = await ledger.commit(opened(number, order_id), 0)
+                    results[order_id] = await ledger.commit(opened(number, order_id), Fence(0, ""))
                 except Broken as fault:
                     results[order_id] = str(fault)
 
