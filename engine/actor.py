@@ -144,8 +144,9 @@ class Actor:
         if known is None and dossier.payment is None:
             self._open(command, delivery)
         elif known is None and dossier.payment is not None:
-            order = dossier.order_of(delivery.order)
-            self._add(command, operation_of(command, dossier.payment, order, self._tools.clock.now()))
+            now = self._tools.clock.now()
+            order = dossier.order_of(delivery.order, now)
+            self._add(command, operation_of(command, dossier.payment, order, now))
         elif known is not None and known.settled_at is not None:
             await self._docket.settle(known)  # a duplicate of an answered operation: repair its record
 

@@ -5,12 +5,14 @@ Keeps the operations in their order: the first unsettled one is the head, and on
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from engine.errors import Broken
 from engine.intervention import Intervention
 from engine.ledger import Ledger, Loaded
 from engine.payment import UNSETTLED, Operation, Payment
 from engine.step import Step
-from engine.wire import Command
+from engine.wire import Command, order_at
 
 
 class Dossier:
@@ -37,12 +39,13 @@ class Dossier:
     def find(self, operation: str) -> Operation | None:
         return next((known for known in self.operations if known.id == operation), None)
 
-    def order_of(self, entry_order: int) -> int:
+    def order_of(self, entry_order: int, now: datetime) -> int:
         """The place of a new operation in the order of acceptance: its entry's, which is behind the authorize's. If it
-        is not, Redis was lost and its clock stepped back, and the operation comes behind all that is known (I3)."""
+        is not, its stream was lost and Redis's clock stepped back: then it comes by now, behind all that is known (I3).
+        """
         if not self.operations or entry_order > self.operations[0].accept_order:
             return entry_order
-        return self.operations[-1].accept_order + 1
+        return max(order_at(now), self.operations[-1].accept_order + 1)
 
     def others(self, operation: Operation) -> list[Operation]:
         """The payment's history without this operation."""

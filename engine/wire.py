@@ -212,6 +212,11 @@ def accept_order(entry_id: str) -> int:
     return min(int(milliseconds), _LAST_MS) * _SEQUENCE_SPAN + min(int(sequence), _SEQUENCE_SPAN - 1)
 
 
+def order_at(moment: datetime) -> int:
+    """The order of an entry that is added at this moment."""
+    return accept_order(f"{int(moment.timestamp() * 1000)}-0")
+
+
 def accepted_at(order: int) -> datetime | None:
     """When that entry was added, by Redis's clock; None for an order that no entry gave."""
     milliseconds = order // _SEQUENCE_SPAN

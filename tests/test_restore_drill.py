@@ -228,7 +228,7 @@ def test_a_ledger_that_is_set_back_to_a_dump_charges_nobody_twice_and_gets_back_
     assert now == {**was, "captured, then voided": "authorized", "never repeated": "404"}
     assert repeated == effects, "nothing is done twice"
     assert set(told_again) <= set(events), "events have their ids again, so the shop knows them"
-    assert set(left) == {"bank_agrees", "calls_are_known", "reviews_are_resolved"}
+    assert set(left) == {"bank_agrees", "calls_are_known", "holds_have_a_receipt", "reviews_are_resolved"}
     assert left["reviews_are_resolved"] == {other.payment}
     cards = (gone.card[-4:], other.card[-4:])
     assert all(any(card in each for card in cards) for each in left["bank_agrees"]), "no order but what nobody repeated"
