@@ -74,15 +74,15 @@ class Schedule:
     def __init__(self, policy: Policy, draw: random.Random) -> None:
         self._policy, self._draw = policy, draw
 
-    def sent(self, operation: Operation, now: datetime) -> Operation:
-        """With one more attempt, to be committed before it is sent (I1)."""
+    def sent(self, operation: Operation, now: datetime, agreed: datetime | None = None) -> Operation:
+        """With one more attempt, to be committed before it is sent (I1). `agreed`: by which the bank's key ages."""
         send_by = now + self._policy.send_window
         return replace(
             operation,
             # Once in doubt it stays so, and visibly, until it is answered.
             status=Status.IN_DOUBT if operation.status is Status.IN_DOUBT else Status.SENT,
             attempts=operation.attempts + 1,
-            first_sent_at=operation.first_sent_at or now,
+            first_sent_at=operation.first_sent_at or agreed or now,
             send_by=send_by,
             deadline=send_by + self._policy.attempt_timeout,
             next_attempt_at=None,
