@@ -220,8 +220,8 @@ class Decider:
         if self._schedule.spent(operation, case.agreed or now):
             return self._review(payment, operation, now, reason, evidence)
         if self._schedule.stays_in_hand(operation):
-            return self._schedule.again(operation, now, over=over)
-        at = self._schedule.parked_until(operation, now, over=over)
+            return self._schedule.again(operation, now, over=over, agreed=case.agreed)
+        at = self._schedule.parked_until(operation, now, over=over, agreed=case.agreed)
         return self._parked(payment, operation, reason, at, now, evidence)
 
     def _parked(

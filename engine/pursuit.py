@@ -136,7 +136,7 @@ class Pursuit:
     async def wait_out(self, operation: Operation) -> None:
         """Wait for the end of an attempt that was parked: it takes no longer than any attempt does."""
         if operation.deadline is not None:
-            left = min(operation.deadline - self._tools.clock.now(), self._tools.decider.policy.left_of(operation))
+            left = min(operation.deadline - self._tools.clock.agreed(), self._tools.decider.policy.left_of(operation))
             await sleep_until(anyio.current_time() + left.total_seconds())
 
 

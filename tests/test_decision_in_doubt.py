@@ -298,3 +298,17 @@ def test_the_bank_key_ages_from_the_agreed_time_of_its_first_attempt(wrong: time
     step = desk.decider.attempt(desk.payment, fresh, desk.now + wrong, lost=False, agreed=desk.now)
 
     assert step.then is not None and step.then.first_sent_at == desk.now
+    assert step.then.send_by == desk.now + PATIENT.send_window, "or the audit would take the step for a late attempt"
+
+
+@pytest.mark.parametrize("wrong", [-DAYS, DAYS], ids=["behind", "ahead"])
+def test_an_attempt_that_may_be_at_work_is_waited_for_whatever_the_ledgers_clock_says(wrong: timedelta) -> None:
+    desk = a_payment_begun(patience=PATIENT)
+    (_, attempt) = desk.attempts[-1]
+    assert attempt.deadline is not None
+    stepped = desk.now + wrong
+
+    verdict = desk.decider.conclude(desk.payment, attempt, [], LOST, stepped, desk.now)
+
+    assert isinstance(verdict, Again)
+    assert verdict.at - stepped >= attempt.deadline - desk.now
