@@ -176,7 +176,7 @@ class Actor:
         if lost:
             await self._pursuit.outlive(head)
         await self._pursuit.see_through(
-            lambda payment, now: decider.attempt(payment, head, now, lost=lost, latest=clock.latest())
+            lambda payment, now: decider.attempt(payment, head, now, lost=lost, agreed=clock.agreed())
         )
 
     async def _watch_the_clock(self, payment: Payment) -> bool:

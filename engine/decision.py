@@ -34,7 +34,7 @@ class Decider:
         self._schedule, self._scribe = Schedule(policy, draw), Scribe(journal)
         self._endings = Endings(self._scribe, self._schedule)
 
-    def admit(self, payment: Payment, operation: Operation, now: datetime) -> Step:
+    def admit(self, payment: Payment, operation: Operation, now: datetime, agreed: datetime | None = None) -> Step:
         """The table's word on an operation: its first attempt, or the refusal as an outcome like any other."""
         opened = payment.version == 0
         if errand_of(operation) is None and not allowed(payment.state, operation.verb):
@@ -45,7 +45,7 @@ class Decider:
             # An edge compares it too, unless all it could see was another payload under the payment's key.
             failure = Failure(code="amount_not_supported", message="it was to be of another amount than the payment")
             return _rejected(payment, operation, failure, 422, render_wrong_amount(payment, operation), now)
-        operation = self._schedule.sent(operation, now)
+        operation = self._schedule.sent(operation, now, agreed)
         payment = replace(payment, version=payment.version + 1, operation_id=operation.id)
         if not opened:
             return Step(payment=payment, operations=(operation,), then=operation)
@@ -93,18 +93,18 @@ class Decider:
         return self._attempted(payment, begun(Errand.EXPIRE, last, now), now)
 
     def attempt(
-        self, payment: Payment, operation: Operation, now: datetime, *, lost: bool, latest: datetime | None = None
+        self, payment: Payment, operation: Operation, now: datetime, *, lost: bool, agreed: datetime | None = None
     ) -> Step:
         """Its first attempt, if the table allows it, or one more. `lost`: nobody here knows whether the one before was
-        answered. `latest`: as late as any known clock says it may be; too late by that is too late for the bank's key.
+        answered. `agreed`: as late as two clocks say it is; by that the bank's key ages.
         """
         if operation.attempts == 0:
-            return self.admit(payment, operation, now)
+            return self.admit(payment, operation, now, agreed)
         if lost and operation.attempts and operation.doubted_at is None:
             operation = replace(operation, doubted_at=now)
-        if self._schedule.spent(operation, latest or now) and not self._owed(operation, lost):
+        if self._schedule.spent(operation, agreed or now) and not self._owed(operation, lost):
             return self._review(payment, operation, now, "asked too often or too long ago to ask again", {})
-        return replace(self._attempted(payment, operation, now), inherited=lost)
+        return replace(self._attempted(payment, operation, now, agreed), inherited=lost)
 
     def insist(self, payment: Payment, operation: Operation, now: datetime) -> Step:
         """One more attempt because a person wants it, however often or long ago it was asked."""
@@ -133,10 +133,16 @@ class Decider:
         return self._endings.corrected(_case(payment, operation, (), answer, now), answer)
 
     def conclude(
-        self, payment: Payment, operation: Operation, history: Sequence[Operation], answer: Answer, now: datetime
+        self,
+        payment: Payment,
+        operation: Operation,
+        history: Sequence[Operation],
+        answer: Answer,
+        now: datetime,
+        agreed: datetime | None = None,
     ) -> Step | Again:
         """What the bank's answer means. `history`: the payment's operations that were ever sent or are unsettled."""
-        case = _case(payment, operation, history, answer, now)
+        case = replace(_case(payment, operation, history, answer, now), agreed=agreed)
         evidence = case.evidence
         match answer:
             case Approved():
@@ -160,21 +166,21 @@ class Decider:
             case NoAnswer(ask_again=False):
                 return self._review(payment, _doubted(operation, now), now, answer.reason, evidence)
             case NoAnswer():
-                return self._unanswered(payment, _doubted(operation, now), answer.reason, answer.over, now, evidence)
+                return self._unanswered(payment, _doubted(operation, now), answer.reason, answer.over, case)
             case Unsent():
                 if operation.doubted_at is None:  # the bank has still not seen its key
                     operation = replace(operation, first_sent_at=None)
                 before = operation.attempts - 1
                 if answer.wait is None and not self._schedule.insisted(operation, before):
-                    return self._unanswered(payment, operation, answer.reason, True, now, evidence)
+                    return self._unanswered(payment, operation, answer.reason, True, case)
                 # The bank is left alone for a while, and that is nothing this operation has used up. Nor does a person
                 # who had it asked although it was spent have to come again.
                 operation = replace(operation, attempts=before)
                 at = self._schedule.returning(now, answer.wait)
                 return self._parked(payment, operation, answer.reason, at, now, evidence)
 
-    def _attempted(self, payment: Payment, operation: Operation, now: datetime) -> Step:
-        operation = self._schedule.sent(operation, now)
+    def _attempted(self, payment: Payment, operation: Operation, now: datetime, agreed: datetime | None = None) -> Step:
+        operation = self._schedule.sent(operation, now, agreed)
         return Step(
             payment=replace(payment, version=payment.version + 1, operation_id=operation.id),
             operations=(operation,),
@@ -208,14 +214,14 @@ class Decider:
         operation: Operation,
         reason: str,
         over: bool,
-        now: datetime,
-        evidence: Mapping[str, object],
+        case: Case,
     ) -> Step | Again:
-        if self._schedule.spent(operation, now):
+        now, evidence = case.now, case.evidence
+        if self._schedule.spent(operation, case.agreed or now):
             return self._review(payment, operation, now, reason, evidence)
         if self._schedule.stays_in_hand(operation):
-            return self._schedule.again(operation, now, over=over)
-        at = self._schedule.parked_until(operation, now, over=over)
+            return self._schedule.again(operation, now, over=over, agreed=case.agreed)
+        at = self._schedule.parked_until(operation, now, over=over, agreed=case.agreed)
         return self._parked(payment, operation, reason, at, now, evidence)
 
     def _parked(

@@ -62,6 +62,7 @@ class Case(Struct, frozen=True, kw_only=True):
     parent: Operation | None
     now: datetime
     evidence: Mapping[str, object]
+    agreed: datetime | None = None  # by which the bank's key of what follows ages
 
     @property
     def purpose(self) -> Verb | Errand:
@@ -93,7 +94,7 @@ class Endings:
         evidence = {"reference": answer.reference, "bank_at": answer.at, **case.evidence}
         payment, told = self._journaled(payment, done, event, case.now, evidence)
         if operation.sale:
-            return self._followed(Errand.SALE_CAPTURE, payment, replace(done, settled_at=None), told, operation)
+            return self._followed(Errand.SALE_CAPTURE, payment, replace(done, settled_at=None), told, operation, case)
         return Step(payment=payment, operations=_answered(payment, done, case, failure), events=(told,))
 
     def refused(self, case: Case, answer: Refused) -> Step:
@@ -106,10 +107,10 @@ class Endings:
             payment = replace(payment, failure=failure, at=replace(payment.at, **{_ENDED_AT[to]: case.now}))
         payment, told = self._journaled(payment, done, event, case.now, {"bank_code": answer.code, **case.evidence})
         if case.parent is not None:
-            return self._followed(Errand.SALE_RELEASE, payment, done, told, case.parent)
+            return self._followed(Errand.SALE_RELEASE, payment, done, told, case.parent, case)
         (done,) = _answered(payment, done, case, failure)
         if event is Event.EXPIRED and operation.verb is Verb.CAPTURE:
-            return self._followed(Errand.RELEASE, payment, done, told, operation)
+            return self._followed(Errand.RELEASE, payment, done, told, operation, case)
         return Step(payment=payment, operations=(done,), events=(told,))
 
     def kept(self, case: Case) -> Step:
@@ -166,10 +167,12 @@ class Endings:
     ) -> tuple[Payment, Told]:
         return self._scribe.journaled(replace(payment, version=payment.version + 1), done, event, now, evidence)
 
-    def _followed(self, errand: Errand, payment: Payment, done: Operation, told: Told, behind: Operation) -> Step:
+    def _followed(
+        self, errand: Errand, payment: Payment, done: Operation, told: Told, behind: Operation, case: Case
+    ) -> Step:
         """An errand follows in the same commit, its first attempt included."""
         now = told[0].entry.at
-        child = self._schedule.sent(begun(errand, behind, now), now)
+        child = self._schedule.sent(begun(errand, behind, now), now, case.agreed)
         payment = replace(payment, operation_id=child.id)
         return Step(payment=payment, operations=(done, child), events=(told,), then=child)
 

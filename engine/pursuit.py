@@ -63,7 +63,7 @@ class Pursuit:
                     step = begin(payment, clock.now())
                 else:
                     step = self._tools.decider.attempt(
-                        payment, again.operation, clock.now(), lost=False, latest=clock.latest()
+                        payment, again.operation, clock.now(), lost=False, agreed=clock.agreed()
                     )
                 if step.then is not None:
                     self._tools.teller.check(step.payment, step.then)
@@ -87,7 +87,7 @@ class Pursuit:
             over = not isinstance(answer, NoAnswer) or answer.over
             self._over_at_s = 0.0 if over else began_s + decider.policy.attempt.total_seconds()
             history = self._dossier.others(operation)
-            verdict = decider.conclude(payment, operation, history, answer, clock.now())
+            verdict = decider.conclude(payment, operation, history, answer, clock.now(), clock.agreed())
             if isinstance(verdict, Again):
                 return verdict
             step = verdict
@@ -136,7 +136,7 @@ class Pursuit:
     async def wait_out(self, operation: Operation) -> None:
         """Wait for the end of an attempt that was parked: it takes no longer than any attempt does."""
         if operation.deadline is not None:
-            left = min(operation.deadline - self._tools.clock.now(), self._tools.decider.policy.left_of(operation))
+            left = min(operation.deadline - self._tools.clock.agreed(), self._tools.decider.policy.left_of(operation))
             await sleep_until(anyio.current_time() + left.total_seconds())
 
 

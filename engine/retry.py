@@ -74,27 +74,32 @@ class Schedule:
     def __init__(self, policy: Policy, draw: random.Random) -> None:
         self._policy, self._draw = policy, draw
 
-    def sent(self, operation: Operation, now: datetime) -> Operation:
-        """With one more attempt, to be committed before it is sent (I1)."""
-        send_by = now + self._policy.send_window
+    def sent(self, operation: Operation, now: datetime, agreed: datetime | None = None) -> Operation:
+        """With one more attempt, to be committed before it is sent (I1). Its stamps are of the time that is `agreed`,
+        by which the bank's key ages."""
+        at = agreed or now
+        send_by = at + self._policy.send_window
         return replace(
             operation,
             # Once in doubt it stays so, and visibly, until it is answered.
             status=Status.IN_DOUBT if operation.status is Status.IN_DOUBT else Status.SENT,
             attempts=operation.attempts + 1,
-            first_sent_at=operation.first_sent_at or now,
+            first_sent_at=operation.first_sent_at or at,
             send_by=send_by,
             deadline=send_by + self._policy.attempt_timeout,
             next_attempt_at=None,
         )
 
-    def again(self, operation: Operation, now: datetime, *, over: bool) -> Again:
+    def again(self, operation: Operation, now: datetime, *, over: bool, agreed: datetime | None = None) -> Again:
         """In hand: soon. `over`: the attempt before has ended at the bank."""
         at = now + self._policy.backoff(operation.attempts, self._draw)
-        return Again(operation=operation, at=self._not_before(operation, at, now, over))
+        return Again(operation=operation, at=self._not_before(operation, at, now, over, agreed))
 
-    def parked_until(self, operation: Operation, now: datetime, *, over: bool) -> datetime:
-        return self._not_before(operation, now + self._policy.parking(operation.attempts, self._draw), now, over)
+    def parked_until(
+        self, operation: Operation, now: datetime, *, over: bool, agreed: datetime | None = None
+    ) -> datetime:
+        at = now + self._policy.parking(operation.attempts, self._draw)
+        return self._not_before(operation, at, now, over, agreed)
 
     def returning(self, now: datetime, wait: timedelta | None) -> datetime:
         """When to come again to a bank that is left alone: not all at once."""
@@ -120,12 +125,14 @@ class Schedule:
             return False
         return self._policy.spent(before, operation.first_sent_at, operation.send_by - self._policy.send_window)
 
-    def _not_before(self, operation: Operation, at: datetime, now: datetime, over: bool) -> datetime:
+    def _not_before(
+        self, operation: Operation, at: datetime, now: datetime, over: bool, agreed: datetime | None
+    ) -> datetime:
         """Attempts never overlap at the bank: one that may still be at work there is waited for. It takes no longer
         than any attempt does, though the clock may have stepped back since its deadline was written."""
         if over or operation.deadline is None:
             return at
-        return max(at, min(operation.deadline, now + self._policy.attempt))
+        return max(at, now + min(operation.deadline - (agreed or now), self._policy.attempt))
 
 
 def _jitter(base: timedelta, cap: timedelta, doublings: int, draw: random.Random) -> timedelta:

@@ -1,9 +1,9 @@
 """The time by which all processes agree: the ledger's, told between two looks by a clock that never steps.
 
 The wall clock of a process may be wrong or jump, and so may a store's. So a time that another process judges is the
-ledger's, a wait inside the process is the steady clock's, and an act that cannot be undone asks `earliest` or `latest`,
-on which all clocks that are known agree. A process whose own clock differs from both stores is the one that is wrong:
-it does not fit, and owns nothing until it does.
+ledger's, and a wait inside the process is the steady clock's. An act that cannot be undone asks `earliest`, on which
+all clocks that are known agree. The bank's keys age by `agreed`, where one wrong clock of three is outvoted. A process
+whose own clock differs from both stores is the one that is wrong: it does not fit, and owns nothing until it does.
 """
 
 from __future__ import annotations
@@ -63,9 +63,10 @@ class StoreClock:
         """It is surely this late: every clock that is known says so."""
         return min(self._known())
 
-    def latest(self) -> datetime:
-        """It may already be this late: one of the clocks says so."""
-        return max(self._known())
+    def agreed(self) -> datetime:
+        """It is this late by two clocks: of three, the one in the middle; while only two are known, the later one."""
+        told = sorted(self._known())
+        return told[1] if len(told) > 2 else told[-1]
 
     def heard(self, store: Store, told: datetime, asked_s: float, answered_s: float) -> None:
         """The store told its time in answer to a question; both moments are the steady clock's."""

@@ -19,8 +19,10 @@ from decision_stand import (
     an_authorized_payment,
     approved,
 )
+from msgspec.structs import replace as replace_struct
 
 from engine.payment import State, Status, Verb
+from engine.step import Again
 
 PATIENT = replace(PATIENCE, attempts_max=1000)
 
@@ -269,3 +271,44 @@ def test_commands_behind_a_review_wait_and_are_not_refused() -> None:
     desk = a_payment_begun().answer(NEVER_AGAIN).accept(Verb.VOID, "v")
 
     assert desk.operation(Verb.VOID).status is Status.ACCEPTED
+
+
+DAYS = timedelta(days=8)
+
+
+@pytest.mark.parametrize("wrong", [-DAYS, DAYS], ids=["behind", "ahead"])
+def test_a_ledger_whose_clock_steps_by_days_sends_nothing_to_review(wrong: timedelta) -> None:
+    desk = a_payment_begun(patience=PATIENT)
+    (_, attempt) = desk.attempts[-1]
+    decider, payment = desk.decider, desk.payment
+    stepped = desk.now + wrong
+
+    verdict = decider.conclude(payment, attempt, [], LOST, stepped, desk.now)
+
+    assert isinstance(verdict, Again), "it is asked again"
+    step = decider.attempt(payment, verdict.operation, stepped, lost=False, agreed=desk.now)
+    assert step.then is not None and step.then.status is Status.SENT
+
+
+@pytest.mark.parametrize("wrong", [-DAYS, DAYS], ids=["behind", "ahead"])
+def test_the_bank_key_ages_from_the_agreed_time_of_its_first_attempt(wrong: timedelta) -> None:
+    desk = a_payment_begun(patience=PATIENT)
+    fresh = replace_struct(desk.operation(Verb.AUTHORIZE), attempts=0, first_sent_at=None, doubted_at=None)
+
+    step = desk.decider.attempt(desk.payment, fresh, desk.now + wrong, lost=False, agreed=desk.now)
+
+    assert step.then is not None and step.then.first_sent_at == desk.now
+    assert step.then.send_by == desk.now + PATIENT.send_window, "or the audit would take the step for a late attempt"
+
+
+@pytest.mark.parametrize("wrong", [-DAYS, DAYS], ids=["behind", "ahead"])
+def test_an_attempt_that_may_be_at_work_is_waited_for_whatever_the_ledgers_clock_says(wrong: timedelta) -> None:
+    desk = a_payment_begun(patience=PATIENT)
+    (_, attempt) = desk.attempts[-1]
+    assert attempt.deadline is not None
+    stepped = desk.now + wrong
+
+    verdict = desk.decider.conclude(desk.payment, attempt, [], LOST, stepped, desk.now)
+
+    assert isinstance(verdict, Again)
+    assert verdict.at - stepped >= attempt.deadline - desk.now

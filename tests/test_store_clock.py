@@ -97,7 +97,23 @@ def test_it_is_surely_late_only_when_all_clocks_say_so(clocks: Clocks, wrong: St
         clocks.compare(each, ahead_s=days if each is wrong else 0.0)
 
     assert abs(clocks.clock.earliest() - clocks.true()) < timedelta(seconds=1)
-    assert clocks.clock.latest() - clocks.true() > timedelta(days=7)
+
+
+@pytest.mark.parametrize("wrong_s", [-8 * 86_400.0, 8 * 86_400.0])
+@pytest.mark.parametrize("wrong", [*Store, None])
+def test_one_wrong_clock_of_three_is_outvoted(clocks: Clocks, wrong: Store | None, wrong_s: float) -> None:
+    clocks.wrong_s = wrong_s if wrong is None else 0.0
+    for each in Store:
+        clocks.compare(each, ahead_s=wrong_s if each is wrong else 0.0)
+
+    assert abs(clocks.clock.agreed() - clocks.true()) < timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("ahead_s", [-8 * 86_400.0, 8 * 86_400.0])
+def test_of_two_clocks_the_later_one_counts(clocks: Clocks, ahead_s: float) -> None:
+    clocks.compare(Store.LEDGER, ahead_s=ahead_s)
+
+    assert clocks.clock.agreed() - clocks.true() > timedelta(days=7 if ahead_s > 0 else -1)
 
 
 def test_before_any_store_has_told_its_time_the_process_has_its_own(clocks: Clocks) -> None:
