@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from bank_harness import Bank, fresh_cards
+from decision_stand import PATIENCE
 from gateway import MASTER_KEY, Gateway, Running, a_gateway, eventually
 from prometheus_client import CollectorRegistry
 
@@ -135,7 +136,8 @@ def an_authorization(vault: Vault, connector: str) -> tuple[Payment, Operation]:
 
 
 def a_teller(vault: Vault) -> Teller:
-    return Teller({"bank": None}, vault, lambda: datetime.now(UTC), Failpoints(), Meters(CollectorRegistry()))  # type: ignore[dict-item]
+    meters = Meters(CollectorRegistry())
+    return Teller({"bank": None}, vault, PATIENCE, lambda: datetime.now(UTC), Failpoints(), meters)  # type: ignore[dict-item]
 
 
 def test_whose_fault_a_closed_envelope_is_depends_on_who_has_its_key() -> None:
