@@ -269,3 +269,24 @@ def test_commands_behind_a_review_wait_and_are_not_refused() -> None:
     desk = a_payment_begun().answer(NEVER_AGAIN).accept(Verb.VOID, "v")
 
     assert desk.operation(Verb.VOID).status is Status.ACCEPTED
+
+
+@pytest.mark.parametrize("past", [False, True], ids=["young by all clocks", "too old by one"])
+def test_what_is_too_old_by_one_of_the_clocks_is_not_asked_again(past: bool) -> None:
+    desk = _parked(LOST, an_authorized_payment(patience=PATIENT).accept(Verb.CAPTURE))
+    capture = desk.operation(Verb.CAPTURE)
+    latest = desk.now + (2 * PATIENT.bank_key_life if past else timedelta(0))
+
+    step = desk.decider.attempt(desk.payment, capture, desk.now, lost=False, latest=latest)
+
+    assert step.operations[0].status is (Status.REVIEW if past else Status.IN_DOUBT)
+    assert (step.then is None) is past
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_only_an_attempt_after_a_lost_one_is_inherited(lost: bool) -> None:
+    desk = _parked(LOST)
+
+    step = desk.decider.attempt(desk.payment, desk.operation(Verb.AUTHORIZE), desk.now, lost=lost)
+
+    assert step.inherited is lost

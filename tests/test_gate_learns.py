@@ -147,9 +147,11 @@ def test_an_answer_to_a_call_that_was_sent_before_a_silence_is_no_proof(answer: 
 def test_a_silence_is_as_late_as_its_end_since_nobody_knows_when_it_was_written() -> None:
     async def story(stand: Stand) -> None:
         lost = await stand.sends("lost")
-        await stand.asks("meanwhile", YES)
+        meanwhile = await stand.sends("meanwhile")
         await stand.hears("lost", SILENCE)
         await lost
+        await stand.hears("meanwhile", YES)
+        await meanwhile
 
         assert await stand.drained_in("lost") is None
 
@@ -173,6 +175,17 @@ def test_a_repetition_that_is_cut_off_needs_a_proof_of_its_own() -> None:
         await stand.asks("later", YES)
         assert await stand.drained_in("lost") == 0.0
         await cancelled(await stand.sends("lost", doubted=True))
+
+        assert await stand.drained_in("lost") is None
+
+    told(story, worst_s=0.0)
+
+
+def test_what_has_its_final_answer_is_forgotten() -> None:
+    async def story(stand: Stand) -> None:
+        await stand.asks("lost", SILENCE)
+        await stand.asks("later", YES)
+        assert await stand.asks("lost", YES, doubted=True) is YES
 
         assert await stand.drained_in("lost") is None
 
