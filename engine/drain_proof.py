@@ -50,7 +50,7 @@ class DrainProof:
         while self._undrained and self._undrained[0][0] <= sent_s:
             since_s, key = heapq.heappop(self._undrained)
             known = self._keys.get(key)
-            if known is not None and known.since_s == since_s and known.drained_at_s is None:
+            if known is not None and known.since_s == since_s:
                 known.drained_at_s = now_s
 
     def wait_s(self, key: str, now_s: float) -> float | None:

@@ -8,6 +8,8 @@ import pytest
 from decision_stand import (
     ALREADY,
     AMOUNT,
+    EXPIRED,
+    HELD_BACK,
     LOST,
     MISTAKEN,
     NEVER_AGAIN,
@@ -80,6 +82,16 @@ def test_an_id_that_the_bank_shows_otherwise_is_refused_and_changes_nothing(
 
     assert after.result.startswith("refused: ") and why in after.result
     assert (after.operations, after.told, after.payment.bank) == (desk.operations, desk.told, desk.payment.bank)
+
+
+@pytest.mark.parametrize("verb", REVIEWS)
+def test_an_id_that_the_bank_writes_in_other_letters_is_refused(verb: Verb) -> None:
+    desk, reference = in_review(verb)
+
+    after = resolved(verb, a_proof(verb, reference, desk.payment, reference=reference.upper()))
+
+    assert f"the bank writes this id as {reference.upper()}" in after.result
+    assert after.operations == desk.operations
 
 
 @pytest.mark.parametrize("verb", [Verb.CAPTURE, Verb.REFUND])
@@ -206,6 +218,37 @@ def test_a_capture_that_the_bank_refused_builds_nothing_on_a_hold() -> None:
     assert corrected(desk, Verb.AUTHORIZE, "auth_8").payment.bank.authorization_id == "auth_8"
 
 
+def test_a_capture_that_never_reached_the_bank_builds_nothing_on_a_hold() -> None:
+    desk = resolved(Verb.AUTHORIZE, None).accept(Verb.CAPTURE).answer(HELD_BACK)
+
+    assert corrected(desk, Verb.AUTHORIZE, "auth_8").payment.bank.authorization_id == "auth_8"
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["the bank shows it", "the bank does not show it"])
+def test_a_corrected_hold_ends_when_the_bank_says_that_it_does(known: bool) -> None:
+    desk = resolved(
+        Verb.AUTHORIZE, a_proof(Verb.AUTHORIZE, "auth_9", in_review(Verb.AUTHORIZE)[0].payment, expires_at=NOON)
+    )
+    ends = NOON.replace(year=2031)
+    proof = a_proof(Verb.AUTHORIZE, "auth_8", desk.payment, expires_at=ends if known else None)
+
+    after = corrected(desk, Verb.AUTHORIZE, "auth_8", proof)
+
+    assert (desk.payment.at.expires_at, after.payment.at.expires_at) == (NOON, ends if known else NOON)
+
+
+def test_the_id_of_a_void_is_corrected_to_another_and_not_to_none() -> None:
+    desk = an_authorized_payment().accept(Verb.VOID).answer(ALREADY)
+    unsearchable = Proof(finding=Unsearchable(reason="the bank shows no void by its id"), taken_by=None, by_hand=True)
+    desk = desk.act(Kind.RESOLVE, desk.operation(Verb.VOID), unsearchable, outcome="approved", reference="void_9")
+
+    nameless = desk.act(Kind.CORRECT, desk.operation(Verb.VOID), unsearchable)
+    named = corrected(desk, Verb.VOID, "void_8", unsearchable)
+
+    assert "is needed as reference" in nameless.result
+    assert (nameless.payment.bank.void_id, named.payment.bank.void_id) == ("void_9", "void_8")
+
+
 def test_only_what_an_operator_said_is_corrected_and_only_with_a_proof() -> None:
     ours = an_authorized_payment()
     theirs = resolved(Verb.AUTHORIZE, None)
@@ -225,3 +268,37 @@ def test_a_hold_that_somebody_else_captured_is_not_corrected() -> None:
     after = corrected(desk, Verb.AUTHORIZE, "auth_8")
 
     assert after.result == "refused: the payment is captured: something is built on this authorize"
+
+
+def found_captured(desk: Desk, verb: Verb = Verb.VOID, proof: Proof | None = None, **detail: object) -> Desk:
+    return desk.act(Kind.RESOLVE, desk.operation(verb), proof, outcome="captured", **{"reference": "cap_9", **detail})
+
+
+@pytest.mark.parametrize("verb", REVIEWS)
+def test_only_the_release_of_a_hold_is_resolved_as_captured(verb: Verb) -> None:
+    desk, _ = in_review(verb)
+
+    after = found_captured(desk, verb)
+
+    assert after.result.startswith("refused: only the release of a hold")
+    assert (after.operations, after.payment.bank) == (desk.operations, desk.payment.bank)
+
+
+def test_a_capture_of_another_hold_is_not_taken_for_one_of_this() -> None:
+    desk = an_authorized_payment().accept(Verb.VOID).answer(ALREADY)
+    another = found_captured(desk, proof=a_proof(Verb.CAPTURE, "cap_9", desk.payment, parent="another"))
+    nameless = found_captured(desk, reference=None)
+
+    assert "is of another, and this payment's is" in another.result
+    assert "the bank's id of the capture is needed" in nameless.result
+    assert another.operations == nameless.operations == desk.operations
+
+
+def test_a_payment_that_has_ended_is_not_found_captured_by_its_release() -> None:
+    desk = an_authorized_payment().accept(Verb.CAPTURE).answer(EXPIRED).answer(ALREADY)
+    assert (desk.payment.state, desk.operation(Verb.VOID).status) == (State.EXPIRED, Status.REVIEW)
+
+    after = found_captured(desk)
+
+    assert after.result.startswith("refused: the payment is expired already")
+    assert (after.payment.state, after.operations) == (State.EXPIRED, desk.operations)

@@ -14,11 +14,14 @@ from decision_stand import (
     NOT_SENT,
     UNKNOWN,
     a_captured_payment,
+    a_command,
     a_payment_begun,
     an_authorized_payment,
     approved,
 )
+from decision_stand import changed as replaced
 
+from engine.opening import operation_of
 from engine.outcome import Refused
 from engine.payment import DeclineCode, State, Status, Verb
 
@@ -158,6 +161,29 @@ def test_a_void_that_was_already_done_is_reviewed_when_a_capture_of_ours_was_sen
     desk = desk.accept(Verb.VOID, "v").answer(LOST).answer(ALREADY)
 
     assert desk.operation(Verb.VOID).status is Status.REVIEW
+
+
+def test_a_void_that_is_reviewed_because_of_a_capture_of_ours_is_not_said_to_have_come_too_late() -> None:
+    desk = an_authorized_payment().accept(Verb.CAPTURE).answer(MISTAKEN)
+
+    desk = desk.accept(Verb.VOID, "v").answer(LOST).answer(ALREADY)
+
+    assert (desk.operation(Verb.VOID).status, desk.operation(Verb.VOID).failure) == (Status.REVIEW, None)
+
+
+@pytest.mark.parametrize("verb", [Verb.CAPTURE, Verb.VOID, Verb.REFUND])
+@pytest.mark.parametrize("by", [-1, 1], ids=["less", "more"])
+def test_another_amount_than_the_payment_s_is_rejected_for_good_and_never_sent(verb: Verb, by: int) -> None:
+    desk = a_captured_payment() if verb is Verb.REFUND else an_authorized_payment()
+    asked = replaced(operation_of(a_command(verb, "other"), desk.payment, 9, desk.now), amount=AMOUNT + by)
+
+    step = desk.decider.admit(desk.payment, asked, desk.now)
+
+    (rejected,) = step.operations
+    problem = orjson.loads(rejected.response_body or b"")
+    assert (step.then, step.payment.state, rejected.attempts) == (None, desk.payment.state, 0)
+    assert (rejected.status, rejected.response_status) == (Status.REJECTED, 422)
+    assert (problem["code"], problem["errors"][0]["pointer"]) == ("amount_not_supported", "/amount")
 
 
 def test_a_refund_that_was_already_done_is_reviewed() -> None:

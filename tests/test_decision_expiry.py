@@ -204,11 +204,15 @@ def test_a_hold_that_may_have_been_captured_is_for_a_person() -> None:
     assert (desk.payment.state, desk.operation(Verb.VOID).status) == (State.AUTHORIZED, Status.REVIEW)
 
 
-def test_a_hold_that_the_bank_called_expired_may_still_have_been_captured_by_an_attempt_without_an_answer() -> None:
+@pytest.mark.parametrize("said", [[ALREADY], [LOST, ALREADY]], ids=["at once", "after an attempt without an answer"])
+def test_a_hold_that_the_bank_called_expired_may_still_have_been_captured_by_an_attempt_without_an_answer(
+    said: list[Answer],
+) -> None:
     desk = an_authorized_payment().accept(Verb.CAPTURE).answer(LOST).answer(EXPIRED)
     assert desk.payment.state is State.EXPIRED
 
-    desk = desk.answer(ALREADY)
+    for word in said:
+        desk = desk.answer(word)
 
     assert (desk.payment.state, desk.operation(Verb.VOID).status) == (State.EXPIRED, Status.REVIEW)
 

@@ -312,3 +312,24 @@ def test_an_attempt_that_may_be_at_work_is_waited_for_whatever_the_ledgers_clock
 
     assert isinstance(verdict, Again)
     assert verdict.at - stepped >= attempt.deadline - desk.now
+
+
+@pytest.mark.parametrize("past", [False, True], ids=["young by the agreed time", "too old by it"])
+def test_what_is_too_old_by_the_agreed_time_is_not_asked_again(past: bool) -> None:
+    desk = _parked(LOST, an_authorized_payment(patience=PATIENT).accept(Verb.CAPTURE))
+    capture = desk.operation(Verb.CAPTURE)
+    agreed = desk.now + (2 * PATIENT.bank_key_life if past else timedelta(0))
+
+    step = desk.decider.attempt(desk.payment, capture, desk.now, lost=False, agreed=agreed)
+
+    assert step.operations[0].status is (Status.REVIEW if past else Status.IN_DOUBT)
+    assert (step.then is None) is past
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_only_an_attempt_after_a_lost_one_is_inherited(lost: bool) -> None:
+    desk = _parked(LOST)
+
+    step = desk.decider.attempt(desk.payment, desk.operation(Verb.AUTHORIZE), desk.now, lost=lost)
+
+    assert step.inherited is lost

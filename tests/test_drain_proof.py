@@ -67,6 +67,40 @@ def test_each_new_silence_needs_its_own_proof() -> None:
     assert proof.wait_s("op_1", 60.0) is None
 
 
+def test_what_proves_one_silence_proves_no_later_one_of_the_same_key() -> None:
+    proof = DrainProof(WORST_S)
+    proof.unanswered("op_1", 10.0)
+    proof.unanswered("op_1", 20.0)
+
+    proof.answered(sent_s=15.0, now_s=16.0)
+
+    assert proof.wait_s("op_1", 60.0) is None
+
+
+def test_what_has_its_final_answer_is_forgotten_and_what_is_proven_waits_no_more() -> None:
+    proof = DrainProof(WORST_S)
+    for number in range(3):
+        proof.unanswered(f"op_{number}", 10.0)
+    waiting = len(proof)
+
+    proof.answered(sent_s=11.0, now_s=12.0)
+    proof.forget("op_0")
+
+    assert (waiting, len(proof)) == (3, 0)
+    assert (proof.wait_s("op_0", 60.0), proof.wait_s("op_1", 60.0)) == (None, 0.0)
+
+
+def test_of_too_many_keys_the_one_that_is_longest_unheard_of_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.drain_proof._KEYS_MAX", 2)
+    proof = DrainProof(WORST_S)
+    for key in ("a", "b", "b", "a", "c"):
+        proof.ended(key, 10.0)
+        if key == "b":
+            assert proof.wait_s("a", 10.0) == 0.0, "a key that is heard of again is not one more"
+
+    assert [proof.wait_s(key, 10.0) for key in ("a", "c", "b")] == [0.0, 0.0, None]
+
+
 def test_what_nobody_here_has_sent_waits_for_a_proof_from_now_on() -> None:
     proof = DrainProof(WORST_S)
     proof.answered(sent_s=99.0, now_s=99.5)

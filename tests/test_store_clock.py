@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import anyio
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
-from engine.store_clock import Store, StoreClock
+from engine.errors import Unavailable
+from engine.fitness import Fitness
+from engine.store_clock import ClockWatch, Store, StoreClock
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 SKEW_MAX_S = 2.0
@@ -87,6 +92,64 @@ def test_a_quicker_answer_replaces_what_a_slow_one_told(clocks: Clocks) -> None:
     clocks.compare(Store.LEDGER, ahead_s=0.0, round_trip_s=0.002)
 
     assert abs(clocks.clock.now() - clocks.true()) < timedelta(milliseconds=10)
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_an_answer_leaves_half_its_round_trip_in_doubt_and_no_more(clocks: Clocks, within: bool) -> None:
+    clocks.compare(Store.LEDGER, ahead_s=5.0 + SKEW_MAX_S + (-0.1 if within else 0.1), round_trip_s=10.0)
+
+    assert clocks.clock.fits is within
+
+
+def test_a_slower_answer_does_not_replace_what_a_quick_one_told_unless_it_contradicts_it(clocks: Clocks) -> None:
+    clocks.compare(Store.LEDGER, ahead_s=0.0, round_trip_s=0.002)
+
+    clocks.compare(Store.LEDGER, ahead_s=0.5, round_trip_s=4.0)
+    kept = clocks.clock.now() - clocks.true()
+    clocks.compare(Store.LEDGER, ahead_s=60.0, round_trip_s=4.0)
+    moved = clocks.clock.now() - clocks.true()
+
+    assert abs(kept) < timedelta(milliseconds=10)
+    assert abs(moved - timedelta(seconds=60)) < timedelta(milliseconds=10)
+
+
+@pytest.mark.parametrize("step_s", [-7200.0, -3.0, 0.5, 3.0])
+def test_a_store_s_clock_that_steps_is_believed_at_once_and_told_when_it_is_beyond_the_stated_skew(
+    clocks: Clocks, step_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.store_clock.log", structlog.get_logger())
+    clocks.compare(Store.LEDGER)
+
+    with capture_logs() as said:
+        clocks.compare(Store.LEDGER, ahead_s=step_s)
+
+    assert abs(clocks.clock.now() - clocks.true() - timedelta(seconds=step_s)) < timedelta(milliseconds=10)
+    assert [line["event"] for line in said] == (["clock_stepped"] if abs(step_s) > SKEW_MAX_S else [])
+
+
+def test_a_watch_believes_what_it_heard_and_keeps_it_while_a_store_is_away_or_silent(
+    clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.store_clock._PATIENCE_S", 0.01)
+    fitness, answers = Fitness(), [0.0, 1.0, -3600.0]
+
+    async def told() -> datetime:
+        if not answers:
+            await anyio.sleep_forever()
+        if (ahead_s := answers.pop(0)) == 1.0:
+            raise Unavailable("store_unavailable", "Redis is away")
+        clocks.passed_s += 2.0  # on the way there, and on the way back
+        moment = clocks.true() + timedelta(seconds=ahead_s)
+        clocks.passed_s += 2.0
+        return moment
+
+    watch = ClockWatch(clocks.clock, {Store.REDIS: told}, lambda: clocks.passed_s, 1.0, fitness)
+    found = []
+    for _ in range(4):
+        anyio.run(watch.run_once)
+        found.append((clocks.clock.skew_s(Store.REDIS), fitness.fits))
+
+    assert found == [(0.0, True), (0.0, True), (3598.0, False), (3598.0, False)]
 
 
 @pytest.mark.parametrize("wrong", [Store.LEDGER, Store.REDIS, None])

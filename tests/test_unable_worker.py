@@ -136,14 +136,8 @@ def an_authorization(vault: Vault, connector: str) -> tuple[Payment, Operation]:
 
 
 def a_teller(vault: Vault) -> Teller:
-    return Teller(
-        {"bank": None},  # type: ignore[dict-item]
-        vault,
-        PATIENCE,
-        lambda: datetime.now(UTC),
-        Failpoints(),
-        Meters(CollectorRegistry()),
-    )
+    meters = Meters(CollectorRegistry())
+    return Teller({"bank": None}, vault, PATIENCE, lambda: datetime.now(UTC), Failpoints(), meters)  # type: ignore[dict-item]
 
 
 def test_whose_fault_a_closed_envelope_is_depends_on_who_has_its_key() -> None:

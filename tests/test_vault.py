@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.errors import Broken
 from engine.payment import Card
-from engine.vault import Vault, brand_of
+from engine.vault import Access, Vault, brand_of, key_id
 
 KEY, OLD, OTHER = b"k" * 32, b"o" * 32, b"x" * 32
 CARD = Card(number="4111111111111111", cvv="123", expiry_month=12, expiry_year=2030)
@@ -60,6 +60,14 @@ def test_a_retired_key_opens_what_it_sealed_while_the_new_one_seals() -> None:
 
     assert rotated.open(sealed, "op_1") == CARD
     assert Vault([KEY]).open(rotated.seal(CARD, "op_2"), "op_2") == CARD
+
+
+def test_an_envelope_of_another_version_names_no_key() -> None:
+    sealed = Vault([KEY]).seal(CARD, "op_1")
+    other = base64.b64encode(b"\x02" + base64.b64decode(sealed)[1:]).decode()
+
+    assert key_id(sealed) in Vault([KEY]).checks
+    assert (key_id(other), Vault([KEY]).access(other)) == ("", Access.NOBODY)
 
 
 def test_a_key_that_is_gone_opens_nothing() -> None:
