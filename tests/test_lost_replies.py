@@ -26,7 +26,8 @@ def gateway(database: str, redis_url: str, wire: LossyWire, tmp_path: Path) -> I
     """Its worker alone is behind the wire. The lease outlives the break: the same tenure goes on."""
     environ = {"PENSTOCK_CONNECTOR": "instant", "PENSTOCK_LEASE_MS": "5000"}
     with a_gateway(database, redis_url, "http://127.0.0.1:1", tmp_path, workers=0, **environ) as running:
-        running.start("worker", PENSTOCK_REDIS_URL=f"redis://127.0.0.1:{wire.port}/0")
+        database_of_redis = redis_url.rpartition("/")[2]
+        running.start("worker", PENSTOCK_REDIS_URL=f"redis://127.0.0.1:{wire.port}/{database_of_redis}")
         assert running.pay(CARD, wait=10).status_code == 201  # all scripts are known from here on
         yield running
 
