@@ -33,8 +33,10 @@ def audit(
 ) -> None:
     """Whether every promise that can be computed holds: in the ledger, in Redis and, where it is given, at the bank.
 
-    Reads everything and changes nothing; may run while payments go on. Reads PENSTOCK_DATABASE_URL and
-    PENSTOCK_REDIS_URL, or the stack that runs in --data-dir. `penstock auditor` does the same all the time, bounded.
+    Reads everything and changes nothing; may run while payments go on.
+    Reads PENSTOCK_DATABASE_URL and PENSTOCK_REDIS_URL, or the stack that
+    runs in --data-dir. `penstock auditor` does the same all the time, a
+    part at a time.
 
     Exit code: 0 when each holds, 1 when one does not, 2 when it cannot be told.
 

@@ -95,7 +95,10 @@ class DataDir:
         try:
             state = json.loads((self.root / _STATE).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise Broken(f"nothing is ready in {self.root}: start it with `penstock up`, or wait a moment") from None
+            raise Broken(
+                f"nothing is ready in {self.root}: start it with `penstock up`, wait a moment, or name another folder "
+                "with --data-dir; a deployment is named by PENSTOCK_DATABASE_URL and PENSTOCK_REDIS_URL"
+            ) from None
         if not psutil.pid_exists(state.pop("supervisor")):
             raise Broken(f"the stack in {self.root} was killed: start it again with `penstock up`")
         dead = [f"{each['role']} ({each['pid']})" for each in state["processes"] if not is_alive(each["pid"])]

@@ -12,7 +12,7 @@ from ops.acting import act, asked_by_cli, say_act, with_back_office
 
 _WHERE = (
     "Reads PENSTOCK_DATABASE_URL and PENSTOCK_REDIS_URL, or the stack that runs in --data-dir. "
-    "Each act needs a reason, for the audit."
+    "Each act needs a reason, kept in the audit trail."
 )
 dead_letter_app = typer.Typer(
     help="Commands that were given up: list, show, requeue, drop.",
@@ -23,7 +23,7 @@ dead_letter_app = typer.Typer(
 
 _COLUMNS = ("dead letter", "died at", "cause", "payment", "reason")
 _LOCAL = Path(".penstock")
-DataDir = Annotated[Path, typer.Option("--data-dir", help="The folder of the local stack, if it is that one.")]
+DataDir = Annotated[Path, typer.Option("--data-dir", help="The local stack's folder; PENSTOCK_ variables win.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
@@ -46,7 +46,9 @@ def _reason(text: str) -> str:
 
 
 LetterId = Annotated[str, typer.Argument(metavar="ID", callback=_letter, help="As `dead-letters list` shows it.")]
-Reason = Annotated[str, typer.Option("--reason", callback=_reason, help="Why, for the audit: a ticket, a sentence.")]
+Reason = Annotated[
+    str, typer.Option("--reason", callback=_reason, help="Why: a ticket, a sentence; kept in the audit trail.")
+]
 
 
 @dead_letter_app.command("list")
@@ -114,8 +116,10 @@ def requeue_letter(letter: LetterId, reason: Reason, data_dir: DataDir = _LOCAL,
 
 @dead_letter_app.command("drop")
 def drop_letter(letter: LetterId, reason: Reason, data_dir: DataDir = _LOCAL, as_json: Json = False) -> None:
-    """Throw a dead letter away, for good. A command that was never journaled is then as if it had never been accepted:
-    its client may use the key again.
+    """Throw a dead letter away, for good.
+
+    A command that was never journaled is then as if it had never been
+    accepted: its client may use the key again.
 
     Example: penstock dead-letters drop dl_7-1935734400000-0 --reason "written by hand, ticket 18"
     """

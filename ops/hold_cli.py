@@ -20,7 +20,7 @@ hold_app = typer.Typer(
 
 _LOCAL = Path(".penstock")
 _COLUMNS = ("hold", "made at", "amount>", "card", "under key", "beside")
-DataDir = Annotated[Path, typer.Option("--data-dir", help="The folder of the local stack, if it is that one.")]
+DataDir = Annotated[Path, typer.Option("--data-dir", help="The local stack's folder; PENSTOCK_ variables win.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
@@ -52,7 +52,8 @@ def list_holds(
 ) -> None:
     """The holds that no payment has and nobody has given back, oldest first: what `penstock audit` finds of them.
 
-    Needs the bank's own books. Reads PENSTOCK_DATABASE_URL, or the stack that runs in --data-dir.
+    Needs the bank's own books. Reads PENSTOCK_DATABASE_URL and
+    PENSTOCK_REDIS_URL, or the stack that runs in --data-dir.
 
     Example: penstock holds list --json | jq -r '.[].hold'
     """
@@ -85,7 +86,7 @@ def list_holds(
 
 @hold_app.command("release")
 def release_hold(
-    hold: Annotated[str, typer.Argument(metavar="HOLD", callback=_hold, help="The bank's id of it, auth_...")],
+    hold: Annotated[str, typer.Argument(metavar="HOLD", callback=_hold, help="The bank's id of the hold, auth_...")],
     reason: Reason,
     bank_url: Annotated[
         str | None,
@@ -96,11 +97,13 @@ def release_hold(
     data_dir: DataDir = _LOCAL,
     as_json: Json = False,
 ) -> None:
-    """Give back a hold that no payment has: it is voided at the bank, and the audit says who wanted it and why.
+    """Give back a hold that no payment has: it is voided at the bank, and the audit trail keeps who and why.
 
-    Refused when a payment has the hold, or when an authorization without an answer may have placed it. The command may
-    be repeated: it uses one bank key for the hold, for ever, and tells what came of it. Reads PENSTOCK_DATABASE_URL and
-    PENSTOCK_BANK_URL, or the stack that runs in --data-dir.
+    Refused when a payment has the hold, or when an authorization without an
+    answer may have placed it. The command may be repeated: it uses one bank
+    key for the hold, for ever, and tells what came of it. Reads
+    PENSTOCK_DATABASE_URL, PENSTOCK_REDIS_URL and PENSTOCK_BANK_URL, or the
+    stack that runs in --data-dir.
 
     Example: penstock holds release auth_2f1c6f0e-8f0b-4c5e-9a43-0d6a2b1c7e55 --reason "placed twice, audit of May 4"
     """

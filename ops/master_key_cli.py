@@ -27,7 +27,9 @@ def status(
 ) -> None:
     """Which key seals now, which processes hold which keys, and which key may be taken out of the configuration.
 
-    Reads PENSTOCK_DATABASE_URL, or the stack that runs in --data-dir. Needs no key.
+    The first table counts processes that would seal with each key, and that
+    can open with it. Reads PENSTOCK_DATABASE_URL, or the stack that runs in
+    --data-dir. Needs no key.
 
     Example: penstock master-key status --json | jq '.keys[] | select(.may_go)'
     """
@@ -45,7 +47,9 @@ def status(
 def reseal(data_dir: DataDirOption = Path(".penstock")) -> None:
     """Seal webhook secrets and stored answers anew with the key that seals now, so that an older one may go.
 
-    Reads PENSTOCK_DATABASE_URL, PENSTOCK_MASTER_KEY and PENSTOCK_RETIRED_MASTER_KEYS. Safe to run again, and beside
+    Reads PENSTOCK_MASTER_KEY, PENSTOCK_RETIRED_MASTER_KEYS and
+    PENSTOCK_FINGERPRINT_KEY, set as a worker has them; PENSTOCK_DATABASE_URL,
+    or the stack that runs in --data-dir. Safe to run again, and beside
     everything else.
 
     Example: penstock master-key reseal
@@ -76,7 +80,7 @@ def _print(keys: list[MasterKey], holders: list[Holder]) -> None:
         own = [holder for holder in holders if holder.current == each.id and holder.silent_s < _SILENT_S]
         opened = [holder for holder in holders if each.id in holder.keys and holder.silent_s < _SILENT_S]
         rows.append((each.id, state, sealed or "nothing", str(len(own)), str(len(opened))))
-    print_table(("key", "state", "sealed with it", "processes that would seal>", "that can open>"), rows)
+    print_table(("key", "state", "sealed with it", "would seal>", "can open>"), rows)
     print_table(
         ("process", "name", "PENSTOCK_MASTER_KEY", "opens", "seen"),
         [

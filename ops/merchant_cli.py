@@ -21,8 +21,8 @@ key_app = typer.Typer(
     help="API keys of merchants: create, revoke, rotate.", no_args_is_help=True, rich_markup_mode="rich", epilog=_WHERE
 )
 
-DataDir = Annotated[Path, typer.Option("--data-dir", help="The folder of the local stack, if it is that one.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit: a ticket, a sentence.")]
+DataDir = Annotated[Path, typer.Option("--data-dir", help="The local stack's folder; PENSTOCK_ variables win.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why: a ticket, a sentence; kept in the audit trail.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 _LOCAL = Path(".penstock")
 _ONBOARDING = "onboarding"

@@ -16,14 +16,15 @@ _COLUMNS = ("partition>", "owner", "epoch>", "lease ms>", "backlog>", "pending>"
 
 
 def partitions(
-    data_dir: Annotated[Path, typer.Option("--data-dir", help="The folder of the local stack, if it is that one.")] = (
+    data_dir: Annotated[Path, typer.Option("--data-dir", help="The local stack's folder; PENSTOCK_ variables win.")] = (
         Path(".penstock")
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
     """Every partition: its owner, epoch and lease, and its backlog (XLEN), pending, lag and dead letters.
 
-    The owner is who holds the lease. A partition without one rests; work in it waits. Reads PENSTOCK_REDIS_URL and
+    The owner is the worker that holds the lease. A partition without an
+    owner rests: work in it waits. Reads PENSTOCK_REDIS_URL and
     PENSTOCK_DATABASE_URL, or the stack that runs in --data-dir.
 
     Example: penstock partitions --json | jq 'map(select(.owner == null))'

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _WHERE = (
     "Reads PENSTOCK_DATABASE_URL and PENSTOCK_REDIS_URL, or the stack that runs in --data-dir. Acts are carried out "
-    "by the payment's own actor, in the worker that owns its partition; each needs a reason, for the audit."
+    "by the payment's own actor, in the worker that owns its partition; each needs a reason, kept in the audit trail."
 )
 payment_app = typer.Typer(
     help="One payment: show, timeline, retry, resolve, correct.",
@@ -29,7 +29,7 @@ payment_app = typer.Typer(
 _OPERATIONS = ("operation", "verb", "status", "attempts>", "next attempt", "answer>", "key")
 _WAIT_S = 15.0  # an idle actor looks about once a second; one that is at the bank may need its deadline first
 _LOCAL = Path(".penstock")
-DataDir = Annotated[Path, typer.Option("--data-dir", help="The folder of the local stack, if it is that one.")]
+DataDir = Annotated[Path, typer.Option("--data-dir", help="The local stack's folder; PENSTOCK_ variables win.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
@@ -179,8 +179,9 @@ def resolve_payment(
 ) -> None:
     """Answer, in the bank's place, an operation that is in review: only a person can tell, from the bank's statement.
 
-    A reference is refused when another payment has it, and when the bank, asked for it, does not show what this
-    operation asked for. The id of a void cannot be looked up at the bank; leave it out rather than guess.
+    A reference is refused when another payment has it, and when the bank
+    does not show under it what this operation asked for. The id of a void
+    cannot be looked up at the bank: leave it out rather than guess.
 
     Examples:
 
@@ -209,8 +210,11 @@ def correct_payment(
     data_dir: DataDir = _LOCAL,
     as_json: Json = False,
 ) -> None:
-    """Replace the bank's id that an operator gave in a resolve, while nothing is built on it: no capture of that hold,
-    no refund of that capture. Proven like the reference of a resolve; answers that were stored stay as they are.
+    """Replace a bank id that an operator gave in a resolve, while nothing is built on it.
+
+    A capture is built on its hold, a refund on its capture. The new id is
+    proven like the reference of a resolve. Answers that were stored stay as
+    they are.
 
     Example: penstock payment correct pay_3K7VZ0Q1M8C2R4T6W9XABDEFGH --reference auth_8c1e --reason "line 13, not 12"
     """
@@ -260,7 +264,8 @@ def _more(moment: dict[str, Any]) -> str:
     match moment["type"]:
         case "command":
             waits = f", asked again at {moment['next_attempt_at']}" if moment["next_attempt_at"] else ""
-            return f"{moment['status']}, {moment['attempts']} attempts{waits}"
+            attempts = "1 attempt" if moment["attempts"] == 1 else f"{moment['attempts']} attempts"
+            return f"{moment['status']}, {attempts}{waits}"
         case "bank_attempt":
             facts = ", ".join(f"{name} {value}" for name, value in moment["evidence"].items())
             until = f"until {moment['deadline']}" if moment["deadline"] else facts

@@ -59,7 +59,7 @@ class Settings(BaseModel):
         "", description="ids of master keys that are gone for good, comma-separated: what they sealed is for a person"
     )
     key_holder_s: int = Field(
-        15, ge=1, le=3600, description="a rotation waits for a silent process so long; all processes alike"
+        15, ge=1, le=3600, description="how long a rotation waits for a silent process; the same in all processes"
     )
     fingerprint_key: SecretStr = Field(
         SecretStr(""), description="base64 of 32 bytes, permanent: with another one no old key would match its payload"
@@ -116,7 +116,7 @@ class Settings(BaseModel):
         60.0,
         ge=5,
         le=3600,
-        description="how late something due may be before it is told; above the longest attempt",
+        description="how late something due may be before it counts as a breach; above the longest attempt",
     )
 
     connector: Literal["ficmart_bank", "instant"] = Field("ficmart_bank", description="instant approves all, for load")
@@ -129,8 +129,8 @@ class Settings(BaseModel):
         0,
         ge=0,
         le=600_000,
-        description="longest that a bank which answers works on a request: what went unanswered is asked again so long "
-        "after the bank has answered others. 0: the attempt time-out",
+        description="how long a working bank takes at most; an unanswered request is repeated this long after the bank "
+        "answered a later one. 0: the attempt time-out",
     )
     send_window_ms: int = Field(2000, ge=10, le=60_000, description="from an attempt's commit to its last socket write")
     attempts_in_hand: int = Field(4, ge=1, le=100, description="attempts before an unanswered operation is parked")
@@ -160,7 +160,7 @@ class Settings(BaseModel):
         86_400,
         ge=0,
         le=7 * 86_400,
-        description="before an authorization expires, its merchant is told so long (`payment.expiring`); 0: never",
+        description="how long before an authorization expires its merchant is told (`payment.expiring`); 0: never",
     )
     expiry_grace_s: int = Field(
         300, ge=0, le=86_400, description="from an authorization's expiry until its hold is given back: clocks differ"
