@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
-from decision_stand import a_command, changed
+from decision_stand import a_command, an_authorized_payment, changed
 
 from engine.accepted_work import AcceptedWork, Wanted
 from engine.archive import Page
@@ -18,7 +18,7 @@ from engine.cursor import cursor
 from engine.enquiry import Enquiry
 from engine.errors import Unavailable
 from engine.identity import operation_id, payment_id
-from engine.payment import Verb
+from engine.payment import Operation, Verb
 from engine.wire import Command, encode_command
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -65,6 +65,7 @@ class HeldArchive:
     """A ledger that knows nothing yet, and what it was asked in turn."""
 
     told: list[str]
+    journaled: list[Operation] = field(default_factory=list)  # between two looks at it
 
     async def time(self) -> datetime:
         self.told.append("time")
@@ -76,7 +77,7 @@ class HeldArchive:
 
     async def operations_under(self, merchant: str, key: str, limit: int, before: Any) -> list[Any]:
         self.told.append("ledger")
-        return []
+        return self.journaled
 
     async def operation(self, operation: str) -> None:
         self.told.append("operation")
@@ -165,9 +166,10 @@ def test_one_search_at_a_time_and_who_waits_too_long_is_told_to_ask_again(monkey
     assert asyncio.run(story()) == [4, 4]
 
 
-def listed(front: HeldFront, **filters: Any) -> dict[str, Any]:
+def listed(front: HeldFront, *journaled: Operation, **filters: Any) -> dict[str, Any]:
     usual = {"order_id": None, "customer_id": None, "status": None, "limit": 10, "cursor": None}
-    enquiry = Enquiry(front, HeldArchive(told=front.told), 3, lambda: NOON, 60_000)  # type: ignore[arg-type]
+    archive = HeldArchive(told=front.told, journaled=list(journaled))
+    enquiry = Enquiry(front, archive, 3, lambda: NOON, 60_000)  # type: ignore[arg-type]
     if "key" in filters:
         return dict(orjson.loads(asyncio.run(enquiry.operations("m_1", filters["key"], 10, filters.get("cursor")))))
     return dict(orjson.loads(asyncio.run(enquiry.payments("m_1", **{**usual, **filters}))))
@@ -199,3 +201,22 @@ def test_a_page_behind_a_cursor_shows_nothing_again() -> None:
 @pytest.mark.parametrize(("status", "shown"), [(None, 3), ("pending", 3), ("captured", 0)])
 def test_what_the_ledger_does_not_have_is_pending(status: str | None, shown: int) -> None:
     assert len(listed(HeldFront(rows=ALL), status=status)["data"]) == shown
+
+
+def test_a_page_of_payments_goes_on_where_the_one_before_ended() -> None:
+    first = listed(HeldFront(rows=ALL), limit=2)
+
+    second = listed(HeldFront(rows=ALL), limit=2, cursor=first["next_cursor"])
+
+    shown = [payment["id"] for page in (first, second) for payment in page["data"]]
+    assert len(shown) == len(set(shown)) == 3
+    assert (first["has_more"], second["has_more"]) == (True, False)
+
+
+def test_what_is_journaled_between_the_looks_in_another_place_is_shown_once_and_as_the_ledger_has_it() -> None:
+    command = an_authorize("k_1")
+    journaled = changed(an_authorized_payment().operations[0], id=command.operation, key="k_1", accept_order=8_000_000)
+
+    page = listed(HeldFront(rows=[a_row(command, "5-0")]), journaled, key="k_1")
+
+    assert [(operation["id"], operation["status"]) for operation in page["data"]] == [(command.operation, "succeeded")]
