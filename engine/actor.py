@@ -18,7 +18,7 @@ import structlog
 from engine.dead_letter import Cause, Failure, letter_fields
 from engine.docket import Delivery, Docket
 from engine.dossier import Dossier
-from engine.errors import Broken, Unavailable
+from engine.errors import Broken, Unavailable, Unseen
 from engine.intervention import Intervention, Proof, carry_out, claim_of, declined
 from engine.ledger import Fence
 from engine.opening import opening, operation_of
@@ -70,6 +70,7 @@ class Actor:
         self._pursuit = Pursuit(payment, home.fence, tools, self._dossier, self._docket)
         self._working_on = ""  # the operation that an exception would be about
         self._failures: list[Failure] = []  # exceptions about it, in a row
+        self._cause = Cause.EXCEPTION  # of the last one
 
     async def run(self) -> None:
         """Until there is nothing left to do. Unexpected exceptions are bounded, then a person is asked."""
@@ -90,6 +91,7 @@ class Actor:
                 self._failures.append(
                     Failure(at=self._tools.clock.now(), error=f"{type(error).__name__}: {error}"[:200])
                 )
+                self._cause = Cause.UNSEEN if isinstance(error, Unseen) else Cause.EXCEPTION
                 log.exception("actor_failed", payment=self._id, tries=len(self._failures))
                 await anyio.sleep(_TRY_AGAIN_S)
                 if len(self._failures) >= _TRIES and not await self._gave_up():
@@ -136,7 +138,7 @@ class Actor:
         if dossier.payment is not None and command.merchant != dossier.payment.terms.merchant:
             raise Broken(f"{self._id} is not a payment of the merchant who asks for a {command.verb}")
         if known is None and dossier.payment is None and command.verb is not Verb.AUTHORIZE:
-            raise Broken(f"{command.verb} of {self._id}, which nobody has seen")
+            raise Unseen(f"{command.verb} of {self._id}, which nobody has seen")
         if delivery.deadly and (known is None or known.status in _WORKABLE):
             raise Broken("its workers died with it again and again, at last with nothing else in hand")
         # From here on nothing fails, so a delivery is taken in whole or not at all.
@@ -239,7 +241,7 @@ class Actor:
             loaded = await self._dossier.look_up(culprit)
             known = loaded.asked
             if known is None or known.settled_at is not None or known.payment != self._id:
-                await self._bury(Cause.EXCEPTION, culprit, reason, loaded.payment)
+                await self._bury(self._cause, culprit, reason, loaded.payment)
             elif loaded.payment is None or known.status is Status.REVIEW:
                 raise Broken(f"nothing can be done about {culprit}: {reason}")
             else:

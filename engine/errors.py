@@ -54,6 +54,10 @@ class Broken(PenstockError):
     """Something that cannot be, is. Never shown to a client in detail."""
 
 
+class Unseen(Broken):
+    """Something is asked of a payment that nobody has seen: its authorize's entry is lost, or the ledger is older."""
+
+
 class Taken(Broken):
     """An id of the bank's that a commit would write down belongs to another receipt."""
 

@@ -5,10 +5,11 @@ Each change is one script on one partition. Whether a letter may be given back o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from engine import keys
-from engine.dead_letter import Letter, decode_letter, place_of
+from engine.dead_letter import Cause, Letter, decode_letter, place_of
 from engine.scripts import Scripts
 from engine.wire import Command
 
@@ -42,6 +43,18 @@ class Graveyard:
             found += [_letter(partition, row) for row in reply]
         found.sort(key=_age, reverse=True)
         return found[:letters_max]
+
+    async def of_cause(self, cause: Cause, partitions: Sequence[int], letters_max: int) -> list[Letter]:
+        """Among the newest letters of these partitions those of one cause, without their entries, oldest first."""
+        replies = await self._scripts.call_many(
+            [("letters", (keys.dead(each), _LATEST, _EARLIEST, letters_max, "")) for each in partitions]
+        )
+        found: list[Letter] = []
+        for partition, reply in zip(partitions, replies, strict=True):
+            if isinstance(reply, Exception):
+                raise reply
+            found += [_letter(partition, row) for row in reply]
+        return sorted((letter for letter in found if letter.cause == cause), key=_age)
 
     async def find(self, letter: str) -> Letter | None:
         """One letter with its entry; None when there is none of this id."""

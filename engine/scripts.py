@@ -32,6 +32,7 @@ _DROP_EVERY_S = 1.0  # a Redis that goes on refusing is not connected to anew fo
 
 _UNAVAILABLE, _OVERLOADED = "store_unavailable", "overloaded"
 _MAX_CLIENTS = "max number of clients reached"
+_NOT_PERMITTED = ("ACL failure in script", "The user executing the script can't")  # in Valkey's words, and in Redis'
 # A Redis that answers like this ran nothing. In our own words: its own may name addresses and users.
 # fmt: off
 _REFUSALS = {
@@ -253,13 +254,14 @@ def refusal_of(error: object) -> str | None:
 
 
 def translated(reply: Any) -> Any:
-    """Only an error that names our own script is our mistake; whatever else Redis says, it may stop saying."""
+    """Only an error that names our own script is our mistake; whatever else Redis says, it may stop saying. A command
+    that is not permitted inside a script is not ours, but what the script did before it is done."""
     if not isinstance(reply, Exception) or isinstance(reply, Unavailable):
         return reply
     refusal = refusal_of(reply)
     if refusal is not None:
         return Refused(_OVERLOADED if refusal == "OOM" else _UNAVAILABLE, f"{_REFUSALS[refusal]}.")
-    if type(reply) is ResponseError:
+    if type(reply) is ResponseError and not any(words in str(reply) for words in _NOT_PERMITTED):
         return Broken(f"a script failed: {str(reply)[:200]}")
     return _unavailable(reply)
 

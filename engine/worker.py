@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 import anyio
 
+from engine.graveyard import Graveyard
 from engine.lease import LeaseKeeper, LeaseTerms
 from engine.ledger import Ledger
 from engine.loop import forever
 from engine.meters import Meters
+from engine.orphan import Orphans
 from engine.reader import Reader, ReadLimits
 from engine.reclaimer import Reclaimer
 from engine.scripts import Scripts
@@ -64,6 +66,7 @@ class Worker:
         self._reclaimer = Reclaimer(streams, self.keeper.tenures)
         self._reader = Reader(streams, self._reclaimer, self.keeper.tenures, limits.read)
         self._sweeper = Sweeper(tools.ledger, self.keeper.tenures, tools.decider.policy, limits.sweep_ms)
+        self._orphans = Orphans(Graveyard(scripts, limits.lease.partitions), tools.ledger, self.keeper.tenures)
         self._stop = anyio.Event()
         self.stopped = anyio.Event()  # everything is drained and written
 
@@ -81,6 +84,7 @@ class Worker:
                     intake.start_soon(self._reader.run)
                     intake.start_soon(self._sweeper.run)
                     intake.start_soon(self._reclaimer.run)
+                    intake.start_soon(self._orphans.run)
                     intake.start_soon(forever, "measure", self._measure)
                     await self._stop.wait()
                     intake.cancel_scope.cancel()

@@ -16,7 +16,7 @@ _STYLES = {"good": "green", "waiting": "yellow", "bad": "bold red", "plain": ""}
 _MOODS = {
     **dict.fromkeys(("succeeded", "captured", "authorized", "refunded", "approved", "requeued", "done"), "good"),
     **dict.fromkeys(("accepted", "sent", "pending", "in_doubt", "none_yet", "nobody"), "waiting"),
-    **dict.fromkeys(("review", "none", "unreadable", "exception", "breach", "in doubt"), "bad"),
+    **dict.fromkeys(("review", "none", "unreadable", "exception", "breach", "unseen", "in doubt"), "bad"),
 }
 
 

@@ -116,7 +116,7 @@ class RedisServer:
             return error
         self._log.append((self._loop.time(), self._database.now_ms, name, keys, arguments))
         self._witness(name, keys, arguments, reply)
-        if name in ("accept", "revive") and reply[0] in (b"accepted", b"revived"):
+        if name in ("accept", "revive", "requeue") and reply[0] in (b"accepted", b"revived", b"requeued"):
             self._ring()
         return reply
 

@@ -1,8 +1,8 @@
 """The engine's Lua scripts in Python, one function each under the script's own name, over a Redis in memory.
 
 Arguments and replies are what redis-py sends and gets: keys as text, values and replies as bytes and numbers. That each
-does what its Lua does is shown by tests/test_simulated_redis_conforms.py, call by call against a real server. The
-scripts of operators are not among them: no operator lives in a simulation.
+does what its Lua does is shown by tests/test_simulated_redis_conforms.py, call by call against a real server. What only
+operators call is not among them: no operator lives in a simulation.
 """
 
 from __future__ import annotations
@@ -122,6 +122,47 @@ def bury(db: Database, keys: Keys, arguments: Arguments) -> Any:
         db.hashes.setdefault(opened, {})[_bytes(operation)] = facts + newline + body
     _let_go(db, commands, merchants, str(group), merchant, [entry])
     return letter
+
+
+def letters(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    newest, oldest, letters_max, whole = (str(word) for word in arguments)
+    stream = db.streams.get(keys[0], Stream())
+    below = id_of(_bytes(newest[1:])) if newest.startswith("(") else None
+    first, last = (None if word in "-+" or word.startswith("(") else id_of(_bytes(word)) for word in (oldest, newest))
+    found = [
+        (place, fields)
+        for place, fields in reversed(stream.entries.items())
+        if (below is None or place < below) and (last is None or place <= last) and (first is None or place >= first)
+    ][: int(letters_max)]
+    return [[text_of(place), fields if whole == "1" else _without_entry(fields)] for place, fields in found]
+
+
+def requeue(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    dead, commands, opened, record, merchants = keys
+    letter, operation, merchant = arguments
+    graves = db.streams.get(dead, Stream())
+    buried = graves.entries.get(id_of(_bytes(letter)))
+    if buried is None:
+        return [b"gone"]
+    known = db.get(record)
+    facts = _facts(known)
+    if known is not None and isinstance(facts.get("status"), int):
+        return [b"settled"]
+    pairs = zip(buried[::2], buried[1::2], strict=True)
+    fields = [word for name, value in pairs if name.startswith(b"was.") for word in (name[4:], value)]
+    entry = _add(db, commands, merchants, merchant, fields)
+    graves.delete(id_of(_bytes(letter)))
+    if known is not None and known.startswith(b"{"):
+        rest = _ENTRY.match(known)
+        value, expires_ms = db.strings[record]
+        db.strings[record] = (_naming(entry, b"{" + value[rest.end() + 1 :] if rest else value), expires_ms)
+    shown = db.hashes.get(opened, {}).get(_bytes(operation), b"")
+    head, newline, body = shown.partition(b"\n")
+    told = _facts(head) if newline else {}
+    if told.get("dead_letter") == _bytes(letter).decode():
+        told.pop("dead_letter")
+        db.hashes[opened][_bytes(operation)] = orjson.dumps(told) + newline + body
+    return [b"requeued", entry]
 
 
 def read(db: Database, keys: Keys, arguments: Arguments) -> Any:
@@ -264,11 +305,13 @@ SCRIPTS: dict[str, Script] = {
     "cut-lease": cut_lease,
     "heartbeat": heartbeat,
     "leave": leave,
+    "letters": letters,
     "pending": pending,
     "probe": probe,
     "read": read,
     "reclaim": reclaim,
     "release-lease": release_lease,
+    "requeue": requeue,
     "revive": revive,
     "settle": settle,
     "take-lease": take_lease,
@@ -368,6 +411,20 @@ def _drop_field(db: Database, key: str, name: Argument) -> None:
     fields.pop(_bytes(name), None)
     if not fields:
         db.hashes.pop(key, None)
+
+
+def _without_entry(fields: list[bytes]) -> list[bytes]:
+    pairs = zip(fields[::2], fields[1::2], strict=True)
+    return [word for name, value in pairs if not name.startswith(b"was.") for word in (name, value)]
+
+
+def _facts(data: bytes | None) -> dict[str, Any]:
+    """The JSON object that this is, else nothing."""
+    try:
+        read = orjson.loads(data or b"")
+    except orjson.JSONDecodeError:
+        return {}
+    return read if isinstance(read, dict) else {}
 
 
 def _raw(entries: list[Entry]) -> list[list[Any]]:

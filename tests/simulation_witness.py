@@ -47,6 +47,8 @@ class Witness:
             self._on_accept(keys[2], str(arguments[0]), reply[1].decode(), keys[1].rpartition(":")[2])
         elif name == "revive" and reply[0] == b"revived":
             self._on_revive(keys[2], str(arguments[0]), reply[1].decode())
+        elif name == "requeue" and reply[0] == b"requeued":
+            self.entries[keys[1], reply[1].decode()] = str(arguments[1])
         elif name == "ack":
             for entry in arguments[2:]:
                 self._on_ack(keys[0], str(entry))

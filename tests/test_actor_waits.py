@@ -111,14 +111,16 @@ def test_a_lost_attempt_is_asked_again_in_doubt_and_is_not_the_bank_s_silence() 
 
 
 @pytest.mark.parametrize("lost", [True, False], ids=["lost", "in hand"])
-@pytest.mark.parametrize("store", Store)
-def test_what_is_too_old_for_its_key_by_any_clock_is_not_asked_again(store: Store, lost: bool) -> None:
+@pytest.mark.parametrize("wrong", [*Store, None], ids=["the ledger alone", "redis alone", "both stores"])
+def test_what_two_clocks_call_too_old_for_its_key_is_not_asked_again_and_one_alone_is_not_believed(
+    wrong: Store | None, lost: bool
+) -> None:
     desk = lost_by_its_owner() if lost else an_authorized_payment().accept(Verb.CAPTURE).answer(HELD_BACK)
 
     async def story(stand: Stand) -> None:
         def ahead() -> None:
-            stand.tells(Store.LEDGER, 0.0 if store is Store.REDIS else 2 * DAY_S)
-            stand.tells(Store.REDIS, 2 * DAY_S if store is Store.REDIS else 0.0)
+            for store in Store:
+                stand.tells(store, 2 * DAY_S if wrong in (store, None) else 0.0)
 
         stand.bank.says, stand.bank.meanwhile = [BROKE], ahead
         if lost:
@@ -127,8 +129,11 @@ def test_what_is_too_old_for_its_key_by_any_clock_is_not_asked_again(store: Stor
             await anyio.sleep(HOUR_S)
         await stand.works(PAYMENT)
 
-        assert len(stand.bank.asked) == (0 if lost else 1)
-        assert stand.operation(Verb.CAPTURE).status is Status.REVIEW
+        if wrong is None:
+            assert len(stand.bank.asked) == (0 if lost else 1)
+            assert stand.operation(Verb.CAPTURE).status is Status.REVIEW
+        else:
+            assert stand.operation(Verb.CAPTURE).status is not Status.REVIEW
 
     played(story, desk)
 
@@ -344,11 +349,9 @@ def test_an_entry_that_names_another_payment_s_operation_is_given_up() -> None:
     played(story, an_authorized_payment())
 
 
-@pytest.mark.parametrize(
-    ("entry", "order"), [("9-0", 9_000_000), ("7-0", 7_000_000), ("5-0", 8_000_001), ("4-0", 8_000_001)]
-)
+@pytest.mark.parametrize(("entry", "order"), [("9-0", 9_000_000), ("7-0", 7_000_000), ("5-0", None), ("4-0", None)])
 def test_an_entry_from_before_its_payment_comes_behind_all_that_is_known_and_any_other_in_its_own_place(
-    entry: str, order: int
+    entry: str, order: int | None
 ) -> None:
     """The clock of a Redis that lost its memory may have stepped back."""
     desk = fresh_capture()
@@ -361,7 +364,8 @@ def test_an_entry_from_before_its_payment_comes_behind_all_that_is_known_and_any
         delivery = Delivery(command=a_command(Verb.VOID, "late"), entry=entry, first=True)
         await stand.works(PAYMENT, delivery)
 
-        assert stand.operation(Verb.VOID).accept_order == order
+        known = stand.operation(Verb.VOID).accept_order
+        assert known == order or (order is None and known > 8_000_000)
         assert stand.bank.asked == []
 
     played(story, desk)

@@ -194,6 +194,32 @@ def test_every_refusal_is_told_in_our_words_and_gives_nothing_away(answer: str) 
     assert SECRET not in str(told) and "internal" not in str(told)
 
 
+@pytest.mark.parametrize("command", ["-get", "-xadd", "-hset"])
+def test_a_command_that_is_not_permitted_inside_a_script_leaves_it_open_whether_it_ran(
+    server: EmbeddedRedis, command: str
+) -> None:
+    with on(server.port) as plain:
+        plain.execute_command("ACL", "SETUSER", "default", command)
+
+        found = outcome(server.port)
+
+        assert type(found) is Unavailable, "a caller may repeat the key; and what came before it is done"
+        plain.execute_command("ACL", "SETUSER", "default", "+@all")
+    assert outcome(server.port)[0] in (b"accepted", b"known")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "ERR ACL failure in script: User default has no permissions to run the 'xadd' command script: 5f2",
+        "ERR The user executing the script can't run this command or subcommand script: 5f2",
+    ],
+    ids=["Valkey", "Redis"],
+)
+def test_both_servers_words_for_that_are_known(answer: str) -> None:
+    assert type(translated(BaseParser.parse_error(answer))) is Unavailable
+
+
 def test_an_error_inside_a_script_is_no_refusal() -> None:
     found = translated(BaseParser.parse_error("WRONGTYPE Operation against a key holding the wrong kind of value"))
 

@@ -28,7 +28,7 @@ STREAM, LEASE, MERCHANTS = keys.commands(0), keys.lease(0), keys.merchants(0)
 PAYMENTS = ("pay_a", "pay_b")
 OPERATIONS = ("op_1", "op_2", "op_3", "op_4", "op_5")
 SNAPSHOT = '{"verb":"capture"}\n{"object":"payment"}'
-OF_OPERATORS = {"drop", "inspect", "letters", "requeue"}  # nobody in a simulation calls them
+OF_OPERATORS = {"drop", "inspect"}  # nobody in a simulation calls them
 OF_LOOK_UPS = {"find"}  # nor these
 TOKENS, WORKERS = ("t1", "t2"), ("w1", "w2", "w3")
 PENDING = '{"v":1,"status":null}'
@@ -119,7 +119,15 @@ def a_call(draw: Random, entries: int) -> Call:
                 *(some[:1] or ("1-1",)),
                 draw.choice((operation, "")),
             ),
-            *(draw.choice((SNAPSHOT, "")), draw.choice(("1", "")), merchant, "reason", "because"),
+            *(
+                draw.choice((SNAPSHOT, "")),
+                draw.choice(("1", "")),
+                merchant,
+                "reason",
+                "because",
+                "was.operation",
+                operation,
+            ),
         ),
         "read": (LEASE, STREAM, token, keys.GROUP, worker, draw.choice((1, 2, 50)), delivered),
         "claim": (LEASE, STREAM, token, keys.GROUP, worker, draw.choice((*some, "0-0")), draw.choice((1, 50))),
@@ -129,6 +137,11 @@ def a_call(draw: Random, entries: int) -> Call:
         ),
         "adopt": (LEASE, STREAM, token, keys.GROUP, worker, "-", draw.choice((1, 3, 50))),
         "pending": (LEASE, STREAM, token, keys.GROUP, draw.choice((1, 50))),
+        "letters": (keys.dead(0), "+", "-", draw.choice((1, 50)), draw.choice(("1", ""))),
+        "requeue": (
+            *(keys.dead(0), STREAM, opened, record, MERCHANTS, *(some[:1] or ("1-1",))),
+            *(operation, merchant),
+        ),
         "probe": (keys.PROBE, LONG_MS),
         "reclaim": (LEASE, STREAM, token, keys.GROUP, worker, *(some or ("1-1",))),
         "take-lease": (LEASE, token, draw.choice((LONG_MS, SHORT_MS))),

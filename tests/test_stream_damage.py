@@ -120,6 +120,30 @@ def test_a_repeated_key_revives_what_was_lost_under_the_same_ids(gateway: Gatewa
     assert gateway.dead() == []
 
 
+def test_what_was_accepted_behind_a_lost_authorize_comes_back_in_its_order_when_that_is_revived(
+    gateway: Gateway,
+) -> None:
+    worker = gateway.start("worker")
+    told = {}
+    with stopped(worker):
+        for key in ("never repeated", "lost"):
+            accepted = gateway.pay(CARD, key=key).json()
+            told[key], authorize = accepted["id"], accepted["operation"]["id"].encode()
+            for verb in ("capture", "refund"):
+                gateway.post(f"/v1/payments/{told[key]}/{verb}", key=f"{key} {verb}")
+            stream = keys.commands(partition_of(told[key], 16))
+            entries: Any = gateway.redis.xrange(stream)
+            gateway.redis.xdel(stream, *(entry for entry, fields in entries if fields[b"operation"] == authorize))
+    eventually(lambda: len(gateway.dead()) == 4, "nobody has seen their payments")
+    waiting = [letter for letter in gateway.dead() if letter[b"payment"].decode() == told["never repeated"]]
+
+    again = gateway.pay(CARD, key="lost", wait=10)
+
+    assert again.status_code == 201
+    eventually(lambda: gateway.get(told["lost"])["status"] == "refunded", "captured, then refunded", 40)
+    assert gateway.dead() == waiting, "what nobody has seen is not given back to be given up again"
+
+
 def test_two_who_repeat_a_lost_key_at_once_revive_it_once(gateway: Gateway) -> None:
     told = gateway.pay(CARD, key="lost").json()
     stream = keys.commands(partition_of(told["id"], 16))

@@ -31,8 +31,9 @@ class DeadLetter(BaseModel):
     id: _Id
     partition: int
     cause: str = Field(
-        description="unreadable: no command of ours; exception: its actor failed; breach: the ledger's rows cannot be",
-        examples=["unreadable", "exception", "breach"],
+        description="unreadable: no command of ours; exception: its actor failed; breach: the ledger's rows cannot be; "
+        "unseen: nobody has seen its payment, and it comes back by itself when that is there",
+        examples=["unreadable", "exception", "breach", "unseen"],
     )
     reason: str
     died_at: datetime
