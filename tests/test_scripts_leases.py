@@ -190,6 +190,23 @@ def test_a_lease_that_lasts_longer_than_a_lease_is_cut_by_whoever_sees_it(
     assert 0 < scripts.plain.pttl(LEASE) <= 5_000
 
 
+def test_who_is_refused_a_lease_does_not_keep_it_alive_for_its_holder(scripts: Scripted) -> None:
+    scripts.take_lease(THEIRS, ms=5_000)
+
+    assert scripts.take_lease(MINE, ms=60_000) == "held"
+    assert scripts.plain.pttl(LEASE) <= 5_000
+
+
+def test_a_worker_steps_back_only_while_another_one_lives(scripts: Scripted) -> None:
+    scripts.call("heartbeat", keys.WORKERS, "unable", 60_000)
+    scripts.plain.zadd(keys.WORKERS, {"dead": 1})
+    alone = scripts.call("abstain", keys.WORKERS, "unable", 60_000)
+    scripts.call("heartbeat", keys.WORKERS, "able", 60_000)
+
+    assert (alone, scripts.call("abstain", keys.WORKERS, "unable", 60_000)) == (0, 1)
+    assert scripts.plain.zrange(keys.WORKERS, 0, -1) == [b"able"]
+
+
 def test_a_lease_within_its_time_is_not_cut(scripts: Scripted) -> None:
     scripts.take_lease(THEIRS, ms=5_000)
 

@@ -40,9 +40,15 @@ def make_at_the_end(plain: Any) -> None:
     plain.xgroup_create(STREAM, GROUP, "$")
 
 
+def just_beyond(plain: Any) -> str:
+    ms, _, sequence = plain.xinfo_stream(STREAM)["last-generated-id"].decode().partition("-")
+    return f"{ms}-{int(sequence) + 7}"
+
+
 HANDS: dict[str, Callable[[Any], Any]] = {
     "set to the end": lambda plain: plain.xgroup_setid(STREAM, GROUP, "$"),
     "set beyond the end": lambda plain: plain.xgroup_setid(STREAM, GROUP, "9999999999999-0"),
+    "set beyond the last of its millisecond": lambda plain: plain.xgroup_setid(STREAM, GROUP, just_beyond(plain)),
     "set beyond what a number can hold": lambda plain: plain.xgroup_setid(STREAM, GROUP, f"{2**64 - 1}-{2**64 - 1}"),
     "its consumers deleted": delete_all_consumers,
     "made anew at the end": make_at_the_end,
@@ -212,7 +218,7 @@ def test_an_entry_given_back_from_the_dead_is_named_by_its_record(scripts: Scrip
     assert scripts.accept("op_0")[2] == 1
 
 
-@pytest.mark.parametrize("denied", ["set", "hset", "hincrby"])
+@pytest.mark.parametrize("denied", ["xadd", "set", "hset", "hincrby"])
 def test_a_user_who_may_not_do_all_of_it_leaves_no_record_without_its_entry(scripts: Scripted, denied: str) -> None:
     plain = scripts.plain
     plain.acl_setuser("clumsy", enabled=True, nopass=True, keys="*", channels="*", commands=["+@all", f"-{denied}"])
@@ -224,6 +230,25 @@ def test_a_user_who_may_not_do_all_of_it_leaves_no_record_without_its_entry(scri
         plain.acl_deluser("clumsy")
 
     assert plain.exists(keys.record(PARTITION, "op_0")) <= plain.xlen(STREAM)
+
+
+def test_work_whose_stream_cannot_be_read_is_not_taken_for_lost(scripts: Scripted) -> None:
+    accepted(scripts, 1)
+    scripts.plain.delete(STREAM)
+    scripts.plain.set(STREAM, "something else")
+
+    assert scripts.accept("op_0") == [b"known", scripts.record_of("op_0"), 1]
+
+
+def test_all_that_is_pending_is_told_oldest_first_up_to_so_many(scripts: Scripted) -> None:
+    entries = accepted(scripts, 3)
+    scripts.read()
+
+    def told(most: int) -> list[str]:
+        _, found = scripts.call("pending", keys.lease(PARTITION), STREAM, MINE, GROUP, most)
+        return [entry.decode() for entry, _ in found]
+
+    assert (told(10), told(2)) == (entries, entries[:2])
 
 
 def test_a_stores_clock_that_stepped_back_hides_no_pending_entry(scripts: Scripted) -> None:
