@@ -55,6 +55,8 @@ def test_an_entry_in_hand_is_delivered_once_however_long_the_bank_takes(gateway:
 
     def idle_ms() -> int:
         """Since its last delivery: each starts anew."""
+        if not gateway.redis.exists(stream) or not gateway.redis.xinfo_groups(stream):
+            return 0  # nobody has read yet
         pending = gateway.redis.xpending_range(stream, keys.GROUP, "-", "+", 1)
         return int(pending[0]["time_since_delivered"]) if pending else 0  # type: ignore[index]
 
