@@ -113,7 +113,7 @@ BROKEN_ANSWERS = {
 @pytest.mark.parametrize("what", BROKEN_ANSWERS)
 async def test_a_broken_answer_is_in_doubt_and_asked_once(what: str) -> None:
     async with raw_bank(BROKEN_ANSWERS[what]) as bank, FicmartBank(bank.url, clock=now) as connector:
-        answer = await connector.ask(an_ask(send_by_ms=100, deadline_ms=200))
+        answer = await connector.ask(an_ask(send_by_ms=1_000, deadline_ms=1_200))
 
     assert isinstance(answer, NoAnswer)
     assert answer.ask_again
