@@ -21,7 +21,7 @@ _BANK = (
     ("AUTH_EXPIRY_HOURS", "168", "how long a hold lasts"),
     ("LOG_LEVEL", "info", "debug, info, warn or error"),
     ("PENSTOCK_BANK_HANG_UP_CANCELS", "1", "a hang-up stops what is not yet committed; 0: it is executed"),
-    ("PENSTOCK_BANK_HANG_UP_LOSES_KEY", "1", "a hang-up between the commit and the store of the key loses the key"),
+    ("PENSTOCK_BANK_HANG_UP_LOSES_KEY", "1", "a hang-up before the key is stored loses it; 0: it is kept"),
     ("PENSTOCK_BANK_CONTROL", "0", "1 switches the control API for faults on"),
     ("PENSTOCK_BANK_EXTRA_CARDS", "0", "more seeded cards, for load"),
 )
