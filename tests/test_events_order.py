@@ -204,6 +204,6 @@ def test_a_page_is_found_by_index_however_few_merchants_there_are(database: str,
 
     read = {name: tuples for _, name, tuples in rows}
     assert before is not None and before[0] == 20000
-    assert {scans for scans, _, _ in rows} == {0}
+    assert {scans for scans, _, _ in rows} <= {0, 1}, "one at most, before the planner knew how large it is"
     assert read["outbox_of_merchant"] <= 12 * (11 + 1 + 1 + 1)
     assert read["outbox_pkey"] <= 20000 + 12 * 10 + 100, "the planner looks at the ends of an index, too"

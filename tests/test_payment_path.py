@@ -12,8 +12,6 @@ import pytest
 from bank_harness import Bank, fresh_cards
 from gateway import Gateway, a_gateway, eventually
 
-from ops.embedded import EmbeddedRedis
-
 pytest_plugins = ["bank_fixtures"]
 
 
@@ -231,9 +229,9 @@ def test_shippable_follows_what_is_accepted(gateway: Gateway, bank: Bank) -> Non
 
 
 def test_after_a_drain_redis_holds_nothing_but_its_streams(
-    database: str, redis_server: EmbeddedRedis, bank: Bank, tmp_path: Path
+    database: str, redis_url: str, bank: Bank, tmp_path: Path
 ) -> None:
-    url, redis_url = f"http://127.0.0.1:{bank.port}", f"redis://127.0.0.1:{redis_server.port}/1"
+    url = f"http://127.0.0.1:{bank.port}"
     with a_gateway(database, redis_url, url, tmp_path, PENSTOCK_RECORD_TTL_S="1") as gateway:
         for answer in at_once(20, lambda _: gateway.pay(next(fresh_cards), wait=10)):
             assert answer.status_code == 201
