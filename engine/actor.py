@@ -62,12 +62,14 @@ class Home(Protocol):
 class Actor:
     """Lives while it has something to do. `mailbox` is filled by the tenure."""
 
-    def __init__(self, payment: str, home: Home, tools: Tools) -> None:
+    def __init__(self, payment: str, home: Home, tools: Tools, *, drained_since_s: float | None = None) -> None:
         self._id, self._home, self._tools = payment, home, tools
         self.mailbox: deque[Delivery] = deque()
         self._dossier = Dossier(payment, home.partition, tools.ledger)
         self._docket = Docket(home.partition, home.release, tools.settlement, tools.clock.now, tools.meters)
-        self._pursuit = Pursuit(payment, home.fence, tools, self._dossier, self._docket)
+        self._pursuit = Pursuit(
+            payment, home.fence, tools, self._dossier, self._docket, drained_since_s=drained_since_s
+        )
         self._working_on = ""  # the operation that an exception would be about
         self._failures: list[Failure] = []  # exceptions about it, in a row
         self._cause = Cause.EXCEPTION  # of the last one

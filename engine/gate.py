@@ -61,6 +61,10 @@ class Gate:
         """Somebody else's attempt under this key may be written until so far ahead, and nobody will hear its answer."""
         self._drain.unanswered(bank_key, _now_s() + in_s)
 
+    def drained(self, bank_key: str) -> None:
+        """The proof of another key, heard of no earlier, holds for this one too."""
+        self._drain.ended(bank_key, _now_s())
+
     async def drained_in(self, bank_key: str) -> float | None:
         """Seconds until what went unanswered may be sent again; None when the bank does not answer, so that it
         is not known. Probes the bank when no other call has shown it."""

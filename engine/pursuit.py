@@ -39,7 +39,18 @@ class Pursuit:
     """One per actor, with its dossier and docket. Everything may raise Ousted, Conflict and Broken,
     and Unable before anything of an attempt is committed."""
 
-    def __init__(self, payment: str, fence: Fence, tools: Tools, dossier: Dossier, docket: Docket) -> None:
+    def __init__(
+        self,
+        payment: str,
+        fence: Fence,
+        tools: Tools,
+        dossier: Dossier,
+        docket: Docket,
+        *,
+        drained_since_s: float | None = None,
+    ) -> None:
+        """`drained_since_s`, by the loop's clock: what was committed before is out of the bank's queue."""
+        self._drained_since_s = drained_since_s  # holds for others' attempts: until we may have committed one
         self._id, self._fence, self._tools = payment, fence, tools
         self._dossier, self._docket = dossier, docket
         self._over_at_s = 0.0  # by the loop's clock: until then the last attempt may be at work at the bank
@@ -104,6 +115,7 @@ class Pursuit:
 
     async def commit(self, step: Step) -> Payment:
         """Write the step; then, and only then, believe it and let go of what it finished."""
+        self._drained_since_s = None
         verdict = await self._tools.ledger.commit(step, self._fence)
         if verdict is Verdict.STALE:
             raise Ousted
@@ -127,6 +139,9 @@ class Pursuit:
         if payment is None:
             raise Broken(f"{operation.id} belongs to a payment that nobody has seen")
         policy, teller = self._tools.decider.policy, self._tools.teller
+        if self._drained_since_s is not None:  # its tenure has waited for all that was committed before
+            await sleep_until(self._drained_since_s + policy.left_of(operation).total_seconds())
+            return teller.drained(payment, operation)
         over_at_s = anyio.current_time() + policy.left_of(operation).total_seconds()
         teller.lost(payment, operation)
         await anyio.sleep(policy.send_window.total_seconds())

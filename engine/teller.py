@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
+import anyio
+
 from engine.errors import Broken
 from engine.failpoint import Failpoints
 from engine.gate import Gate
@@ -52,6 +54,24 @@ class Teller:
         """Seconds until the bank cannot be at work on a lost attempt any more, as far as it shows; 0 when it shows
         nothing, which the next attempt finds out."""
         return await self._connectors[payment.terms.connector].drained_in(operation.bank_key) or 0.0
+
+    def drained(self, payment: Payment, operation: Operation) -> None:
+        """A wait of `all_drained` that began after the attempt was committed has shown that it is over at the bank."""
+        self._connectors[payment.terms.connector].drained(operation.bank_key)
+
+    async def all_drained(self, wait: str) -> bool:
+        """Wait until no attempt that anybody committed before this call can be in a bank's queue. Among the bank keys
+        this is called `wait`. False when a bank does not answer, so that it is not known."""
+        gates, send_window_s = list(self._connectors.values()), self._policy.send_window.total_seconds()
+        for gate in gates:
+            gate.lost(wait, send_window_s)
+        await anyio.sleep(send_window_s)
+        for gate in gates:
+            drained_in_s = await gate.drained_in(wait)
+            if drained_in_s is None:
+                return False
+            await anyio.sleep(drained_in_s)
+        return True
 
     def check(self, payment: Payment, operation: Operation) -> None:
         """Before an attempt is committed: raises Unable where the fault is ours, and Broken where nobody has the key.

@@ -68,6 +68,8 @@ class Tenure:
         self._taken_over = False
         self._draining = False
         self._apart = False  # entries are run alone now
+        self._drained_since_s: float | None = None  # what was committed before is out of the banks' queues
+        self._worked_on: set[str] | None = None  # payments that had an actor since, whose attempts may be later
         self.reading = False  # whether new entries may be read
         self.ousted = False
         self.held: set[str] = set()  # entries delivered and not yet acknowledged
@@ -134,7 +136,20 @@ class Tenure:
         partition, token = self.partition, self.ownership.token
         pending = await self._streams.pending(partition, token, _SUSPECTS_MAX)
         often = [index for index, (_, deliveries) in enumerate(pending) if deliveries > _DELIVERIES_MAX]
-        for entry, deliveries in pending[: often[-1] + 1 if often else 0]:
+        if not often:
+            return
+        since_s, self._worked_on = anyio.current_time(), set(self._actors)
+        drained = await self._tools.teller.all_drained(f"{partition}:{token}")  # once for all: alone, each would wait
+        self._drained_since_s = since_s if drained else None
+        try:
+            await self._run_alone(pending[: often[-1] + 1])
+        finally:
+            self._drained_since_s = None
+            self._worked_on = None
+
+    async def _run_alone(self, entries: list[tuple[str, int]]) -> None:
+        partition, token = self.partition, self.ownership.token
+        for entry, deliveries in entries:
             async with self._alone:
                 if self._draining:
                     return
@@ -231,7 +246,11 @@ class Tenure:
     def _deliver(self, payment: str, delivery: Delivery) -> None:
         actor = self._actors.get(payment)
         if actor is None:
-            actor = self._actors[payment] = Actor(payment, self, self._tools)
+            since_s = None
+            if self._worked_on is not None:
+                since_s = None if payment in self._worked_on else self._drained_since_s
+                self._worked_on.add(payment)
+            actor = self._actors[payment] = Actor(payment, self, self._tools, drained_since_s=since_s)
             actor.mailbox.append(delivery)
             self._tasks.create_task(actor.run())
         else:

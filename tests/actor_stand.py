@@ -59,6 +59,7 @@ class HeldBank:
     findings: list[Finding] = field(default_factory=list)
     looked_up: list[tuple[Verb, str]] = field(default_factory=list)
     meanwhile: Callable[[], None] = lambda: None
+    answers: bool = True
     name = "ficmart_bank"
     capabilities = Capabilities(
         methods=frozenset({"card"}), currencies=CURRENCIES, verbs=frozenset(Verb), partial_amounts=False
@@ -75,7 +76,7 @@ class HeldBank:
         return Approved(reference=f"{ask.verb}_1", at=NOON, expires_at=expires_at)
 
     async def probe(self, timeout_s: float) -> bool:
-        return True
+        return self.answers
 
     async def look_up(self, verb: Verb, reference: str, timeout_s: float) -> Finding:
         self.looked_up.append((verb, reference))
@@ -96,6 +97,7 @@ class HeldLedger:
     operations: dict[str, Operation] = field(default_factory=dict)
     acts: tuple[Intervention, ...] = ()
     steps: list[Step] = field(default_factory=list)
+    unheard: int = 0  # commits whose answer is lost: they look like a conflict
     taken: str = ""  # this id of the bank's is in another receipt
     by_hand: set[str] = field(default_factory=set)  # operations that an operator's word ended
     others: dict[str, Operation] = field(default_factory=dict)  # of other payments
@@ -108,6 +110,9 @@ class HeldLedger:
         self.operations |= {operation.id: operation for operation in step.operations}
         done = {act.id for act in step.acts}
         self.acts = tuple(act for act in self.acts if act.id not in done)
+        if self.unheard:
+            self.unheard -= 1
+            return Verdict.CONFLICT
         return Verdict.COMMITTED
 
     async def load(self, payment: str, operation: str = "") -> Loaded:
@@ -201,9 +206,9 @@ class Stand:
         now_s = self._loop.time()
         self.clock.heard(store, NOON + timedelta(seconds=now_s - BEGINS_S + ahead_s), now_s, now_s)
 
-    async def works(self, payment: str, *deliveries: Delivery) -> None:
+    async def works(self, payment: str, *deliveries: Delivery, drained_since_s: float | None = None) -> None:
         """An actor that is told to look at its payment, or given entries, until it has nothing left to do."""
-        actor = Actor(payment, self.home, self.tools)
+        actor = Actor(payment, self.home, self.tools, drained_since_s=drained_since_s)
         actor.mailbox.extend(deliveries or [Delivery(command=None, entry=None, first=False)])
         await actor.run()
 

@@ -81,6 +81,43 @@ def test_a_lost_attempt_needs_a_proof_of_its_own_whatever_was_proven_of_the_one_
     played(story, desk, worst_s=60.0)
 
 
+@pytest.mark.parametrize(("worst_s", "least_s"), [(0.0, ATTEMPT_S), (60.0, WINDOW_S + 60.0)], ids=["quick", "slow"])
+def test_what_a_tenure_has_waited_for_is_not_waited_for_again(worst_s: float, least_s: float) -> None:
+    async def story(stand: Stand) -> None:
+        since_s = anyio.current_time()
+        assert await stand.tools.teller.all_drained("3:token")
+        await stand.works(PAYMENT, drained_since_s=since_s)
+
+        ((asked_at, ask),) = stand.bank.asked[:1]
+        assert least_s <= asked_at < least_s + 0.1
+        assert ask.doubted
+
+    played(story, lost_by_its_owner(), worst_s=worst_s)
+
+
+def test_an_attempt_that_this_actor_may_have_committed_is_waited_for_in_whole() -> None:
+    async def story(stand: Stand) -> None:
+        since_s = anyio.current_time()
+        assert await stand.tools.teller.all_drained("3:token")
+        stand.ledger.unheard = 1
+        await stand.works(PAYMENT, drained_since_s=since_s)
+
+        (asked_at,) = stand.bank.asked_at
+        assert asked_at >= 2 * (WINDOW_S + 60.0)
+
+    played(story, lost_by_its_owner(), worst_s=60.0)
+
+
+def test_nothing_is_drained_while_the_bank_does_not_answer() -> None:
+    async def story(stand: Stand) -> None:
+        stand.bank.answers = False
+        assert not await stand.tools.teller.all_drained("3:token")
+        stand.bank.answers = True
+        assert await stand.tools.teller.all_drained("3:token")
+
+    played(story, worst_s=60.0)
+
+
 def test_a_call_that_was_sent_while_a_lost_attempt_could_still_be_written_proves_nothing_of_it() -> None:
     async def story(stand: Stand) -> None:
         async def other() -> None:
