@@ -90,3 +90,20 @@ def test_a_killer_that_the_bank_may_have_seen_is_for_a_person_to_look_at(gateway
 
     assert gateway.get(payment)["operation"]["status"] == "review"
     assert gateway.dead() == []
+
+
+def test_those_that_are_run_alone_wait_together_for_what_their_owner_had_at_the_bank(gateway: Gateway) -> None:
+    payments = accepted(gateway, 4)
+    failpoints = f"after-intent:kill@{len(payments)}"
+    assert gateway.launch("worker", PENSTOCK_FAILPOINTS=failpoints).died() == -signal.SIGKILL
+    ((under_way,),) = gateway.sql("SELECT count(*) FROM operations WHERE status = 'sent'")
+    delivered(gateway, *[_DELIVERIES_MAX + 1] * len(payments))
+
+    gateway.start("worker", PENSTOCK_ATTEMPT_TIMEOUT_MS="4000")
+    gateway.settled()
+
+    ((between_s, fewest),) = gateway.sql(
+        "SELECT extract(epoch FROM max(settled_at) - min(settled_at)), min(attempts) FROM operations"
+    )
+    assert (under_way, ran_alone(gateway), fewest) == (len(payments), len(payments), 2)
+    assert between_s < 4, "one after the other, each would have waited an attempt's length"
