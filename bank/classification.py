@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
 
-from engine.outcome import Refusal
-from engine.payment import DeclineCode, Verb
+from engine.domain.bank_answer import Refusal
+from engine.domain.payment import DeclineCode, Verb
 
 
 class Doubt(StrEnum):

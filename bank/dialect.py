@@ -15,9 +15,9 @@ from typing import NamedTuple
 import orjson
 
 from bank.classification import NO_WORD, TEXT
+from engine.domain.bank_answer import Approved, Found
+from engine.domain.payment import Verb
 from engine.errors import Broken
-from engine.outcome import Approved, Found
-from engine.payment import Verb
 from engine.ports import Ask
 
 CURRENCY = "USD"  # The bank has no currency field: what it is asked for is dollars.

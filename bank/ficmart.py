@@ -25,8 +25,8 @@ from yarl import URL
 
 from bank import dialect
 from bank.classification import MESSAGES, NO_WORD, TEXT, Doubt, classify
-from engine.outcome import Absent, Answer, Finding, NoAnswer, Refusal, Refused, Unsearchable, Unsent
-from engine.payment import DeclineCode, Verb
+from engine.domain.bank_answer import Absent, Answer, Finding, NoAnswer, Refusal, Refused, Unsearchable, Unsent
+from engine.domain.payment import DeclineCode, Verb
 from engine.ports import Ask, Capabilities, Clock
 
 CONNECTIONS_MAX = 4096  # as many calls are in flight as a bank of 1 s needs at some thousand payments a second

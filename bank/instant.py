@@ -13,9 +13,9 @@ from random import Random
 
 import anyio
 
-from engine.money import CURRENCIES
-from engine.outcome import Answer, Approved, Finding, NoAnswer, Unsearchable, Unsent
-from engine.payment import Verb
+from engine.domain.bank_answer import Answer, Approved, Finding, NoAnswer, Unsearchable, Unsent
+from engine.domain.money import CURRENCIES
+from engine.domain.payment import Verb
 from engine.ports import Ask, Capabilities, Clock
 
 AUTHORIZATION_LIFE = timedelta(days=7)

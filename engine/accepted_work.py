@@ -14,10 +14,10 @@ import anyio
 from msgspec import Struct
 
 from engine.dead_letter import decode_letter
+from engine.domain.command import Command, accept_order, beginning, decode_command, member
+from engine.domain.payment import Verb
 from engine.errors import Broken, Unavailable
 from engine.front import Front
-from engine.payment import Verb
-from engine.wire import Command, accept_order, beginning, decode_command, member
 
 # More than one merchant may have in a partition (1,500 and 10 %), and 10 ms of Redis' time, which others wait for.
 ENTRIES_MAX = 2000

@@ -17,18 +17,18 @@ import structlog
 
 from engine.dead_letter import Cause, Failure, letter_fields
 from engine.docket import Delivery, Docket
+from engine.domain.command import Command, Snapshot, encode_snapshot
+from engine.domain.creation import opening, operation_of
+from engine.domain.operator_rules import Intervention, Proof, carry_out, claim_of, declined
+from engine.domain.payment import UNSETTLED, Operation, Payment, Status, Verb
+from engine.domain.rendering import render_payment
 from engine.dossier import Dossier
 from engine.errors import Broken, Unavailable, Unseen
-from engine.intervention import Intervention, Proof, carry_out, claim_of, declined
 from engine.ledger import Fence
-from engine.opening import opening, operation_of
-from engine.payment import UNSETTLED, Operation, Payment, Status, Verb
 from engine.pursuit import Conflict, Ousted, Pursuit
-from engine.receipt import render_payment
 from engine.settlement import Buried
 from engine.teller import Unable
 from engine.tools import Tools
-from engine.wire import Command, Snapshot, encode_snapshot
 
 log = structlog.get_logger()
 

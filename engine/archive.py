@@ -18,9 +18,9 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from engine.coalescer import Coalescer
+from engine.domain.payment import Operation, Payment
 from engine.errors import Unavailable
 from engine.outage import Outage
-from engine.payment import Operation, Payment
 from engine.postgres import Away, borrowed, is_gone
 from engine.rows import operation_of, payment_of, read
 from engine.statement import statement

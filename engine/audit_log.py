@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
-from engine.act import Act, Order
+from engine.domain.operator_action import Act, Order
 from engine.errors import Unavailable
 from engine.postgres import Away, borrowed
 from engine.statement import statement

@@ -15,9 +15,9 @@ from enum import StrEnum
 import orjson
 from msgspec import Struct
 
+from engine.domain.command import ENTRY_BYTES_MAX, ENTRY_FIELDS_MAX, Command, decode_command
+from engine.domain.ids import is_id
 from engine.errors import Broken
-from engine.identity import is_id
-from engine.wire import ENTRY_BYTES_MAX, ENTRY_FIELDS_MAX, Command, decode_command
 
 _PREFIX = b"was."
 _KEPT_FIELDS = 16  # of an absurd entry: enough to see where it came from

@@ -14,7 +14,7 @@ from enum import StrEnum
 import orjson
 from msgspec import Struct
 
-from engine.lifecycle import TRANSITIONS, Effect
+from engine.domain.lifecycle import TRANSITIONS, Effect
 
 ENDPOINT_DISABLED = "webhook_endpoint.disabled"  # operational: its `payment` is the endpoint's id
 EVENT_TYPES = frozenset(

@@ -12,9 +12,9 @@ from typing import Any
 
 from engine.cursor import cursor, parts, strange
 from engine.delivery import EndpointStatus, State
+from engine.domain.ids import delivery_id, event_of_delivery, is_id
+from engine.domain.rendering import render
 from engine.errors import FieldError, Rejected
-from engine.identity import delivery_id, event_of_delivery, is_id
-from engine.receipt import render
 from engine.stored_answer import StoredAnswers
 from engine.transaction import Transaction, Transactions
 from engine.webhook import REDELIVERIES_MAX, Answered, Asked, LogPage, Redelivery

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from engine.act import REFUSED, Act, ActName, Order, act_document, render_refused_act
 from engine.archive import Archive
 from engine.audit_log import AuditLog
 from engine.dead_letter import Letter, letter_document, place_of
+from engine.domain.command import Command
+from engine.domain.ids import is_id, partition_of
+from engine.domain.operator_action import REFUSED, Act, ActName, Order, act_document, render_refused_act
+from engine.domain.payment import UNSETTLED, Operation, Status, Verb
+from engine.domain.rendering import render
 from engine.errors import Broken, FieldError, Rejected
 from engine.graveyard import Graveyard
-from engine.identity import is_id, partition_of
-from engine.payment import UNSETTLED, Operation, Status, Verb
-from engine.receipt import render
 from engine.request import ActRequest, Reply
-from engine.wire import Command
 
 _NO_LETTER = "There is no dead letter with this id: it was given back or dropped, or never was."
 _ANSWERED = f"{REFUSED}: the operation is answered; drop the letter"

@@ -12,11 +12,11 @@ from datetime import datetime
 import structlog
 from msgspec import Struct
 
+from engine.domain.command import Command, Record, accept_order, encode_record
+from engine.domain.payment import Operation
 from engine.meters import Meters
-from engine.payment import Operation
 from engine.ports import Clock
 from engine.settlement import Journaled, Settled, Settlement
-from engine.wire import Command, Record, accept_order, encode_record
 
 log = structlog.get_logger()
 

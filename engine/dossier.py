@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from engine.domain.changeset import Step
+from engine.domain.command import Command, order_at
+from engine.domain.operator_rules import Intervention
+from engine.domain.payment import UNSETTLED, Operation, Payment
 from engine.errors import Broken
-from engine.intervention import Intervention
 from engine.ledger import Ledger, Loaded
-from engine.payment import UNSETTLED, Operation, Payment
-from engine.step import Step
-from engine.wire import Command, order_at
 
 
 class Dossier:

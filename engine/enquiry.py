@@ -20,12 +20,10 @@ from engine.accepted_work import Accepted, AcceptedWork, Wanted
 from engine.archive import Archive, Page, Receipt
 from engine.cursor import cursor as encode_cursor
 from engine.cursor import parts, strange
-from engine.errors import Rejected, Unavailable
-from engine.front import Front
-from engine.identity import is_id, partition_of
-from engine.payment import UNSETTLED, Operation, State, Status, Verb
-from engine.ports import Clock
-from engine.receipt import (
+from engine.domain.command import Record, Snapshot
+from engine.domain.ids import is_id, partition_of
+from engine.domain.payment import UNSETTLED, Operation, State, Status, Verb
+from engine.domain.rendering import (
     accepted_document,
     accepted_operation_document,
     operation_document,
@@ -33,7 +31,9 @@ from engine.receipt import (
     pending_document,
     render,
 )
-from engine.wire import Record, Snapshot
+from engine.errors import Rejected, Unavailable
+from engine.front import Front
+from engine.ports import Clock
 
 
 class Enquiry:

@@ -13,10 +13,10 @@ import anyio
 
 from engine import keys
 from engine.coalescer import Coalescer
+from engine.domain.command import Record, Snapshot, decode_record, decode_snapshot, encode_record
 from engine.errors import Unavailable
 from engine.outage import Outage
 from engine.scripts import Argument, Call, Scripts
-from engine.wire import Record, Snapshot, decode_record, decode_snapshot, encode_record
 
 _BATCH_MAX = 200
 _PROBE_MS = 10_000  # until what a probe has written is gone

@@ -15,10 +15,10 @@ from datetime import timedelta
 import structlog
 
 from engine.breaker import Breaker, Circuit, Tolerance
+from engine.domain.bank_answer import Answer, Approved, Finding, NoAnswer, Refused, Unsent
+from engine.domain.payment import Verb
 from engine.drain_proof import DrainProof
 from engine.meters import Meters
-from engine.outcome import Answer, Approved, Finding, NoAnswer, Refused, Unsent
-from engine.payment import Verb
 from engine.ports import Ask, Capabilities, Connector
 from engine.retry_budget import Allowance, RetryBudget
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from engine import keys
 from engine.dead_letter import Cause, Letter, decode_letter, place_of
+from engine.domain.command import Command
 from engine.scripts import Scripts
-from engine.wire import Command
 
 _EARLIEST, _LATEST = "-", "+"
 

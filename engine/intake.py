@@ -16,21 +16,7 @@ import orjson
 import structlog
 
 from engine.archive import Archive
-from engine.enquiry import Enquiry
-from engine.errors import FieldError, Refused, Rejected, Unavailable
-from engine.failpoint import Failpoints
-from engine.fingerprint import Fingerprinter, differing
-from engine.fitness import Fitness
-from engine.front import AcceptLimits, Front
-from engine.identity import operation_id, partition_of, payment_id
-from engine.meters import Meters
-from engine.payment import MaskedCard, Operation, Terms, Verb
-from engine.ports import Clock
-from engine.receipt import accepted_document, render, render_pending
-from engine.request import NewPayment, Origin, Reply
-from engine.vault import Vault, brand_of
-from engine.wakeup import Wakeups
-from engine.wire import (
+from engine.domain.command import (
     Command,
     Record,
     Snapshot,
@@ -40,6 +26,20 @@ from engine.wire import (
     encode_record,
     encode_snapshot,
 )
+from engine.domain.ids import operation_id, partition_of, payment_id
+from engine.domain.payment import MaskedCard, Operation, Terms, Verb
+from engine.domain.rendering import accepted_document, render, render_pending
+from engine.enquiry import Enquiry
+from engine.errors import FieldError, Refused, Rejected, Unavailable
+from engine.failpoint import Failpoints
+from engine.fingerprint import Fingerprinter, differing
+from engine.fitness import Fitness
+from engine.front import AcceptLimits, Front
+from engine.meters import Meters
+from engine.ports import Clock
+from engine.request import NewPayment, Origin, Reply
+from engine.vault import Vault, brand_of
+from engine.wakeup import Wakeups
 
 log = structlog.get_logger()
 

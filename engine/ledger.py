@@ -25,10 +25,11 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from engine.coalescer import Coalescer
+from engine.domain.changeset import ActDone, Step
+from engine.domain.operator_rules import Intervention
+from engine.domain.payment import Operation, Payment
 from engine.errors import Broken, Taken
 from engine.failpoint import UNARMED, Failpoints
-from engine.intervention import Intervention
-from engine.payment import Operation, Payment
 from engine.postgres import Away, borrowed, is_of_the_rows
 from engine.rows import (
     answered_row,
@@ -42,7 +43,6 @@ from engine.rows import (
     read,
 )
 from engine.statement import statement
-from engine.step import ActDone, Step
 
 log = structlog.get_logger()
 

@@ -29,7 +29,7 @@ from engine.delivery import (
     body_for,
     render_notice,
 )
-from engine.identity import event_id
+from engine.domain.ids import event_id
 from engine.ports import Clock
 from engine.postgres import Away, Mistakes, borrowed
 from engine.statement import statement

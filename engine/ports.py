@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from engine.money import Money
-from engine.outcome import Answer, Finding
-from engine.payment import Card, Verb
+from engine.domain.bank_answer import Answer, Finding
+from engine.domain.money import Money
+from engine.domain.payment import Card, Verb
 
 Clock = Callable[[], datetime]
 """Now, in UTC. Injected, so that tests own time."""

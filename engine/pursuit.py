@@ -13,13 +13,13 @@ import anyio
 import structlog
 
 from engine.docket import Docket
+from engine.domain.bank_answer import NoAnswer
+from engine.domain.changeset import Again, Step
+from engine.domain.payment import Operation, Payment, Status
+from engine.domain.system_operation import errand_of
 from engine.dossier import Dossier
-from engine.errand import errand_of
 from engine.errors import Broken, Taken
 from engine.ledger import Fence, Verdict
-from engine.outcome import NoAnswer
-from engine.payment import Operation, Payment, Status
-from engine.step import Again, Step
 from engine.tools import Tools
 
 log = structlog.get_logger()

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from engine.money import Money
-from engine.payment import Card, Verb
+from engine.domain.money import Money
+from engine.domain.payment import Card, Verb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
-from engine.errors import Broken
-from engine.intervention import Intervention, Kind
-from engine.money import Money
-from engine.payment import (
+from engine.domain.changeset import Step
+from engine.domain.command import terms_to_json
+from engine.domain.money import Money
+from engine.domain.operator_rules import Intervention, Kind
+from engine.domain.payment import (
     BankIds,
     DeclineCode,
     Failure,
@@ -22,9 +23,8 @@ from engine.payment import (
     Times,
     Verb,
 )
-from engine.receipt import failure_document
-from engine.step import Step
-from engine.wire import terms_to_json
+from engine.domain.rendering import failure_document
+from engine.errors import Broken
 
 Row = Mapping[str, Any]
 Made = TypeVar("Made")

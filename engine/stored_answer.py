@@ -11,9 +11,9 @@ from typing import Any
 
 import orjson
 
+from engine.domain.ids import answer_id
 from engine.errors import FieldError, Rejected
 from engine.fingerprint import Fingerprinter, differing
-from engine.identity import answer_id
 from engine.transaction import Transaction, Transactions
 from engine.vault import Vault
 from engine.webhook import Answered, Asked

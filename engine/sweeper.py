@@ -12,10 +12,10 @@ from datetime import timedelta
 import anyio
 import structlog
 
+from engine.domain.retry_policy import Policy
 from engine.ledger import DueTerms, Ledger
 from engine.loop import forever
 from engine.postgres import Away
-from engine.retry import Policy
 from engine.tenure import Tenure
 
 log = structlog.get_logger()

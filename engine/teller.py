@@ -10,15 +10,15 @@ from datetime import datetime
 
 import anyio
 
+from engine.domain.bank_answer import Answer, Finding, NoAnswer
+from engine.domain.money import Money
+from engine.domain.payment import Operation, Payment, Verb
+from engine.domain.retry_policy import Policy
 from engine.errors import Broken
 from engine.failpoint import Failpoints
 from engine.gate import Gate
 from engine.meters import Meters
-from engine.money import Money
-from engine.outcome import Answer, Finding, NoAnswer
-from engine.payment import Operation, Payment, Verb
 from engine.ports import Ask, Clock
-from engine.retry import Policy
 from engine.vault import Access, Vault, key_id
 
 _LOOKS, _LOOK_S = 3, 5.0

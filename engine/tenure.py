@@ -17,13 +17,13 @@ import structlog
 from engine.actor import Actor
 from engine.dead_letter import Cause, kept_of, letter_fields
 from engine.docket import Delivery
+from engine.domain.command import decode_command, named_in
+from engine.domain.ids import is_id
 from engine.errors import Broken, Unavailable
-from engine.identity import is_id
 from engine.ledger import Fence
 from engine.settlement import Buried
 from engine.stream import CommandStreams, LeaseLost, StreamEntry
 from engine.tools import Tools
-from engine.wire import decode_command, named_in
 
 log = structlog.get_logger()
 T = TypeVar("T")

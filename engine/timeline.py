@@ -14,12 +14,12 @@ from typing import Any
 from msgspec import Struct
 
 from engine.archive import Archive
+from engine.domain.command import Snapshot, accepted_at
+from engine.domain.ids import is_id, partition_of
+from engine.domain.payment import Status
+from engine.domain.rendering import render
 from engine.errors import Rejected, Unavailable
 from engine.front import Front
-from engine.identity import is_id, partition_of
-from engine.payment import Status
-from engine.receipt import render
-from engine.wire import Snapshot, accepted_at
 
 ROWS_MAX = 1000  # of each source, the newest; a payment has a dozen, a client that repeats refused captures thousands
 

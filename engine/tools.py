@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from engine.decision import Decider
+from engine.domain.decision import Decider
 from engine.failpoint import Failpoints
 from engine.fitness import Fitness
 from engine.ledger import Ledger

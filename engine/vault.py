@@ -19,8 +19,8 @@ import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from engine.domain.payment import Card
 from engine.errors import Broken
-from engine.payment import Card
 
 _VERSION = b"\x01"
 _CHECK = b"penstock master key check"

@@ -16,9 +16,9 @@ from msgspec import UNSET, structs
 from engine.coalescer import Coalescer
 from engine.cursor import cursor, parts, strange
 from engine.delivery import EndpointStatus
+from engine.domain.ids import endpoint_id, is_id
+from engine.domain.rendering import render
 from engine.errors import FieldError, Rejected
-from engine.identity import endpoint_id, is_id
-from engine.receipt import render
 from engine.stored_answer import StoredAnswers
 from engine.transaction import Transaction, Transactions
 from engine.webhook import ENDPOINTS_MAX, Answered, Asked, EndpointChange, NewEndpoint, Rotation

@@ -26,7 +26,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 def _hold(text: str) -> str:
     from bank.dialect import ENDPOINTS
-    from engine.payment import Verb
+    from engine.domain.payment import Verb
 
     if not ENDPOINTS[Verb.AUTHORIZE].shape.match(text):
         raise typer.BadParameter(f"{text!r} is no id of a hold at the bank: they look like auth_ and a UUID")

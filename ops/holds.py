@@ -16,11 +16,11 @@ from typing import Any
 import anyio
 import psycopg
 
+from engine.domain.bank_answer import Absent, Answer, Approved, Found, NoAnswer, Refusal, Refused
+from engine.domain.ids import release_key
+from engine.domain.money import Money
+from engine.domain.payment import Verb
 from engine.errors import Broken
-from engine.identity import release_key
-from engine.money import Money
-from engine.outcome import Absent, Answer, Approved, Found, NoAnswer, Refusal, Refused
-from engine.payment import Verb
 from engine.ports import Ask, Connector
 from engine.statement import statement as engine_statement
 from ops.audit.books import Orphan, orphans, read_bank, read_ledger

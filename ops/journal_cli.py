@@ -84,7 +84,7 @@ def _verified(data_dir: Path, payment: str | None, anchor: Anchor | None, draft:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from engine.journal import Journal
+    from engine.domain.journal import Journal
     from ops.audit.verification import verify
 
     dsn, key = _where(data_dir)

@@ -48,7 +48,7 @@ def _operation(text: str | None) -> str | None:
 
 
 def _id(text: str, prefix: str, noun: str) -> str:
-    from engine.identity import is_id
+    from engine.domain.ids import is_id
 
     if not is_id(text, prefix):
         raise typer.BadParameter(f"{text!r} is no id of a {noun}: they look like {prefix}_ and 26 characters")

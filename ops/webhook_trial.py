@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 import psycopg
 
-from engine.identity import endpoint_id, event_id, payment_id
+from engine.domain.ids import endpoint_id, event_id, payment_id
 from ops import usage
 from ops.load import percentiles
 from ops.own_stack import Addresses

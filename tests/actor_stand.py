@@ -20,22 +20,22 @@ from simulated_loop import SimulatedLoop
 from engine.actor import Actor
 from engine.breaker import Tolerance
 from engine.dead_letter import Cause
-from engine.decision import Decider
 from engine.docket import Delivery
+from engine.domain.bank_answer import Answer, Approved, Finding, Found
+from engine.domain.changeset import Step
+from engine.domain.decision import Decider
+from engine.domain.money import CURRENCIES
+from engine.domain.operator_rules import Intervention
+from engine.domain.payment import Card, Operation, Payment, Verb
 from engine.errors import Taken
 from engine.failpoint import Failpoints
 from engine.gate import Gate, Patience
-from engine.intervention import Intervention
 from engine.ledger import Fence, Loaded, Verdict
 from engine.meters import Meters
-from engine.money import CURRENCIES
-from engine.outcome import Answer, Approved, Finding, Found
-from engine.payment import Card, Operation, Payment, Verb
 from engine.places import Places
 from engine.ports import Ask, Capabilities
 from engine.retry_budget import Allowance
 from engine.settlement import Buried, Journaled, Settled
-from engine.step import Step
 from engine.store_clock import Store, StoreClock
 from engine.teller import Teller
 from engine.tools import Tools

@@ -14,19 +14,19 @@ from datetime import UTC, datetime, timedelta
 import orjson
 from msgspec.structs import replace as changed
 
-from engine.decision import Decider
-from engine.errand import errand_of
-from engine.identity import operation_id, partition_of, payment_id
-from engine.intervention import Intervention, Kind, Proof, carry_out, claim_of
-from engine.journal import Chained, Journal
-from engine.lifecycle import TRANSITIONS
-from engine.money import Money
-from engine.opening import opening, operation_of
-from engine.outcome import Answer, Approved, Found, NoAnswer, Refusal, Refused, Unsent
-from engine.payment import UNSETTLED, DeclineCode, MaskedCard, Operation, Payment, State, Status, Terms, Verb
-from engine.retry import Policy
-from engine.step import Again, Step
-from engine.wire import Command
+from engine.domain.bank_answer import Answer, Approved, Found, NoAnswer, Refusal, Refused, Unsent
+from engine.domain.changeset import Again, Step
+from engine.domain.command import Command
+from engine.domain.creation import opening, operation_of
+from engine.domain.decision import Decider
+from engine.domain.ids import operation_id, partition_of, payment_id
+from engine.domain.journal import Chained, Journal
+from engine.domain.lifecycle import TRANSITIONS
+from engine.domain.money import Money
+from engine.domain.operator_rules import Intervention, Kind, Proof, carry_out, claim_of
+from engine.domain.payment import UNSETTLED, DeclineCode, MaskedCard, Operation, Payment, State, Status, Terms, Verb
+from engine.domain.retry_policy import Policy
+from engine.domain.system_operation import errand_of
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 AMOUNT = 5000

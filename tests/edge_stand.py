@@ -28,9 +28,9 @@ from edge.admission import Admission, AdmissionLimits
 from edge.app import create_app
 from edge.authentication import KeyRing
 from edge.server import configuration
+from engine.domain.ids import operation_id, payment_id
+from engine.domain.payment import Verb
 from engine.errors import Rejected
-from engine.identity import operation_id, payment_id
-from engine.payment import Verb
 from engine.ports import Capabilities
 from engine.request import ActRequest, NewPayment, Origin, Reply
 from engine.target import Targets, networks

@@ -14,7 +14,7 @@ import psycopg
 from gateway import Gateway
 from redis import Redis
 
-from engine.identity import event_id, payment_id
+from engine.domain.ids import event_id, payment_id
 from ops.embedded import EmbeddedRedis
 
 MERCHANT, OTHER = "sk_local_merchant", "sk_local_other"

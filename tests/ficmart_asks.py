@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import orjson
 from raw_bank import http
 
-from engine.money import Money
-from engine.payment import Card, Verb
+from engine.domain.money import Money
+from engine.domain.payment import Card, Verb
 from engine.ports import Ask
 
 PAN, CVV = "4111111111111111", "737"

@@ -21,7 +21,7 @@ import psycopg
 import redis
 from nursery import NURSERY, Child
 
-from engine.identity import partition_of, payment_id
+from engine.domain.ids import partition_of, payment_id
 from ops.address import any_free_port
 
 MASTER_KEY = base64.b64encode(b"m" * 32).decode()

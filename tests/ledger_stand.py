@@ -14,11 +14,11 @@ from decision_stand import NOON, PATIENCE, Desk, a_command, approved
 from msgspec.structs import replace
 from psycopg_pool import AsyncConnectionPool
 
-from engine.identity import operation_id, payment_id
+from engine.domain.changeset import Step
+from engine.domain.creation import opening
+from engine.domain.ids import operation_id, payment_id
+from engine.domain.payment import Verb
 from engine.ledger import Fence, Ledger, Verdict
-from engine.opening import opening
-from engine.payment import Verb
-from engine.step import Step
 
 PARTITION = 3
 

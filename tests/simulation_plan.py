@@ -16,9 +16,9 @@ from simulated_bank import Habits, Mishap
 from simulated_network import Weather
 
 from engine.breaker import Tolerance
+from engine.domain.payment import Verb
+from engine.domain.retry_policy import Policy
 from engine.gate import Patience
-from engine.payment import Verb
-from engine.retry import Policy
 from engine.retry_budget import Allowance
 
 FAULTS_END_S = 2.5

@@ -22,16 +22,16 @@ from simulated_redis import RedisClient, RedisServer, SimulatedScripts
 from simulation_plan import Plan
 
 from engine.archive import Archive
-from engine.decision import Decider
+from engine.domain.decision import Decider
+from engine.domain.ids import partition_of
+from engine.domain.journal import Journal
 from engine.enquiry import Enquiry
 from engine.failpoint import Failpoints
 from engine.fingerprint import Fingerprinter
 from engine.fitness import Fitness
 from engine.front import AcceptLimits, Front
 from engine.gate import Gate
-from engine.identity import partition_of
 from engine.intake import Intake, IntakeTools
-from engine.journal import Journal
 from engine.lease import LeaseTerms
 from engine.ledger import Ledger
 from engine.meters import Meters

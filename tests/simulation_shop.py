@@ -14,10 +14,10 @@ import anyio
 from simulation_plan import Act, Purchase
 from simulation_processes import EdgeGone, EdgeProcess, Town
 
+from engine.domain.ids import operation_id, payment_id
+from engine.domain.money import Money
+from engine.domain.payment import Card, Verb
 from engine.errors import Rejected, Unavailable
-from engine.identity import operation_id, payment_id
-from engine.money import Money
-from engine.payment import Card, Verb
 from engine.request import NewPayment, Origin, Reply
 
 MERCHANT = "m_1"

@@ -22,14 +22,14 @@ from simulated_postgres import STATEMENTS
 from simulated_scripts import SCRIPTS, Arguments, Database, Keys, accept, read
 from simulated_streams import text_of
 
+from engine.domain.bank_answer import Answer, NoAnswer, Refusal, Refused
+from engine.domain.changeset import Step
+from engine.domain.payment import Operation, Payment
 from engine.gate import Gate
 from engine.ledger import Fence, Ledger, Verdict
-from engine.outcome import Answer, NoAnswer, Refusal, Refused
-from engine.payment import Operation, Payment
 from engine.ports import Ask
 from engine.pursuit import Pursuit
 from engine.settlement import Buried, Journaled, Settled, Settlement
-from engine.step import Step
 from engine.store_clock import StoreClock
 from engine.stream import StreamEntry
 from engine.tenure import Tenure

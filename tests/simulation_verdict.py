@@ -13,8 +13,8 @@ from simulation_shop import Shop
 from simulation_witness import Witness
 
 from engine import keys
-from engine.lifecycle import TRANSITIONS, Event
-from engine.payment import State
+from engine.domain.lifecycle import TRANSITIONS, Event
+from engine.domain.payment import State
 
 
 def rests(tables: Tables, witness: Witness, payment: str) -> bool:

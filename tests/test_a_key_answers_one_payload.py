@@ -15,8 +15,8 @@ from bank_harness import Bank, fresh_cards
 from gateway import Gateway, a_gateway, eventually
 
 from engine import keys
-from engine.identity import operation_id, partition_of
-from engine.payment import Verb
+from engine.domain.ids import operation_id, partition_of
+from engine.domain.payment import Verb
 from ops.embedded import EmbeddedPostgres
 
 pytest_plugins = ["bank_fixtures"]

@@ -14,7 +14,7 @@ from bank_harness import Bank, fresh_cards
 from gateway import Gateway, a_gateway, eventually
 
 from engine import keys
-from engine.identity import partition_of
+from engine.domain.ids import partition_of
 
 pytest_plugins = ["bank_fixtures"]
 

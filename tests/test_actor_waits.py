@@ -24,9 +24,9 @@ from decision_stand import (
 )
 
 from engine.docket import Delivery
-from engine.intervention import Intervention, Kind
-from engine.outcome import Absent, Found, NoAnswer
-from engine.payment import State, Status, Verb
+from engine.domain.bank_answer import Absent, Found, NoAnswer
+from engine.domain.operator_rules import Intervention, Kind
+from engine.domain.payment import State, Status, Verb
 from engine.store_clock import Store
 
 ATTEMPT_S = PATIENCE.attempt.total_seconds()

@@ -23,9 +23,9 @@ from decision_stand import (
     changed,
 )
 
-from engine.intervention import Kind, Proof
-from engine.outcome import Absent, Finding, NoAnswer, Unsearchable
-from engine.payment import State, Status, Verb
+from engine.domain.bank_answer import Absent, Finding, NoAnswer, Unsearchable
+from engine.domain.operator_rules import Kind, Proof
+from engine.domain.payment import State, Status, Verb
 
 # verb to the payment in review for it, and the id that the bank's statement shows
 REVIEWS = {

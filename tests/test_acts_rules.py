@@ -24,9 +24,9 @@ from decision_stand import (
     changed,
 )
 
-from engine.intervention import Kind
-from engine.outcome import Unsent
-from engine.payment import State, Status, Verb
+from engine.domain.bank_answer import Unsent
+from engine.domain.operator_rules import Kind
+from engine.domain.payment import State, Status, Verb
 
 ACT = {"id": 1, "actor": "ada", "reason": "the statement"}
 REFERENCES = {Verb.CAPTURE: "cap_9", Verb.VOID: "void_9", Verb.REFUND: "ref_9"}

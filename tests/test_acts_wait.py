@@ -16,7 +16,7 @@ from bank_harness import fresh_cards
 from ficmart_asks import SUCCESS
 from gateway import a_gateway, eventually
 
-from engine.payment import Verb
+from engine.domain.payment import Verb
 
 TIMEOUT_S = 3  # of an attempt at the bank
 

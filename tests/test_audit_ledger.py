@@ -7,7 +7,7 @@ import pytest
 from audit_stand import GRACE_S, Ledger, named
 
 from engine.delivery import ENDPOINT_DISABLED
-from engine.identity import endpoint_id
+from engine.domain.ids import endpoint_id
 from ops.audit.invariant import INVARIANTS, Scan
 from ops.audit.snapshot import one_moment
 from ops.statement import statement

@@ -12,8 +12,8 @@ from audit_stand import Ledger, named
 from redis import Redis
 
 from engine import keys
-from engine.payment import Verb
-from engine.wire import Record, Snapshot, encode_record, encode_snapshot
+from engine.domain.command import Record, Snapshot, encode_record, encode_snapshot
+from engine.domain.payment import Verb
 from ops.audit.breach import Breach
 from ops.audit.streams import look
 

@@ -13,9 +13,9 @@ import pytest
 from gateway import Gateway, Running, a_gateway, eventually
 
 from engine import keys
-from engine.identity import operation_id, partition_of, payment_id
-from engine.payment import Verb
-from engine.wire import ENTRY_BYTES_MAX
+from engine.domain.command import ENTRY_BYTES_MAX
+from engine.domain.ids import operation_id, partition_of, payment_id
+from engine.domain.payment import Verb
 
 CARD = "4111111111111111"
 OPERATOR = {"X-API-Key": "ok_local_operator"}

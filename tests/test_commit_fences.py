@@ -15,9 +15,9 @@ from gateway import eventually
 from ledger_stand import PARTITION, LedgerStand, Tenure, a_ledger, a_payment_of, an_authorized_payment
 from msgspec.structs import replace
 
+from engine.domain.changeset import Step
+from engine.domain.payment import Operation, Status, Verb
 from engine.ledger import Verdict
-from engine.payment import Operation, Status, Verb
-from engine.step import Step
 
 Scene = Callable[[LedgerStand], Awaitable[None]]
 WAITING = """SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'

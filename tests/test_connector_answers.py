@@ -19,8 +19,8 @@ from raw_bank import http, raw_bank, sending
 
 from bank import dialect
 from bank.ficmart import FicmartBank
-from engine.outcome import Approved, NoAnswer, Refusal, Refused
-from engine.payment import DeclineCode, Verb
+from engine.domain.bank_answer import Approved, NoAnswer, Refusal, Refused
+from engine.domain.payment import DeclineCode, Verb
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from bank.classification import CLASSIFICATION, MESSAGES, NO_WORD, TEXT, Doubt, Verdict, classify
-from engine.outcome import Refusal
-from engine.payment import DeclineCode, Verb
+from engine.domain.bank_answer import Refusal
+from engine.domain.payment import DeclineCode, Verb
 
 A, C, V, R = Verb.AUTHORIZE, Verb.CAPTURE, Verb.VOID, Verb.REFUND
 

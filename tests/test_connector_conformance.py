@@ -16,9 +16,9 @@ from bank_harness import Bank, fresh_cards
 
 from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
-from engine.money import Money
-from engine.outcome import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
-from engine.payment import Card, DeclineCode, Verb
+from engine.domain.bank_answer import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
+from engine.domain.money import Money
+from engine.domain.payment import Card, DeclineCode, Verb
 from engine.ports import Ask, Connector
 
 pytest_plugins = ["bank_fixtures"]

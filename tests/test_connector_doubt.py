@@ -17,8 +17,8 @@ from ficmart_asks import (
 from raw_bank import Received, http, raw_bank, sending, silence
 
 from bank.ficmart import FicmartBank
-from engine.outcome import Approved, NoAnswer
-from engine.payment import Verb
+from engine.domain.bank_answer import Approved, NoAnswer
+from engine.domain.payment import Verb
 
 pytestmark = pytest.mark.anyio
 

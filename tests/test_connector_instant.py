@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from bank.instant import InstantBank
-from engine.money import Money
-from engine.outcome import Approved, NoAnswer
-from engine.payment import Verb
+from engine.domain.bank_answer import Approved, NoAnswer
+from engine.domain.money import Money
+from engine.domain.payment import Verb
 from engine.ports import Ask
 
 pytestmark = pytest.mark.anyio

@@ -18,10 +18,10 @@ from prometheus_client import CollectorRegistry
 from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
 from engine.breaker import Tolerance
+from engine.domain.bank_answer import Absent, Found, NoAnswer, Unsearchable
+from engine.domain.payment import Verb
 from engine.gate import Gate, Patience
 from engine.meters import Meters
-from engine.outcome import Absent, Found, NoAnswer, Unsearchable
-from engine.payment import Verb
 from engine.ports import Connector
 from engine.retry_budget import Allowance
 

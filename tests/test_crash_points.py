@@ -12,7 +12,7 @@ from bank_harness import Bank, fresh_cards
 from crash_stage import AT_THE_BANK, EFFECTS, ENDS, FROM_THE_ANSWER, TO_THE_INTENT, Stage, a_stage, effects
 from gateway import Gateway, a_gateway, eventually
 
-from engine.identity import payment_id
+from engine.domain.ids import payment_id
 
 pytest_plugins = ["bank_fixtures"]
 

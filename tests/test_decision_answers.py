@@ -21,9 +21,9 @@ from decision_stand import (
 )
 from decision_stand import changed as replaced
 
-from engine.opening import operation_of
-from engine.outcome import Refused
-from engine.payment import DeclineCode, State, Status, Verb
+from engine.domain.bank_answer import Refused
+from engine.domain.creation import operation_of
+from engine.domain.payment import DeclineCode, State, Status, Verb
 
 
 def test_an_approved_authorization_is_answered_201_with_the_bank_ids() -> None:

@@ -19,11 +19,11 @@ from decision_stand import (
     approved,
 )
 
-from engine.identity import operation_id
-from engine.intervention import Kind
-from engine.outcome import Answer
-from engine.payment import State, Status, Verb
-from engine.receipt import operation_document
+from engine.domain.bank_answer import Answer
+from engine.domain.ids import operation_id
+from engine.domain.operator_rules import Kind
+from engine.domain.payment import State, Status, Verb
+from engine.domain.rendering import operation_document
 
 
 def expiring() -> Desk:

@@ -21,8 +21,8 @@ from decision_stand import (
 )
 from msgspec.structs import replace as replace_struct
 
-from engine.payment import State, Status, Verb
-from engine.step import Again
+from engine.domain.changeset import Again
+from engine.domain.payment import State, Status, Verb
 
 PATIENT = replace(PATIENCE, attempts_max=1000)
 

@@ -3,8 +3,8 @@
 import orjson
 from decision_stand import ALREADY, DECLINED, EXPIRED, LOST, MISTAKEN, UNKNOWN, Desk, a_payment_begun, approved
 
-from engine.identity import operation_id
-from engine.payment import State, Status, Verb
+from engine.domain.ids import operation_id
+from engine.domain.payment import State, Status, Verb
 
 
 def _parent(desk: Desk) -> tuple[Status, int | None]:

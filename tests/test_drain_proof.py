@@ -11,12 +11,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from engine.breaker import Tolerance
+from engine.domain.bank_answer import Answer, Approved, NoAnswer, Unsent
+from engine.domain.money import CURRENCIES, Money
+from engine.domain.payment import Verb
 from engine.drain_proof import DrainProof
 from engine.gate import Gate, Patience
 from engine.meters import Meters
-from engine.money import CURRENCIES, Money
-from engine.outcome import Answer, Approved, NoAnswer, Unsent
-from engine.payment import Verb
 from engine.ports import Ask, Capabilities
 from engine.retry_budget import Allowance
 

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from ledger_stand import PARTITION, LedgerStand, a_ledger, an_authorized_payment
 
+from engine.domain.payment import Verb
 from engine.ledger import DueTerms, Fence
-from engine.payment import Verb
 
 TERMS = DueTerms(
     expiry_notice=timedelta(hours=2),

@@ -11,8 +11,8 @@ import pytest
 from edge_stand import Stand, running_edge, running_postgres
 
 from edge import receipts
-from engine.money import Money
-from engine.payment import (
+from engine.domain.money import Money
+from engine.domain.payment import (
     BankIds,
     DeclineCode,
     Failure,
@@ -25,8 +25,8 @@ from engine.payment import (
     Times,
     Verb,
 )
+from engine.domain.rendering import operation_document, render, render_failure, render_payment, render_refusal
 from engine.problem import CATALOGUE
-from engine.receipt import operation_document, render, render_failure, render_payment, render_refusal
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 SAMPLES = {

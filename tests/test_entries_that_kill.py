@@ -13,7 +13,7 @@ from gateway import Gateway, a_gateway, eventually
 from redis.exceptions import ResponseError
 
 from engine import keys
-from engine.identity import partition_of, payment_id
+from engine.domain.ids import partition_of, payment_id
 from engine.tenure import _ALONE_MAX, _DELIVERIES_MAX
 
 CARD = "4111111111111111"

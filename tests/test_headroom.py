@@ -10,7 +10,7 @@ import httpx
 import pytest
 from gateway import Gateway, a_gateway
 
-from engine.identity import partition_of
+from engine.domain.ids import partition_of
 
 CARD = "4111111111111111"
 BACKLOG = 20  # so that the tenth more is two entries

@@ -13,7 +13,7 @@ from bank_harness import Bank, a_bank, fresh_cards
 from gateway import Gateway, a_gateway, eventually
 from typer.testing import CliRunner
 
-from engine.identity import release_key
+from engine.domain.ids import release_key
 from ops.cli import app
 from ops.complaint import in_words
 

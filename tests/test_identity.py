@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.identity import event_id, is_id, operation_id, partition_of, payment_id
-from engine.payment import Verb
+from engine.domain.ids import event_id, is_id, operation_id, partition_of, payment_id
+from engine.domain.payment import Verb
 
 ALPHABET = set("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
 TEXT = st.text(max_size=40)

@@ -11,6 +11,8 @@ import pytest
 from decision_stand import NOON, an_authorized_payment, changed
 from prometheus_client import CollectorRegistry
 
+from engine.domain.command import Record, encode_record
+from engine.domain.payment import Operation, Status, Verb
 from engine.errors import Rejected, Unavailable
 from engine.failpoint import Failpoints
 from engine.fingerprint import Fingerprinter
@@ -18,10 +20,8 @@ from engine.fitness import Fitness
 from engine.front import AcceptLimits
 from engine.intake import Intake, IntakeTools
 from engine.meters import Meters
-from engine.payment import Operation, Status, Verb
 from engine.request import Origin, Reply
 from engine.vault import Vault
-from engine.wire import Record, encode_record
 
 AMOUNT = 5000
 FINGERPRINTER = Fingerprinter(b"f" * 32)

@@ -14,10 +14,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from engine.journal import Journal
-from engine.payment import Verb
+from engine.domain.changeset import Step
+from engine.domain.journal import Journal
+from engine.domain.payment import Verb
 from engine.rows import entry_rows
-from engine.step import Step
 from ops.audit.chain import Fault, Receipt, Row, walk
 
 NOON = datetime(2030, 1, 1, 12, 0, 0, 250, tzinfo=UTC)

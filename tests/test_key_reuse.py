@@ -15,7 +15,7 @@ import pytest
 from gateway import Gateway, a_gateway, a_payment
 
 from engine import keys
-from engine.identity import partition_of
+from engine.domain.ids import partition_of
 
 CARD, OTHER_CARD = "4111111111111111", "4242424242424242"
 FIRST: dict[str, Any] = {

@@ -14,13 +14,13 @@ from gateway import eventually
 from msgspec.structs import replace
 from psycopg_pool import AsyncConnectionPool
 
-from engine.decision import Decider
-from engine.identity import operation_id, partition_of, payment_id
+from engine.domain.bank_answer import Approved
+from engine.domain.changeset import Step
+from engine.domain.creation import opening
+from engine.domain.decision import Decider
+from engine.domain.ids import operation_id, partition_of, payment_id
+from engine.domain.payment import Verb
 from engine.ledger import DueTerms, Fence, Ledger, Verdict
-from engine.opening import opening
-from engine.outcome import Approved
-from engine.payment import Verb
-from engine.step import Step
 
 PARTITIONS = 16
 PAYMENTS = 100  # in a batch

@@ -16,8 +16,8 @@ from decision_stand import (
     approved,
 )
 
-from engine.lifecycle import ASKED, TRANSITIONS, Effect, Event, IllegalTransition, allowed, step
-from engine.payment import State, Status, Verb
+from engine.domain.lifecycle import ASKED, TRANSITIONS, Effect, Event, IllegalTransition, allowed, step
+from engine.domain.payment import State, Status, Verb
 
 # What may be asked of the bank, by state; all else is the gateway's own refusal. A second table, written from the
 # product's words and not from the code's: PENDING -> AUTHORIZED -> CAPTURED -> REFUNDED, AUTHORIZED -> VOIDED.

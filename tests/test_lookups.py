@@ -17,7 +17,7 @@ from gateway import Gateway, a_gateway, a_payment, eventually
 
 from engine import keys
 from engine.accepted_work import ENTRIES_MAX
-from engine.identity import partition_of
+from engine.domain.ids import partition_of
 from ops.embedded import EmbeddedRedis
 
 pytest_plugins = ["bank_fixtures"]

@@ -14,7 +14,7 @@ from gateway import Gateway, a_gateway, eventually
 from rich.pretty import pretty_repr
 from structlog.tracebacks import ExceptionDictTransformer
 
-from engine.payment import Card
+from engine.domain.payment import Card
 
 # What somebody would hash who tries card numbers one by one, as our fingerprints have it too.
 GUESSES = (PAN.encode(), f'"{PAN}"'.encode(), f'["payment_method/number","{PAN}"]'.encode(), CVV.encode())

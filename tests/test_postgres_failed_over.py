@@ -10,7 +10,7 @@ import pytest
 from bank_harness import Bank, fresh_cards
 from gateway import Gateway, a_gateway, eventually
 
-from engine.identity import partition_of
+from engine.domain.ids import partition_of
 
 pytest_plugins = ["bank_fixtures"]
 

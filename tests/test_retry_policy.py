@@ -10,8 +10,8 @@ from decision_stand import LOST, NOON, PATIENCE, a_payment_begun, changed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.payment import Operation, Verb
-from engine.retry import Schedule
+from engine.domain.payment import Operation, Verb
+from engine.domain.retry_policy import Schedule
 
 ATTEMPTS = st.integers(1, 100_000)
 

@@ -8,7 +8,7 @@ import pytest
 from scripted import OPEN, PARTITION, SETTLED, STREAM, UNSETTLED, Scripted, scripts_on
 
 from engine import keys
-from engine.wire import decode_record
+from engine.domain.command import decode_record
 
 
 @pytest.fixture

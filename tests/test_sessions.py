@@ -16,10 +16,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 from test_unable_worker import an_authorization
 
+from engine.domain.changeset import Step
 from engine.errors import Broken
 from engine.ledger import Fence, Ledger, Verdict
 from engine.postgres import is_of_the_rows
-from engine.step import Step
 from engine.vault import Vault
 from ops.embedded import EmbeddedPostgres
 from ops.migrate import MigrationError, migrate

@@ -20,16 +20,16 @@ from simulated_network import Link
 from simulated_postgres import PostgresPool, PostgresServer
 from simulation import run
 
-from engine.decision import Decider
+from engine.domain.changeset import Step
+from engine.domain.creation import opening
+from engine.domain.decision import Decider
+from engine.domain.ids import partition_of
+from engine.domain.journal import Journal
+from engine.domain.payment import BankIds, Failure, Operation, Payment, State, Status, Verb
 from engine.errors import Broken, Taken
-from engine.identity import partition_of
-from engine.journal import Journal
 from engine.ledger import Fence, Ledger, Verdict
-from engine.opening import opening
-from engine.payment import BankIds, Failure, Operation, Payment, State, Status, Verb
 from engine.rows import operation_of
 from engine.statement import statement
-from engine.step import Step
 
 PARTITIONS = 16
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)

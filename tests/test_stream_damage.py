@@ -13,7 +13,7 @@ from gateway import Gateway, Running, a_gateway, eventually
 from redis import Redis
 
 from engine import keys
-from engine.identity import partition_of
+from engine.domain.ids import partition_of
 
 CARD = "4111111111111111"
 STREAMS = [keys.commands(partition) for partition in range(16)]

@@ -13,15 +13,15 @@ from decision_stand import PATIENCE
 from gateway import MASTER_KEY, Gateway, Running, a_gateway, eventually
 from prometheus_client import CollectorRegistry
 
+from engine.domain.command import Command
+from engine.domain.creation import opening
+from engine.domain.money import Money
+from engine.domain.payment import Card, MaskedCard, Operation, Payment, Terms, Verb
 from engine.errors import Broken
 from engine.failpoint import Failpoints
 from engine.meters import Meters
-from engine.money import Money
-from engine.opening import opening
-from engine.payment import Card, MaskedCard, Operation, Payment, Terms, Verb
 from engine.teller import Teller, Unable
 from engine.vault import Vault
-from engine.wire import Command
 
 pytest_plugins = ["bank_fixtures"]
 

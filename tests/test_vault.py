@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.domain.payment import Card
 from engine.errors import Broken
-from engine.payment import Card
 from engine.vault import Access, Vault, brand_of, key_id
 
 KEY, OLD, OTHER = b"k" * 32, b"o" * 32, b"x" * 32

@@ -16,8 +16,8 @@ import pytest
 from audit_stand import Ledger
 from gateway import FINGERPRINT_KEY
 
+from engine.domain.journal import Journal
 from engine.errors import Broken
-from engine.journal import Journal
 from ops.audit.anchor import Draft, Head, read
 from ops.audit.verification import Verification, verify
 from ops.embedded import EmbeddedPostgres

@@ -7,11 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from engine.errors import Broken
-from engine.identity import operation_id, payment_id
-from engine.money import Money
-from engine.payment import MaskedCard, Terms, Verb
-from engine.wire import (
+from engine.domain.command import (
     Command,
     Record,
     Snapshot,
@@ -23,6 +19,10 @@ from engine.wire import (
     encode_record,
     encode_snapshot,
 )
+from engine.domain.ids import operation_id, payment_id
+from engine.domain.money import Money
+from engine.domain.payment import MaskedCard, Terms, Verb
+from engine.errors import Broken
 
 TEXT = st.text(max_size=60)
 MAYBE = st.none() | TEXT

@@ -13,7 +13,7 @@ from crash_stage import effects
 from gateway import Gateway, a_gateway, a_payment, eventually
 
 from engine import keys
-from engine.identity import partition_of
+from engine.domain.ids import partition_of
 
 pytest_plugins = ["bank_fixtures"]
 

@@ -10,8 +10,8 @@ import pytest
 from bank_harness import Bank, fresh_cards
 from gateway import Gateway, a_gateway, eventually
 
-from engine.identity import operation_id, payment_id
-from engine.payment import Verb
+from engine.domain.ids import operation_id, payment_id
+from engine.domain.payment import Verb
 
 pytest_plugins = ["bank_fixtures"]
 

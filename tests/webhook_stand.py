@@ -17,7 +17,7 @@ import psycopg
 from gateway import MASTER_KEY, Gateway
 from standardwebhooks import Webhook
 
-from engine.identity import endpoint_id, event_id, payment_id
+from engine.domain.ids import endpoint_id, event_id, payment_id
 from engine.signature import public_text, secret_text
 from engine.vault import Vault
 from ops.settings import load_settings

@@ -2,7 +2,7 @@
 
 -- Keys never forget here either (I6). Answers show secrets, so they are sealed like these (engine/vault.py).
 CREATE TABLE stored_answers (
-    id           text PRIMARY KEY,                 -- of merchant, path and key (engine/identity.py)
+    id           text PRIMARY KEY,                 -- of merchant, path and key (engine/domain/ids.py)
     merchant     text NOT NULL REFERENCES merchants,
     fingerprint  json NOT NULL,
     status       integer NOT NULL CHECK (status IN (200, 201)),

@@ -24,7 +24,7 @@ from edge.operators import Operators
 from edge.payments import Payments
 from edge.reference import Reference
 from edge.webhooks import Webhooks
-from engine.payment import Verb
+from engine.domain.payment import Verb
 from engine.ports import Capabilities, Clock
 from engine.request import Accepting, Enquiring, Operating, Telling
 from engine.target import Targets

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from edge.document import pointer
+from engine.domain.money import AMOUNT_MAX, CURRENCIES, Money
+from engine.domain.payment import Card
 from engine.errors import FieldError, Rejected
-from engine.money import AMOUNT_MAX, CURRENCIES, Money
-from engine.payment import Card
 from engine.ports import Capabilities
 from engine.request import NewPayment
 from engine.target import Targets

@@ -17,7 +17,7 @@ from edge.moments import Timeline
 from edge.preference import WAIT_S_MAX
 from edge.query import LIMIT_DEFAULT, LIMIT_MAX
 from edge.receipts import Operation, OperationList, Payment, PaymentList, Shippable
-from engine.payment import State
+from engine.domain.payment import State
 
 Json = dict[str, object]
 """A part of the document."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.delivery import Outcome
-from engine.payment import State, Status, Verb
+from engine.domain.payment import State, Status, Verb
 
 _CLOSED = ConfigDict(extra="forbid")
 

@@ -12,9 +12,9 @@ from edge import answer, bodies, document, idempotency_key, json_body, preferenc
 from edge.answer import Answer
 from edge.call import Call
 from edge.endpoint import Handler
+from engine.domain.ids import is_id
+from engine.domain.payment import Verb
 from engine.errors import Rejected
-from engine.identity import is_id
-from engine.payment import Verb
 from engine.ports import Capabilities
 from engine.request import Accepting, Enquiring, Origin, Telling
 from engine.target import Targets

@@ -9,8 +9,8 @@ from edge.call import Call
 from edge.document import shown
 from engine.delivery import EVENT_TYPES
 from engine.delivery import State as DeliveryState
+from engine.domain.payment import State
 from engine.errors import Rejected
-from engine.payment import State
 
 LIMIT_MAX = 100
 LIMIT_DEFAULT = 10

@@ -1,6 +1,7 @@
 """What the engine answers, described for clients: the payment object, operations, lists and problems.
 
-Used for the OpenAPI document only; the engine renders the bytes (engine/receipt.py), and a test holds both together.
+Used for the OpenAPI document only; the engine renders the bytes (engine/domain/rendering.py), and a test holds both
+together.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.payment import DeclineCode, State, Status, Verb
+from engine.domain.payment import DeclineCode, State, Status, Verb
 
 _CLOSED = ConfigDict(extra="forbid")
 _Pay = Annotated[str, Field(examples=["pay_3K7VZ0Q1M8C2R4T6W9XABDEFGH"])]

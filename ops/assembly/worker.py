@@ -12,17 +12,17 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from engine.breaker import Tolerance
-from engine.decision import Decider
+from engine.domain.decision import Decider
+from engine.domain.ids import partition_of
+from engine.domain.journal import Journal
+from engine.domain.retry_policy import Policy
 from engine.failpoint import Failpoints
 from engine.gate import Gate, Patience
-from engine.identity import partition_of
-from engine.journal import Journal
 from engine.lease import LeaseTerms
 from engine.ledger import Ledger
 from engine.meters import ClockMeters, Meters
 from engine.places import Places
 from engine.reader import ReadLimits
-from engine.retry import Policy
 from engine.retry_budget import Allowance
 from engine.scripts import Scripts
 from engine.settlement import Settlement

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 import orjson
 
-from engine.journal import Journal
+from engine.domain.journal import Journal
 
 _SEARCHED_MAX = 64  # rows of a payment among which a moved one is looked for; a payment has about ten
 

@@ -16,8 +16,8 @@ from typing import Any
 from redis import Redis
 
 from engine import keys
+from engine.domain.command import Record, accept_order, accepted_at, decode_record, decode_snapshot
 from engine.errors import Broken
-from engine.wire import Record, accept_order, accepted_at, decode_record, decode_snapshot
 from ops.audit.breach import Breach, breach
 from ops.audit.streams import length, operations_in
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg.rows import dict_row
 
-from engine.lifecycle import TRANSITIONS, Effect
+from engine.domain.lifecycle import TRANSITIONS, Effect
 from ops.audit.breach import Breach
 from ops.audit.invariant import Invariant
 from ops.statement import statement

@@ -12,8 +12,8 @@ from operator import attrgetter
 import psycopg
 from psycopg.rows import class_row
 
+from engine.domain.journal import Journal
 from engine.errors import Broken
-from engine.journal import Journal
 from ops.audit.anchor import Anchor, Draft, Head
 from ops.audit.chain import Fault, Finding, Receipt, Row, walk
 from ops.audit.snapshot import one_moment

@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 from redis import Redis
 
 from engine import keys
-from engine.wire import accepted_ms
+from engine.domain.command import accepted_ms
 from ops.backlog import read_backlog
 from ops.campaign import twice
 from ops.campaign.rig import Rig

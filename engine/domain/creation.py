@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from engine.payment import BankIds, Operation, Payment, State, Status, Times
-from engine.wire import Command
+from engine.domain.command import Command
+from engine.domain.payment import BankIds, Operation, Payment, State, Status, Times
 
 
 def opening(command: Command, partition: int, accept_order: int, now: datetime) -> tuple[Payment, Operation]:

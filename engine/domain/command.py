@@ -14,10 +14,10 @@ import msgspec
 import orjson
 from msgspec import Struct
 
+from engine.domain.ids import is_id
+from engine.domain.money import AMOUNT_MAX, Money
+from engine.domain.payment import MaskedCard, Terms, Verb
 from engine.errors import Broken
-from engine.identity import is_id
-from engine.money import AMOUNT_MAX, Money
-from engine.payment import MaskedCard, Terms, Verb
 
 VERSION = b"1"
 # Twice what the largest honest request (64 KiB) can become, and far more fields than the five of an entry.

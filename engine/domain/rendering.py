@@ -10,12 +10,12 @@ from datetime import datetime
 
 import orjson
 
-from engine.errand import errand_of
+from engine.domain.command import Command, method_to_json
+from engine.domain.journal import Entry
+from engine.domain.payment import Failure, Operation, Payment, Status, Terms, Verb
+from engine.domain.system_operation import errand_of
 from engine.errors import FieldError
-from engine.journal import Entry
-from engine.payment import Failure, Operation, Payment, Status, Terms, Verb
 from engine.problem import render as render_problem
-from engine.wire import Command, method_to_json
 
 _OPTIONS = orjson.OPT_UTC_Z
 _DOUBTFUL = frozenset({Status.IN_DOUBT, Status.REVIEW})

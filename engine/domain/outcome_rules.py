@@ -12,13 +12,13 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.errand import Errand, begun, errand_of
-from engine.lifecycle import Event, step
-from engine.outcome import Approved, Refusal, Refused
-from engine.payment import Failure, Operation, Payment, State, Status, Verb
-from engine.receipt import render_failure, render_payment
-from engine.retry import Schedule
-from engine.step import Scribe, Step, Told
+from engine.domain.bank_answer import Approved, Refusal, Refused
+from engine.domain.changeset import Scribe, Step, Told
+from engine.domain.lifecycle import Event, step
+from engine.domain.payment import Failure, Operation, Payment, State, Status, Verb
+from engine.domain.rendering import render_failure, render_payment
+from engine.domain.retry_policy import Schedule
+from engine.domain.system_operation import Errand, begun, errand_of
 
 # fmt: off
 _DONE: Mapping[Verb | Errand, tuple[Event, str, str | None]] = {

@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from engine.payment import Operation, Status, Verb
-from engine.step import Again
+from engine.domain.changeset import Again
+from engine.domain.payment import Operation, Status, Verb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

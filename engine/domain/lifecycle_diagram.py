@@ -1,18 +1,19 @@
 """The printer of docs/lifecycle.md: the transition table as a state diagram (Mermaid) and as a table of all its rows.
 
-`python -m engine.diagram > docs/lifecycle.md` writes it again; a test compares, so the two never disagree.
+`python -m engine.domain.lifecycle_diagram > docs/lifecycle.md` writes it again; a test compares the two.
 """
 
 from __future__ import annotations
 
-from engine.lifecycle import ASKED, TRANSITIONS
-from engine.payment import State
+from engine.domain.lifecycle import ASKED, TRANSITIONS
+from engine.domain.payment import State
 
 _HEAD = """# The lifecycle of a payment
 
-Printed from the table in `engine/lifecycle.py` by `python -m engine.diagram`; do not edit. What has no row is refused:
-a command by a stored 409, anything else as a bug. Whether something is under way at the bank is the status of an
-operation and not a state of the payment: a payment in doubt keeps its state until the bank has answered.
+Printed from the table in `engine/domain/lifecycle.py` by `python -m engine.domain.lifecycle_diagram`; do not edit.
+What has no row is refused: a command by a stored 409, anything else as a bug. Whether something is under way at the
+bank is the status of an operation and not a state of the payment: a payment in doubt keeps its state until the bank
+has answered.
 """
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from engine.payment import State, Verb
+from engine.domain.payment import State, Verb
 
 
 class Event(StrEnum):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from engine.payment import DeclineCode
+from engine.domain.payment import DeclineCode
 
 
 class Refusal(StrEnum):

@@ -8,10 +8,10 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.journal import Chained, Entry, Journal
-from engine.lifecycle import Event, step
-from engine.payment import Operation, Payment
-from engine.receipt import render_event, render_payment
+from engine.domain.journal import Chained, Entry, Journal
+from engine.domain.lifecycle import Event, step
+from engine.domain.payment import Operation, Payment
+from engine.domain.rendering import render_event, render_payment
 
 Told = tuple[Chained, str]
 """A journal row with the body of the event that tells of it."""

@@ -17,11 +17,11 @@ from enum import StrEnum
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.decision import Decider
-from engine.lifecycle import allowed
-from engine.outcome import Absent, Approved, Finding, Found, NoAnswer, Refusal, Refused, Unsearchable
-from engine.payment import UNSETTLED, Operation, Payment, State, Status, Verb
-from engine.step import ActDone, Again, Step
+from engine.domain.bank_answer import Absent, Approved, Finding, Found, NoAnswer, Refusal, Refused, Unsearchable
+from engine.domain.changeset import ActDone, Again, Step
+from engine.domain.decision import Decider
+from engine.domain.lifecycle import allowed
+from engine.domain.payment import UNSETTLED, Operation, Payment, State, Status, Verb
 
 _WORD_MAX = 128  # characters of a bank's id; the longest known has 41
 

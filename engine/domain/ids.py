@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from engine.payment import Verb
+from engine.domain.payment import Verb
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]

@@ -12,8 +12,8 @@ from enum import StrEnum
 
 from msgspec.structs import replace
 
-from engine.identity import operation_id
-from engine.payment import Operation, Status, Verb
+from engine.domain.ids import operation_id
+from engine.domain.payment import Operation, Status, Verb
 
 
 class Errand(StrEnum):

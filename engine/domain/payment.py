@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from engine.money import Money
+from engine.domain.money import Money
 
 
 class State(StrEnum):

@@ -14,9 +14,9 @@ from datetime import datetime
 import orjson
 from msgspec import Struct
 
-from engine.identity import event_id
-from engine.lifecycle import Event
-from engine.payment import State
+from engine.domain.ids import event_id
+from engine.domain.lifecycle import Event
+from engine.domain.payment import State
 
 
 class Entry(Struct, frozen=True, kw_only=True):

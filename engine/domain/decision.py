@@ -12,15 +12,15 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from engine.ending import Case, Endings
-from engine.errand import HOLDS, Errand, begun, errand_of
-from engine.journal import Journal
-from engine.lifecycle import TRANSITIONS, Event, allowed
-from engine.outcome import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
-from engine.payment import Failure, Operation, Payment, State, Status, Verb
-from engine.receipt import render_refusal, render_wrong_amount
-from engine.retry import Policy, Schedule
-from engine.step import Again, Scribe, Step
+from engine.domain.bank_answer import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
+from engine.domain.changeset import Again, Scribe, Step
+from engine.domain.journal import Journal
+from engine.domain.lifecycle import TRANSITIONS, Event, allowed
+from engine.domain.outcome_rules import Case, Endings
+from engine.domain.payment import Failure, Operation, Payment, State, Status, Verb
+from engine.domain.rendering import render_refusal, render_wrong_amount
+from engine.domain.retry_policy import Policy, Schedule
+from engine.domain.system_operation import HOLDS, Errand, begun, errand_of
 
 # What the table refuses is `transition_not_allowed`, with an exception.
 _REFUSALS: Mapping[tuple[State, Verb], str] = {(State.EXPIRED, Verb.CAPTURE): "authorization_expired"}
