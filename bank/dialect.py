@@ -15,10 +15,10 @@ from typing import NamedTuple
 import orjson
 
 from bank.classification import NO_WORD, TEXT
+from engine.contracts.connector import Ask
 from engine.domain.bank_answer import Approved, Found
 from engine.domain.payment import Verb
 from engine.errors import Broken
-from engine.ports import Ask
 
 CURRENCY = "USD"  # The bank has no currency field: what it is asked for is dollars.
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")

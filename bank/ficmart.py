@@ -25,9 +25,9 @@ from yarl import URL
 
 from bank import dialect
 from bank.classification import MESSAGES, NO_WORD, TEXT, Doubt, classify
+from engine.contracts.connector import Ask, Capabilities, Clock
 from engine.domain.bank_answer import Absent, Answer, Finding, NoAnswer, Refusal, Refused, Unsearchable, Unsent
 from engine.domain.payment import DeclineCode, Verb
-from engine.ports import Ask, Capabilities, Clock
 
 CONNECTIONS_MAX = 4096  # as many calls are in flight as a bank of 1 s needs at some thousand payments a second
 KEEPALIVE_S = 30.0  # below the bank's own 60 s, so that it is we who close idle connections

@@ -13,10 +13,10 @@ from random import Random
 
 import anyio
 
+from engine.contracts.connector import Ask, Capabilities, Clock
 from engine.domain.bank_answer import Answer, Approved, Finding, NoAnswer, Unsearchable, Unsent
 from engine.domain.money import CURRENCIES
 from engine.domain.payment import Verb
-from engine.ports import Ask, Capabilities, Clock
 
 AUTHORIZATION_LIFE = timedelta(days=7)
 

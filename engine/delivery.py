@@ -48,7 +48,7 @@ class Outcome(StrEnum):
     GONE = "gone"  # 410: the endpoint wants nothing any more
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"  # no address, no connection, no TLS, no HTTP
-    FORBIDDEN = "forbidden"  # the address is one that we must not call (target.py)
+    FORBIDDEN = "forbidden"  # the address is one that we must not call (url_policy.py)
 
 
 class DeadReason(StrEnum):

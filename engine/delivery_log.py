@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from engine.contracts.webhooks import REDELIVERIES_MAX, Answered, Asked, LogPage, Redelivery
 from engine.cursor import cursor, parts, strange
 from engine.delivery import EndpointStatus, State
 from engine.domain.ids import delivery_id, event_of_delivery, is_id
@@ -17,14 +18,13 @@ from engine.domain.rendering import render
 from engine.errors import FieldError, Rejected
 from engine.stored_answer import StoredAnswers
 from engine.transaction import Transaction, Transactions
-from engine.webhook import REDELIVERIES_MAX, Answered, Asked, LogPage, Redelivery
 from engine.webhook_endpoint import locked, not_found
 
 _ATTEMPTS_SHOWN = 20  # of a delivery, the newest ones: more than any default schedule has places
 
 
 class DeliveryLog:
-    """Implements Inspecting (webhook.py)."""
+    """Implements Inspecting (webhooks.py)."""
 
     def __init__(self, transactions: Transactions, answers: StoredAnswers) -> None:
         self._transactions, self._answers = transactions, answers

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from engine.archive import Archive
 from engine.audit_log import AuditLog
+from engine.contracts.gateway import ActRequest, Reply
 from engine.dead_letter import Letter, letter_document, place_of
 from engine.domain.command import Command
 from engine.domain.ids import is_id, partition_of
@@ -18,7 +19,6 @@ from engine.domain.payment import UNSETTLED, Operation, Status, Verb
 from engine.domain.rendering import render
 from engine.errors import Broken, FieldError, Rejected
 from engine.graveyard import Graveyard
-from engine.request import ActRequest, Reply
 
 _NO_LETTER = "There is no dead letter with this id: it was given back or dropped, or never was."
 _ANSWERED = f"{REFUSED}: the operation is answered; drop the letter"

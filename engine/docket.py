@@ -12,10 +12,10 @@ from datetime import datetime
 import structlog
 from msgspec import Struct
 
+from engine.contracts.connector import Clock
 from engine.domain.command import Command, Record, accept_order, encode_record
 from engine.domain.payment import Operation
 from engine.meters import Meters
-from engine.ports import Clock
 from engine.settlement import Journaled, Settled, Settlement
 
 log = structlog.get_logger()

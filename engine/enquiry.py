@@ -18,6 +18,7 @@ import orjson
 
 from engine.accepted_work import Accepted, AcceptedWork, Wanted
 from engine.archive import Archive, Page, Receipt
+from engine.contracts.connector import Clock
 from engine.cursor import cursor as encode_cursor
 from engine.cursor import parts, strange
 from engine.domain.command import Record, Snapshot
@@ -33,7 +34,6 @@ from engine.domain.rendering import (
 )
 from engine.errors import Rejected, Unavailable
 from engine.front import Front
-from engine.ports import Clock
 
 
 class Enquiry:

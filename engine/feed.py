@@ -22,11 +22,11 @@ from typing import Any
 import anyio
 
 from engine.coalescer import Coalescer
+from engine.contracts.webhooks import FeedPage
 from engine.cursor import cursor, parts, strange
 from engine.errors import Rejected, Unavailable
 from engine.loop import surviving
 from engine.transaction import Transactions
-from engine.webhook import FeedPage
 
 LATEST = "latest"  # instead of a cursor: only what comes from now on
 TICK_S = 0.1  # between two looks: what a waiting reader may be late by
@@ -66,7 +66,7 @@ class _Page:
 
 
 class Feed:
-    """Implements Feeding (webhook.py). Run `run` for life."""
+    """Implements Feeding (webhooks.py). Run `run` for life."""
 
     def __init__(self, transactions: Transactions, installation: str) -> None:
         self._transactions = transactions

@@ -15,11 +15,11 @@ from datetime import timedelta
 import structlog
 
 from engine.breaker import Breaker, Circuit, Tolerance
+from engine.contracts.connector import Ask, Capabilities, Connector
 from engine.domain.bank_answer import Answer, Approved, Finding, NoAnswer, Refused, Unsent
 from engine.domain.payment import Verb
 from engine.drain_proof import DrainProof
 from engine.meters import Meters
-from engine.ports import Ask, Capabilities, Connector
 from engine.retry_budget import Allowance, RetryBudget
 
 log = structlog.get_logger()

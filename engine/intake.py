@@ -16,6 +16,8 @@ import orjson
 import structlog
 
 from engine.archive import Archive
+from engine.contracts.connector import Clock
+from engine.contracts.gateway import NewPayment, Origin, Reply
 from engine.domain.command import (
     Command,
     Record,
@@ -32,13 +34,11 @@ from engine.domain.rendering import accepted_document, render, render_pending
 from engine.enquiry import Enquiry
 from engine.errors import FieldError, Refused, Rejected, Unavailable
 from engine.failpoint import Failpoints
-from engine.fingerprint import Fingerprinter, differing
 from engine.fitness import Fitness
 from engine.front import AcceptLimits, Front
 from engine.meters import Meters
-from engine.ports import Clock
-from engine.request import NewPayment, Origin, Reply
-from engine.vault import Vault, brand_of
+from engine.security.encryption import Vault, brand_of
+from engine.security.fingerprint import Fingerprinter, differing
 from engine.wakeup import Wakeups
 
 log = structlog.get_logger()

@@ -21,8 +21,8 @@ from engine.errors import Broken
 from engine.fitness import Fitness
 from engine.postgres import Away, borrowed
 from engine.schema import misfit
+from engine.security.encryption import Vault
 from engine.statement import statement
-from engine.vault import Vault
 
 log = structlog.get_logger()
 

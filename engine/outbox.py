@@ -18,6 +18,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from engine.coalescer import Coalescer
+from engine.contracts.connector import Clock
 from engine.delivery import (
     ENDPOINT_DISABLED,
     Backlog,
@@ -30,7 +31,6 @@ from engine.delivery import (
     render_notice,
 )
 from engine.domain.ids import event_id
-from engine.ports import Clock
 from engine.postgres import Away, Mistakes, borrowed
 from engine.statement import statement
 

@@ -13,12 +13,12 @@ import structlog
 from msgspec import Struct
 from psycopg_pool import AsyncConnectionPool
 
+from engine.contracts.signature import SECRET_BYTES, signatures
 from engine.delivery import Claimed
 from engine.errors import Broken
 from engine.postgres import borrowed
-from engine.signature import SECRET_BYTES, signatures
+from engine.security.encryption import Vault
 from engine.statement import statement
-from engine.vault import Vault
 
 log = structlog.get_logger()
 

@@ -17,10 +17,10 @@ from enum import StrEnum
 import anyio
 import structlog
 
+from engine.contracts.connector import Clock
 from engine.errors import PenstockError
 from engine.fitness import Fitness
 from engine.loop import forever
-from engine.ports import Clock
 from engine.postgres import Away
 
 log = structlog.get_logger()

@@ -11,12 +11,12 @@ from typing import Any
 
 import orjson
 
+from engine.contracts.webhooks import Answered, Asked
 from engine.domain.ids import answer_id
 from engine.errors import FieldError, Rejected
-from engine.fingerprint import Fingerprinter, differing
+from engine.security.encryption import Vault
+from engine.security.fingerprint import Fingerprinter, differing
 from engine.transaction import Transaction, Transactions
-from engine.vault import Vault
-from engine.webhook import Answered, Asked
 
 
 class StoredAnswers:

@@ -10,6 +10,7 @@ from datetime import datetime
 
 import anyio
 
+from engine.contracts.connector import Ask, Clock
 from engine.domain.bank_answer import Answer, Finding, NoAnswer
 from engine.domain.money import Money
 from engine.domain.payment import Operation, Payment, Verb
@@ -18,8 +19,7 @@ from engine.errors import Broken
 from engine.failpoint import Failpoints
 from engine.gate import Gate
 from engine.meters import Meters
-from engine.ports import Ask, Clock
-from engine.vault import Access, Vault, key_id
+from engine.security.encryption import Access, Vault, key_id
 
 _LOOKS, _LOOK_S = 3, 5.0
 _DURING_BANK_S = 0.05  # of a failpoint: long after the write, on loopback, and before most answers

@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import UNSET, structs
 
 from engine.coalescer import Coalescer
+from engine.contracts.webhooks import ENDPOINTS_MAX, Answered, Asked, EndpointChange, NewEndpoint, Rotation
 from engine.cursor import cursor, parts, strange
 from engine.delivery import EndpointStatus
 from engine.domain.ids import endpoint_id, is_id
@@ -21,7 +22,6 @@ from engine.domain.rendering import render
 from engine.errors import FieldError, Rejected
 from engine.stored_answer import StoredAnswers
 from engine.transaction import Transaction, Transactions
-from engine.webhook import ENDPOINTS_MAX, Answered, Asked, EndpointChange, NewEndpoint, Rotation
 from engine.webhook_secret import WebhookSecrets
 
 _BATCH_MAX = 200
@@ -29,7 +29,7 @@ _ID_BYTES = 16
 
 
 class WebhookEndpoints:
-    """Implements Subscribing (webhook.py). Run `run` for life."""
+    """Implements Subscribing (webhooks.py). Run `run` for life."""
 
     def __init__(self, transactions: Transactions, answers: StoredAnswers, secrets: WebhookSecrets) -> None:
         self._transactions, self._answers, self._secrets = transactions, answers, secrets

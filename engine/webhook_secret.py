@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from engine.signature import SECRET_BYTES, SEED_BYTES, public_text, secret_text
+from engine.contracts.signature import SECRET_BYTES, SEED_BYTES, public_text, secret_text
+from engine.contracts.webhooks import Rotation
+from engine.security.encryption import Vault
 from engine.transaction import Transaction
-from engine.vault import Vault
-from engine.webhook import Rotation
 
 HMAC, ED25519 = "v1", "v1a"  # the schemes, as signatures name them
 

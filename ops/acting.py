@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from engine.request import ActRequest, Reply
+    from engine.contracts.gateway import ActRequest, Reply
     from ops.back_office import BackOffice
 
 Result = TypeVar("Result")
@@ -40,7 +40,7 @@ async def _asked(data_dir: Path, ask: Callable[[BackOffice], Awaitable[Result]])
 
 def asked_by_cli(reason: str, **more: Any) -> ActRequest:
     """An act in the name of whoever runs the command."""
-    from engine.request import ActRequest
+    from engine.contracts.gateway import ActRequest
     from ops.merchant import os_user
 
     return ActRequest(reason=reason, actor=os_user(), **more)

@@ -16,12 +16,12 @@ from typing import Any
 import anyio
 import psycopg
 
+from engine.contracts.connector import Ask, Connector
 from engine.domain.bank_answer import Absent, Answer, Approved, Found, NoAnswer, Refusal, Refused
 from engine.domain.ids import release_key
 from engine.domain.money import Money
 from engine.domain.payment import Verb
 from engine.errors import Broken
-from engine.ports import Ask, Connector
 from engine.statement import statement as engine_statement
 from ops.audit.books import Orphan, orphans, read_bank, read_ledger
 from ops.audit.snapshot import one_moment

@@ -54,7 +54,7 @@ def reseal(data_dir: DataDirOption = Path(".penstock")) -> None:
 
     Example: penstock master-key reseal
     """
-    from engine.vault import Vault
+    from engine.security.encryption import Vault
     from ops.master_key import reseal as seal_anew
     from ops.settings import load_settings
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from engine.ports import Clock
+from engine.contracts.connector import Clock
 from ops.settings import SettingsError
 
 REREAD_S = 0.05

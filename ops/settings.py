@@ -16,8 +16,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from engine.contracts.url_policy import Targets, networks
 from engine.failpoint import Failpoints
-from engine.target import Targets, networks
 from ops.store_url import judged_http, judged_postgres, judged_redis
 
 PREFIX = "PENSTOCK_"

@@ -19,6 +19,7 @@ from simulated_loop import SimulatedLoop
 
 from engine.actor import Actor
 from engine.breaker import Tolerance
+from engine.contracts.connector import Ask, Capabilities
 from engine.dead_letter import Cause
 from engine.docket import Delivery
 from engine.domain.bank_answer import Answer, Approved, Finding, Found
@@ -33,13 +34,12 @@ from engine.gate import Gate, Patience
 from engine.ledger import Fence, Loaded, Verdict
 from engine.meters import Meters
 from engine.places import Places
-from engine.ports import Ask, Capabilities
 from engine.retry_budget import Allowance
+from engine.security.encryption import Vault
 from engine.settlement import Buried, Journaled, Settled
 from engine.store_clock import Store, StoreClock
 from engine.teller import Teller
 from engine.tools import Tools
-from engine.vault import Vault
 
 VAULT = Vault([b"m" * 32])
 CARD = Card(number="4111111111111111", cvv="123", expiry_month=12, expiry_year=2030)

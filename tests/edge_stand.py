@@ -28,13 +28,13 @@ from edge.admission import Admission, AdmissionLimits
 from edge.app import create_app
 from edge.authentication import KeyRing
 from edge.server import configuration
+from engine.contracts.connector import Capabilities
+from engine.contracts.gateway import ActRequest, NewPayment, Origin, Reply
+from engine.contracts.url_policy import Targets, networks
+from engine.contracts.webhooks import Answered, Asked
 from engine.domain.ids import operation_id, payment_id
 from engine.domain.payment import Verb
 from engine.errors import Rejected
-from engine.ports import Capabilities
-from engine.request import ActRequest, NewPayment, Origin, Reply
-from engine.target import Targets, networks
-from engine.webhook import Answered, Asked
 from ops.embedded import EmbeddedPostgres
 
 MERCHANT, OTHER, OPERATOR, DISABLED = "sk_test_merchant", "sk_test_other", "ok_test_operator", "sk_test_disabled"

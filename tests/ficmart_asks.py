@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import orjson
 from raw_bank import http
 
+from engine.contracts.connector import Ask
 from engine.domain.money import Money
 from engine.domain.payment import Card, Verb
-from engine.ports import Ask
 
 PAN, CVV = "4111111111111111", "737"
 AUTHORIZATION = "auth_0b4c6c0e-6a86-4b5c-9d6e-1f9f0f6a2a11"

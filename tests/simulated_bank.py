@@ -21,9 +21,9 @@ from simulated_loop import SimulatedLoop
 
 from bank import dialect
 from bank.classification import MESSAGES, NO_WORD, TEXT, Doubt, classify
+from engine.contracts.connector import Ask, Capabilities, Clock
 from engine.domain.bank_answer import Answer, Finding, NoAnswer, Refusal, Refused, Unsearchable, Unsent
 from engine.domain.payment import DeclineCode, Verb
-from engine.ports import Ask, Capabilities, Clock
 
 JSON = "application/json"
 _BACK_S = 0.002

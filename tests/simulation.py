@@ -46,7 +46,7 @@ from simulation_verdict import breaches, rests
 from simulation_witness import Witness
 
 from engine import keys
-from engine.ports import Ask
+from engine.contracts.connector import Ask
 
 QUIET_BY_S = 60.0  # of virtual time: whatever was accepted has ended long before
 _LOOK_S = 0.25

@@ -27,7 +27,6 @@ from engine.domain.ids import partition_of
 from engine.domain.journal import Journal
 from engine.enquiry import Enquiry
 from engine.failpoint import Failpoints
-from engine.fingerprint import Fingerprinter
 from engine.fitness import Fitness
 from engine.front import AcceptLimits, Front
 from engine.gate import Gate
@@ -37,12 +36,13 @@ from engine.ledger import Ledger
 from engine.meters import Meters
 from engine.places import Places
 from engine.reader import ReadLimits
+from engine.security.encryption import Vault
+from engine.security.fingerprint import Fingerprinter
 from engine.settlement import Settlement
 from engine.store_clock import ClockWatch, Store, StoreClock
 from engine.stream import CommandStreams
 from engine.teller import Teller
 from engine.tools import Tools
-from engine.vault import Vault
 from engine.wakeup import Wakeups
 from engine.worker import Worker, WorkerLimits
 from ops.assembly.clocks import ledger_time, redis_time

@@ -14,11 +14,11 @@ import anyio
 from simulation_plan import Act, Purchase
 from simulation_processes import EdgeGone, EdgeProcess, Town
 
+from engine.contracts.gateway import NewPayment, Origin, Reply
 from engine.domain.ids import operation_id, payment_id
 from engine.domain.money import Money
 from engine.domain.payment import Card, Verb
 from engine.errors import Rejected, Unavailable
-from engine.request import NewPayment, Origin, Reply
 
 MERCHANT = "m_1"
 _CARD = Card(number="4111111111111111", cvv="123", expiry_month=12, expiry_year=2030)

@@ -22,12 +22,12 @@ from simulated_postgres import STATEMENTS
 from simulated_scripts import SCRIPTS, Arguments, Database, Keys, accept, read
 from simulated_streams import text_of
 
+from engine.contracts.connector import Ask
 from engine.domain.bank_answer import Answer, NoAnswer, Refusal, Refused
 from engine.domain.changeset import Step
 from engine.domain.payment import Operation, Payment
 from engine.gate import Gate
 from engine.ledger import Fence, Ledger, Verdict
-from engine.ports import Ask
 from engine.pursuit import Pursuit
 from engine.settlement import Buried, Journaled, Settled, Settlement
 from engine.store_clock import StoreClock

@@ -14,8 +14,8 @@ from simulated_commit import Batch, Row, Tables
 from simulated_scripts import Argument
 from simulation_plan import Plan
 
+from engine.contracts.connector import Ask
 from engine.domain.command import decode_record
-from engine.ports import Ask
 
 _BEGUN = frozenset({"sent", "in_doubt", "review", "succeeded", "declined", "rejected", "failed"})
 _SLACK_S = 0.001

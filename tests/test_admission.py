@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.admission import Admission, AdmissionLimits, Rate
+from engine.contracts.gateway import Origin
 from engine.errors import Unavailable
-from engine.request import Origin
 
 Held = Callable[..., list[Future[httpx.Response]]]
 SMALL = AdmissionLimits(in_flight_max=4, waiting_max=2, merchant_rate_per_s=10_000)

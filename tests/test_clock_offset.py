@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.ports import Clock
+from engine.contracts.connector import Clock
 from ops.assembly.process import wall_clock
 from ops.offset_clock import REREAD_S, OffsetClock
 from ops.settings import SettingsError, load_settings

@@ -16,10 +16,10 @@ from bank_harness import Bank, fresh_cards
 
 from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
+from engine.contracts.connector import Ask, Connector
 from engine.domain.bank_answer import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
 from engine.domain.money import Money
 from engine.domain.payment import Card, DeclineCode, Verb
-from engine.ports import Ask, Connector
 
 pytest_plugins = ["bank_fixtures"]
 pytestmark = pytest.mark.anyio

@@ -10,10 +10,10 @@ import anyio
 import pytest
 
 from bank.instant import InstantBank
+from engine.contracts.connector import Ask
 from engine.domain.bank_answer import Approved, NoAnswer
 from engine.domain.money import Money
 from engine.domain.payment import Verb
-from engine.ports import Ask
 
 pytestmark = pytest.mark.anyio
 

@@ -18,11 +18,11 @@ from prometheus_client import CollectorRegistry
 from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
 from engine.breaker import Tolerance
+from engine.contracts.connector import Connector
 from engine.domain.bank_answer import Absent, Found, NoAnswer, Unsearchable
 from engine.domain.payment import Verb
 from engine.gate import Gate, Patience
 from engine.meters import Meters
-from engine.ports import Connector
 from engine.retry_budget import Allowance
 
 pytest_plugins = ["bank_fixtures"]

@@ -32,11 +32,11 @@ from raw_bank import Received, http, raw_bank, sending, silence
 
 from bank import dialect
 from bank.ficmart import FicmartBank
+from engine.contracts.connector import Ask
 from engine.domain.bank_answer import Answer, Approved, NoAnswer, Unsent
 from engine.domain.money import Money
 from engine.domain.payment import Verb
 from engine.errors import Broken
-from engine.ports import Ask
 
 pytestmark = pytest.mark.anyio
 

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from edge import webhook_shapes as shapes
 from edge.moments import Timeline
+from engine.contracts.webhooks import REDELIVERIES_MAX
 from engine.delivery_log import _ATTEMPTS_SHOWN
-from engine.webhook import REDELIVERIES_MAX
 from ops.cli import app
 from ops.embedded import EmbeddedRedis
 

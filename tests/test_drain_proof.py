@@ -11,13 +11,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from engine.breaker import Tolerance
+from engine.contracts.connector import Ask, Capabilities
 from engine.domain.bank_answer import Answer, Approved, NoAnswer, Unsent
 from engine.domain.money import CURRENCIES, Money
 from engine.domain.payment import Verb
 from engine.drain_proof import DrainProof
 from engine.gate import Gate, Patience
 from engine.meters import Meters
-from engine.ports import Ask, Capabilities
 from engine.retry_budget import Allowance
 
 WORST_S = 5.0

@@ -8,8 +8,8 @@ import pytest
 import structlog
 from edge_stand import Stand, a_card, a_payment, running_edge, running_postgres
 
+from engine.contracts.gateway import Reply
 from engine.errors import Broken, FieldError, Rejected, Unavailable
-from engine.request import Reply
 
 PAYMENT = "pay_4DVNQPMZBZFG0VHZJX492ZPG4J"
 LOCATION = f"/v1/payments/{PAYMENT}"

@@ -6,7 +6,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.fingerprint import Fingerprinter, differing
+from engine.security.fingerprint import Fingerprinter, differing
 
 VALUES = st.none() | st.integers(0, 10**12) | st.text(max_size=20) | st.dictionaries(st.text(max_size=5), st.text())
 FIELDS = st.dictionaries(st.sampled_from(["amount", "currency", "order_id", "metadata", "description"]), VALUES)

@@ -23,7 +23,7 @@ from event_stand import ENDPOINTS, a_payment_id, an_edge, ask, merchant_of, tell
 from gateway import Gateway, eventually
 from webhook_stand import HASTE
 
-from engine.signature import signatures
+from engine.contracts.signature import signatures
 from ops.embedded import EmbeddedRedis
 
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith(("PENSTOCK_", "WEBHOOK_"))}

@@ -19,7 +19,7 @@ import pytest
 from gateway import eventually
 from standardwebhooks import Webhook
 
-from engine.signature import secret_text, signatures
+from engine.contracts.signature import secret_text, signatures
 from ops.address import any_free_port
 
 PAGE = Path(__file__).parent.parent / "docs" / "webhooks.md"

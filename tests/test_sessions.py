@@ -20,7 +20,7 @@ from engine.domain.changeset import Step
 from engine.errors import Broken
 from engine.ledger import Fence, Ledger, Verdict
 from engine.postgres import is_of_the_rows
-from engine.vault import Vault
+from engine.security.encryption import Vault
 from ops.embedded import EmbeddedPostgres
 from ops.migrate import MigrationError, migrate
 from ops.session import connect, conninfo, prepare

@@ -20,8 +20,8 @@ from engine.domain.payment import Card, MaskedCard, Operation, Payment, Terms, V
 from engine.errors import Broken
 from engine.failpoint import Failpoints
 from engine.meters import Meters
+from engine.security.encryption import Vault
 from engine.teller import Teller, Unable
-from engine.vault import Vault
 
 pytest_plugins = ["bank_fixtures"]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.domain.payment import Card
 from engine.errors import Broken
-from engine.vault import Access, Vault, brand_of, key_id
+from engine.security.encryption import Access, Vault, brand_of, key_id
 
 KEY, OLD, OTHER = b"k" * 32, b"o" * 32, b"x" * 32
 CARD = Card(number="4111111111111111", cvv="123", expiry_month=12, expiry_year=2030)

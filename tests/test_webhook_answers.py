@@ -10,9 +10,9 @@ import tracemalloc
 import pytest
 from raw_bank import Received, Script, raw_bank, sending, silence
 
+from engine.contracts.url_policy import Targets, networks
 from engine.courier import BODY_BYTES_KEPT, Courier
 from engine.delivery import Outcome, Reply
-from engine.target import Targets, networks
 
 LOCAL = Targets(https_only=False, inside=networks("127.0.0.0/8"))
 

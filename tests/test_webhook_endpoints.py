@@ -12,9 +12,9 @@ from event_stand import ENDPOINTS, MERCHANT, OTHER, a_payment_id, an_edge, an_en
 from gateway import MASTER_KEY, Gateway
 
 from edge import webhook_shapes as shapes
-from engine.signature import secret_bytes
-from engine.vault import Vault
-from engine.webhook import ENDPOINTS_MAX
+from engine.contracts.signature import secret_bytes
+from engine.contracts.webhooks import ENDPOINTS_MAX
+from engine.security.encryption import Vault
 from ops.embedded import EmbeddedRedis
 
 

@@ -11,9 +11,9 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from raw_bank import Received, raw_bank
 
+from engine.contracts.url_policy import Targets, networks, normal_form
 from engine.courier import Courier
 from engine.delivery import Outcome, Reply
-from engine.target import Targets, networks, normal_form
 
 PUBLIC_ONLY = Targets(https_only=False)
 LOCAL = Targets(https_only=False, inside=networks("127.0.0.0/8,::1/128"))

@@ -58,7 +58,7 @@ CREATE TABLE webhook_endpoints (
 -- The same address twice would get everything twice. One that was deleted may come back.
 CREATE UNIQUE INDEX webhook_endpoints_once ON webhook_endpoints (merchant, kind, url) WHERE status <> 'deleted';
 
--- Secrets that sign, sealed with the master key (engine/vault.py); the clear text is shown once and never stored.
+-- Secrets that sign, sealed with the master key (engine/security/encryption.py); the clear text is shown once and never stored.
 CREATE TABLE webhook_secrets (
     merchant    text NOT NULL REFERENCES merchants,
     endpoint    text REFERENCES webhook_endpoints,  -- null: the merchant's default, for the webhook_url of payments

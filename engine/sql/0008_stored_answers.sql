@@ -1,6 +1,6 @@
 -- What merchants do about webhooks: answers under their idempotency keys, and an index for looking back in time.
 
--- Keys never forget here either (I6). Answers show secrets, so they are sealed like these (engine/vault.py).
+-- Keys never forget here either (I6). Answers show secrets, so they are sealed like these (engine/security/encryption.py).
 CREATE TABLE stored_answers (
     id           text PRIMARY KEY,                 -- of merchant, path and key (engine/domain/ids.py)
     merchant     text NOT NULL REFERENCES merchants,

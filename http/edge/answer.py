@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import orjson
 
+from engine.contracts.gateway import Reply
+from engine.contracts.webhooks import Answered
 from engine.problem import MEDIA_TYPE
-from engine.request import Reply
-from engine.webhook import Answered
 
 Header = tuple[bytes, bytes]
 

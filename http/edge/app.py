@@ -24,11 +24,11 @@ from edge.operators import Operators
 from edge.payments import Payments
 from edge.reference import Reference
 from edge.webhooks import Webhooks
+from engine.contracts.connector import Capabilities, Clock
+from engine.contracts.gateway import Accepting, Enquiring, Operating, Telling
+from engine.contracts.url_policy import Targets
+from engine.contracts.webhooks import Feeding, Inspecting, Subscribing
 from engine.domain.payment import Verb
-from engine.ports import Capabilities, Clock
-from engine.request import Accepting, Enquiring, Operating, Telling
-from engine.target import Targets
-from engine.webhook import Feeding, Inspecting, Subscribing
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 _HOOK = "/v1/webhook-endpoints/{endpoint}"

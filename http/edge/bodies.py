@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from edge.document import pointer
+from engine.contracts.connector import Capabilities
+from engine.contracts.gateway import NewPayment
+from engine.contracts.url_policy import Targets
 from engine.domain.money import AMOUNT_MAX, CURRENCIES, Money
 from engine.domain.payment import Card
 from engine.errors import FieldError, Rejected
-from engine.ports import Capabilities
-from engine.request import NewPayment
-from engine.target import Targets
 
 METADATA_PAIRS_MAX = 50
 METADATA_BYTES_MAX = 8 * 1024

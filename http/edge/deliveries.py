@@ -10,10 +10,10 @@ from edge.answer import JSON, Answer
 from edge.call import Call
 from edge.payments import path_id
 from edge.webhooks import asked, key_alone
+from engine.contracts.gateway import Enquiring
+from engine.contracts.webhooks import Feeding, FeedPage, Inspecting, LogPage
 from engine.domain.ids import event_of_delivery
 from engine.errors import Rejected
-from engine.request import Enquiring
-from engine.webhook import Feeding, FeedPage, Inspecting, LogPage
 
 
 class Deliveries:

@@ -13,9 +13,9 @@ from edge import answer, bodies, document, idempotency_key, json_body, preferenc
 from edge.act_bodies import WORDS, CorrectBody, ReasonBody, ResolveBody, RetryBody
 from edge.answer import Answer
 from edge.call import Call
+from engine.contracts.gateway import ActRequest, Operating
 from engine.domain.ids import is_id
 from engine.errors import Rejected
-from engine.request import ActRequest, Operating
 
 Body = TypeVar("Body", bound=ReasonBody)
 

@@ -12,12 +12,12 @@ from edge import answer, bodies, document, idempotency_key, json_body, preferenc
 from edge.answer import Answer
 from edge.call import Call
 from edge.endpoint import Handler
+from engine.contracts.connector import Capabilities
+from engine.contracts.gateway import Accepting, Enquiring, Origin, Telling
+from engine.contracts.url_policy import Targets
 from engine.domain.ids import is_id
 from engine.domain.payment import Verb
 from engine.errors import Rejected
-from engine.ports import Capabilities
-from engine.request import Accepting, Enquiring, Origin, Telling
-from engine.target import Targets
 
 
 class Payments:

@@ -17,8 +17,8 @@ from urllib.parse import unquote
 from edge.bodies import refused
 from edge.call import Call
 from edge.document import pointer
+from engine.contracts.gateway import Origin
 from engine.errors import FieldError, Rejected
-from engine.request import Origin
 
 _METHOD = "payment_method"
 _DIGITS_MIN = 12  # shorter ones identify nobody, and would be found in anything

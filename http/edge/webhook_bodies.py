@@ -1,6 +1,7 @@
 """Bodies of what merchants say about webhooks, field by field; the rules of bodies.py hold here too.
 
-Where a URL may lead is the deployment's to say (engine/target.py), so it is judged beside the model and told with it.
+Where a URL may lead is the deployment's to say (engine/contracts/url_policy.py), so it is judged beside the model and
+told with it.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from msgspec import UNSET
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from edge.bodies import STRICT, URL_CHARACTERS_MAX, Body, refused, validated
+from engine.contracts.signature import SECRET_BYTES_MAX, SECRET_BYTES_MIN, secret_bytes
+from engine.contracts.url_policy import Targets, normal_form
+from engine.contracts.webhooks import OVERLAP_S, OVERLAP_S_MAX, EndpointChange, NewEndpoint, Redelivery, Rotation
 from engine.delivery import EVENT_TYPES, SCHEDULE_PLACES_MAX, SCHEDULE_S_MAX
 from engine.errors import FieldError, Rejected
-from engine.signature import SECRET_BYTES_MAX, SECRET_BYTES_MIN, secret_bytes
-from engine.target import Targets, normal_form
-from engine.webhook import OVERLAP_S, OVERLAP_S_MAX, EndpointChange, NewEndpoint, Redelivery, Rotation
 
 TYPES = tuple(sorted(EVENT_TYPES))
 

@@ -13,8 +13,8 @@ from edge.call import Call
 from edge.endpoint import Handler
 from edge.payments import path_id
 from edge.webhook_bodies import NothingBody
-from engine.target import Targets
-from engine.webhook import Asked, Subscribing
+from engine.contracts.url_policy import Targets
+from engine.contracts.webhooks import Asked, Subscribing
 
 _KEYS_CACHED = (JSON[0], (b"cache-control", b"public, max-age=60"))  # far below the overlap of a careful rotation
 

@@ -16,12 +16,12 @@ from psycopg_pool import AsyncConnectionPool
 
 from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
+from engine.contracts.connector import Clock, Connector
 from engine.errors import Unavailable
 from engine.fitness import Fitness
 from engine.key_holder import HolderTerms, KeyHolder
-from engine.ports import Clock, Connector
 from engine.postgres import Away
-from engine.vault import Vault
+from engine.security.encryption import Vault
 from ops.merchant import refuse_local_keys
 from ops.offset_clock import OffsetClock
 from ops.settings import Settings

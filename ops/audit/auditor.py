@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 import psycopg
 from redis import Redis
 
+from engine.contracts.connector import Clock
 from engine.errors import Broken
-from engine.ports import Clock
 from engine.statement import statement as engine_statement
 from ops.audit import books, clocks, streams
 from ops.audit.breach import Report, sorted_out

@@ -14,7 +14,7 @@ import psycopg
 from redis import Redis
 
 from engine import keys
-from engine.ports import Clock
+from engine.contracts.connector import Clock
 from engine.statement import statement
 from ops.audit.breach import Breach, breach
 
