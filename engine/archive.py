@@ -1,6 +1,6 @@
 """The archive: the ledger as an edge reads it, coalesced, with a bound on patience. Postgres decides (I6).
 
-Raises Unavailable when Postgres does not answer, and from then on at once until it is back (outage.py), so that
+Raises Unavailable when Postgres does not answer, and from then on at once until it is back (store_outage.py), so that
 accepting goes on at full speed while Postgres is away. A statement that is merely slow fails alone: the server ends it
 (`statement_timeout`) before our own patience does, and lists, the only slow ones, never take all connections.
 """
@@ -20,8 +20,8 @@ from psycopg_pool import AsyncConnectionPool
 from engine.coalescer import Coalescer
 from engine.domain.payment import Operation, Payment
 from engine.errors import Unavailable
-from engine.outage import Outage
 from engine.postgres import Away, borrowed, is_gone
+from engine.resilience.store_outage import Outage
 from engine.rows import operation_of, payment_of, read
 from engine.statement import statement
 

@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 
 from engine import keys
 from engine.errors import Broken, Unavailable
-from engine.fitness import Fitness
+from engine.resilience.fitness import Fitness
 from engine.scripts import Scripts
 
 log = structlog.get_logger()

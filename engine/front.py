@@ -1,6 +1,6 @@
 """Redis as an edge uses it: accepting, reading records and open operations. Coalesced, with no opinion of its own.
 
-Raises Unavailable when Redis does not answer, and from then on at once until it is back (outage.py).
+Raises Unavailable when Redis does not answer, and from then on at once until it is back (store_outage.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from engine import keys
 from engine.coalescer import Coalescer
 from engine.domain.command import Record, Snapshot, decode_record, decode_snapshot, encode_record
 from engine.errors import Unavailable
-from engine.outage import Outage
+from engine.resilience.store_outage import Outage
 from engine.scripts import Argument, Call, Scripts
 
 _BATCH_MAX = 200

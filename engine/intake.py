@@ -34,9 +34,9 @@ from engine.domain.rendering import accepted_document, render, render_pending
 from engine.enquiry import Enquiry
 from engine.errors import FieldError, Refused, Rejected, Unavailable
 from engine.failpoint import Failpoints
-from engine.fitness import Fitness
 from engine.front import AcceptLimits, Front
 from engine.meters import Meters
+from engine.resilience.fitness import Fitness
 from engine.security.encryption import Vault, brand_of
 from engine.security.fingerprint import Fingerprinter, differing
 from engine.wakeup import Wakeups

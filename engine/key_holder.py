@@ -18,8 +18,8 @@ import structlog
 from psycopg_pool import AsyncConnectionPool
 
 from engine.errors import Broken
-from engine.fitness import Fitness
 from engine.postgres import Away, borrowed
+from engine.resilience.fitness import Fitness
 from engine.schema import misfit
 from engine.security.encryption import Vault
 from engine.statement import statement

@@ -20,10 +20,10 @@ from engine import keys
 from engine.belonging import FAULT
 from engine.errors import Broken, Unavailable
 from engine.failpoint import UNARMED, Failpoints
-from engine.fitness import Fitness
 from engine.ledger import Fence, Ledger
 from engine.loop import surviving
 from engine.postgres import Away
+from engine.resilience.fitness import Fitness
 from engine.scripts import Scripts
 from engine.share import shares
 from engine.tenure import Ownership, Tenure

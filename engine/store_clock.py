@@ -19,9 +19,9 @@ import structlog
 
 from engine.contracts.connector import Clock
 from engine.errors import PenstockError
-from engine.fitness import Fitness
 from engine.loop import forever
 from engine.postgres import Away
+from engine.resilience.fitness import Fitness
 
 log = structlog.get_logger()
 

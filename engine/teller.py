@@ -17,8 +17,8 @@ from engine.domain.payment import Operation, Payment, Verb
 from engine.domain.retry_policy import Policy
 from engine.errors import Broken
 from engine.failpoint import Failpoints
-from engine.gate import Gate
 from engine.meters import Meters
+from engine.resilience.guarded_connector import Gate
 from engine.security.encryption import Access, Vault, key_id
 
 _LOOKS, _LOOK_S = 3, 5.0

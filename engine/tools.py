@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from engine.domain.decision import Decider
 from engine.failpoint import Failpoints
-from engine.fitness import Fitness
 from engine.ledger import Ledger
 from engine.meters import Meters
-from engine.places import Places
+from engine.resilience.fair_semaphore import Places
+from engine.resilience.fitness import Fitness
 from engine.settlement import Settlement
 from engine.store_clock import StoreClock
 from engine.teller import Teller

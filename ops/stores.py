@@ -20,8 +20,8 @@ from redis.exceptions import AuthenticationError, ConnectionError, RedisError, R
 
 from engine.belonging import Belonging
 from engine.errors import Broken, Unavailable
-from engine.fitness import Fitness
 from engine.postgres import Away
+from engine.resilience.fitness import Fitness
 from engine.scripts import Scripts
 from engine.statement import statement
 from ops.session import conninfo, prepare

@@ -18,7 +18,6 @@ from prometheus_client import CollectorRegistry
 from simulated_loop import SimulatedLoop
 
 from engine.actor import Actor
-from engine.breaker import Tolerance
 from engine.contracts.connector import Ask, Capabilities
 from engine.dead_letter import Cause
 from engine.docket import Delivery
@@ -30,11 +29,12 @@ from engine.domain.operator_rules import Intervention
 from engine.domain.payment import Card, Operation, Payment, Verb
 from engine.errors import Taken
 from engine.failpoint import Failpoints
-from engine.gate import Gate, Patience
 from engine.ledger import Fence, Loaded, Verdict
 from engine.meters import Meters
-from engine.places import Places
-from engine.retry_budget import Allowance
+from engine.resilience.circuit_breaker import Tolerance
+from engine.resilience.fair_semaphore import Places
+from engine.resilience.guarded_connector import Gate, Patience
+from engine.resilience.retry_budget import Allowance
 from engine.security.encryption import Vault
 from engine.settlement import Buried, Journaled, Settled
 from engine.store_clock import Store, StoreClock

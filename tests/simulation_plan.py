@@ -15,11 +15,11 @@ from random import Random
 from simulated_bank import Habits, Mishap
 from simulated_network import Weather
 
-from engine.breaker import Tolerance
 from engine.domain.payment import Verb
 from engine.domain.retry_policy import Policy
-from engine.gate import Patience
-from engine.retry_budget import Allowance
+from engine.resilience.circuit_breaker import Tolerance
+from engine.resilience.guarded_connector import Patience
+from engine.resilience.retry_budget import Allowance
 
 FAULTS_END_S = 2.5
 """From then on nothing goes wrong any more, and everything accepted must come to its end."""

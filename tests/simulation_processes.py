@@ -27,15 +27,15 @@ from engine.domain.ids import partition_of
 from engine.domain.journal import Journal
 from engine.enquiry import Enquiry
 from engine.failpoint import Failpoints
-from engine.fitness import Fitness
 from engine.front import AcceptLimits, Front
-from engine.gate import Gate
 from engine.intake import Intake, IntakeTools
 from engine.lease import LeaseTerms
 from engine.ledger import Ledger
 from engine.meters import Meters
-from engine.places import Places
 from engine.reader import ReadLimits
+from engine.resilience.fair_semaphore import Places
+from engine.resilience.fitness import Fitness
+from engine.resilience.guarded_connector import Gate
 from engine.security.encryption import Vault
 from engine.security.fingerprint import Fingerprinter
 from engine.settlement import Settlement

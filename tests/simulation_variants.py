@@ -26,9 +26,9 @@ from engine.contracts.connector import Ask
 from engine.domain.bank_answer import Answer, NoAnswer, Refusal, Refused
 from engine.domain.changeset import Step
 from engine.domain.payment import Operation, Payment
-from engine.gate import Gate
 from engine.ledger import Fence, Ledger, Verdict
 from engine.pursuit import Pursuit
+from engine.resilience.guarded_connector import Gate
 from engine.settlement import Buried, Journaled, Settled, Settlement
 from engine.store_clock import StoreClock
 from engine.stream import StreamEntry

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from engine.breaker import CIRCUITS, Breaker, Circuit, Sign, Tolerance
 from engine.contracts.connector import Ask, Capabilities
 from engine.domain.bank_answer import Absent, Answer, Approved, Finding, NoAnswer, Refusal, Refused, Unsent
 from engine.domain.money import CURRENCIES, Money
 from engine.domain.payment import Verb
-from engine.gate import Gate, Patience
 from engine.meters import Meters
-from engine.retry_budget import Allowance, RetryBudget
+from engine.resilience.circuit_breaker import CIRCUITS, Breaker, Circuit, Sign, Tolerance
+from engine.resilience.guarded_connector import Gate, Patience
+from engine.resilience.retry_budget import Allowance, RetryBudget
 
 TOLERANCE = Tolerance(silences_max=3, rest_s=1.0, rest_cap_s=5.0, probes=2)
 PATIENCE = Patience(attempt_s=1.0, worst_latency_s=0.5)

@@ -17,13 +17,13 @@ from prometheus_client import CollectorRegistry
 
 from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
-from engine.breaker import Tolerance
 from engine.contracts.connector import Connector
 from engine.domain.bank_answer import Absent, Found, NoAnswer, Unsearchable
 from engine.domain.payment import Verb
-from engine.gate import Gate, Patience
 from engine.meters import Meters
-from engine.retry_budget import Allowance
+from engine.resilience.circuit_breaker import Tolerance
+from engine.resilience.guarded_connector import Gate, Patience
+from engine.resilience.retry_budget import Allowance
 
 pytest_plugins = ["bank_fixtures"]
 pytestmark = pytest.mark.anyio

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from engine.breaker import Tolerance
 from engine.contracts.connector import Ask, Capabilities
 from engine.domain.bank_answer import Answer, Approved, NoAnswer, Unsent
 from engine.domain.money import CURRENCIES, Money
 from engine.domain.payment import Verb
-from engine.drain_proof import DrainProof
-from engine.gate import Gate, Patience
 from engine.meters import Meters
-from engine.retry_budget import Allowance
+from engine.resilience.circuit_breaker import Tolerance
+from engine.resilience.drain_proof import DrainProof
+from engine.resilience.guarded_connector import Gate, Patience
+from engine.resilience.retry_budget import Allowance
 
 WORST_S = 5.0
 NOON = datetime(2030, 1, 1, tzinfo=UTC)
@@ -91,7 +91,7 @@ def test_what_has_its_final_answer_is_forgotten_and_what_is_proven_waits_no_more
 
 
 def test_of_too_many_keys_the_one_that_is_longest_unheard_of_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.drain_proof._KEYS_MAX", 2)
+    monkeypatch.setattr("engine.resilience.drain_proof._KEYS_MAX", 2)
     proof = DrainProof(WORST_S)
     for key in ("a", "b", "b", "a", "c"):
         proof.ended(key, 10.0)

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from engine.breaker import Tolerance
 from engine.contracts.connector import Ask, Capabilities
 from engine.domain.bank_answer import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
 from engine.domain.money import CURRENCIES, Money
 from engine.domain.payment import Verb
-from engine.gate import Gate, Patience
 from engine.meters import Meters
-from engine.retry_budget import Allowance
+from engine.resilience.circuit_breaker import Tolerance
+from engine.resilience.guarded_connector import Gate, Patience
+from engine.resilience.retry_budget import Allowance
 
 NOON = datetime(2030, 1, 1, tzinfo=UTC)
 SILENCE = NoAnswer(reason="timeout")

@@ -16,10 +16,10 @@ from engine.domain.command import Record, encode_record
 from engine.domain.payment import Operation, Status, Verb
 from engine.errors import Rejected, Unavailable
 from engine.failpoint import Failpoints
-from engine.fitness import Fitness
 from engine.front import AcceptLimits
 from engine.intake import Intake, IntakeTools
 from engine.meters import Meters
+from engine.resilience.fitness import Fitness
 from engine.security.encryption import Vault
 from engine.security.fingerprint import Fingerprinter
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.places import Places
+from engine.resilience.fair_semaphore import Places
 
 
 def run(story: Coroutine[Any, Any, None]) -> None:

@@ -10,7 +10,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from engine.errors import Unavailable
-from engine.fitness import Fitness
+from engine.resilience.fitness import Fitness
 from engine.store_clock import ClockWatch, Store, StoreClock
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)

@@ -20,11 +20,11 @@ from engine.desk import Desk
 from engine.enquiry import Enquiry
 from engine.errors import Unavailable
 from engine.failpoint import Failpoints
-from engine.fitness import Fitness
 from engine.front import AcceptLimits, Front
 from engine.graveyard import Graveyard
 from engine.intake import Intake, IntakeTools
 from engine.meters import ClockMeters, Meters
+from engine.resilience.fitness import Fitness
 from engine.scripts import Scripts
 from engine.security.fingerprint import Fingerprinter
 from engine.timeline import Timeline

@@ -11,19 +11,19 @@ import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
 
-from engine.breaker import Tolerance
 from engine.domain.decision import Decider
 from engine.domain.ids import partition_of
 from engine.domain.journal import Journal
 from engine.domain.retry_policy import Policy
 from engine.failpoint import Failpoints
-from engine.gate import Gate, Patience
 from engine.lease import LeaseTerms
 from engine.ledger import Ledger
 from engine.meters import ClockMeters, Meters
-from engine.places import Places
 from engine.reader import ReadLimits
-from engine.retry_budget import Allowance
+from engine.resilience.circuit_breaker import Tolerance
+from engine.resilience.fair_semaphore import Places
+from engine.resilience.guarded_connector import Gate, Patience
+from engine.resilience.retry_budget import Allowance
 from engine.scripts import Scripts
 from engine.settlement import Settlement
 from engine.stream import CommandStreams

@@ -1,7 +1,7 @@
 """The retry budget of one connector: repeated calls may be a share of the fresh ones, and a few a second besides.
 
 A bank that comes back after an hour has thousands of doubts waiting for it. They come due by chance over minutes; the
-budget keeps them from being more than it can bear beside the payments of today. Pure; gate.py spends it.
+budget keeps them from being more than it can bear beside the payments of today. Pure; guarded_connector.py spends it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The circuit breaker of one connector: a bank that does not answer is left alone for a while, then asked carefully.
 
-A pure machine; gate.py asks it before each call and tells it of each answer. A refusal is an answer like any other:
-only silence counts against a bank.
+A pure machine; guarded_connector.py asks it before each call and tells it of each answer. A refusal is an answer like
+any other: only silence counts against a bank.
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ from datetime import timedelta
 
 import structlog
 
-from engine.breaker import Breaker, Circuit, Tolerance
 from engine.contracts.connector import Ask, Capabilities, Connector
 from engine.domain.bank_answer import Answer, Approved, Finding, NoAnswer, Refused, Unsent
 from engine.domain.payment import Verb
-from engine.drain_proof import DrainProof
 from engine.meters import Meters
-from engine.retry_budget import Allowance, RetryBudget
+from engine.resilience.circuit_breaker import Breaker, Circuit, Tolerance
+from engine.resilience.drain_proof import DrainProof
+from engine.resilience.retry_budget import Allowance, RetryBudget
 
 log = structlog.get_logger()
 
