@@ -13,11 +13,12 @@ from typing import Any
 import anyio
 from msgspec import Struct
 
-from engine.dead_letter import decode_letter
-from engine.domain.command import Command, accept_order, beginning, decode_command, member
+from engine.domain.command import Command, accept_order
 from engine.domain.payment import Verb
 from engine.errors import Broken, Unavailable
-from engine.front import Front
+from engine.streams.acceptance_store import Front
+from engine.streams.dead_letter import decode_letter
+from engine.streams.encoding import beginning, decode_command, member
 
 # More than one merchant may have in a partition (1,500 and 10 %), and 10 ms of Redis' time, which others wait for.
 ENTRIES_MAX = 2000

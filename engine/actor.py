@@ -15,9 +15,8 @@ from typing import Protocol
 import anyio
 import structlog
 
-from engine.dead_letter import Cause, Failure, letter_fields
 from engine.docket import Delivery, Docket
-from engine.domain.command import Command, Snapshot, encode_snapshot
+from engine.domain.command import Command, Snapshot
 from engine.domain.creation import opening, operation_of
 from engine.domain.operator_rules import Intervention, Proof, carry_out, claim_of, declined
 from engine.domain.payment import UNSETTLED, Operation, Payment, Status, Verb
@@ -26,7 +25,9 @@ from engine.dossier import Dossier
 from engine.errors import Broken, Unavailable, Unseen
 from engine.ledger import Fence
 from engine.pursuit import Conflict, Ousted, Pursuit
-from engine.settlement import Buried
+from engine.streams.completion import Buried
+from engine.streams.dead_letter import Cause, Failure, letter_fields
+from engine.streams.encoding import encode_snapshot
 from engine.teller import Unable
 from engine.tools import Tools
 

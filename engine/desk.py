@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable
 from engine.archive import Archive
 from engine.audit_log import AuditLog
 from engine.contracts.gateway import ActRequest, Reply
-from engine.dead_letter import Letter, letter_document, place_of
 from engine.domain.command import Command
 from engine.domain.ids import is_id, partition_of
 from engine.domain.operator_action import REFUSED, Act, ActName, Order, act_document, render_refused_act
 from engine.domain.payment import UNSETTLED, Operation, Status, Verb
 from engine.domain.rendering import render
 from engine.errors import Broken, FieldError, Rejected
-from engine.graveyard import Graveyard
+from engine.streams.dead_letter import Letter, letter_document, place_of
+from engine.streams.dead_letter_queue import Graveyard
 
 _NO_LETTER = "There is no dead letter with this id: it was given back or dropped, or never was."
 _ANSWERED = f"{REFUSED}: the operation is answered; drop the letter"

@@ -13,10 +13,11 @@ import structlog
 from msgspec import Struct
 
 from engine.contracts.connector import Clock
-from engine.domain.command import Command, Record, accept_order, encode_record
+from engine.domain.command import Command, Record, accept_order
 from engine.domain.payment import Operation
 from engine.meters import Meters
-from engine.settlement import Journaled, Settled, Settlement
+from engine.streams.completion import Journaled, Settled, Settlement
+from engine.streams.encoding import encode_record
 
 log = structlog.get_logger()
 

@@ -33,7 +33,7 @@ from engine.domain.rendering import (
     render,
 )
 from engine.errors import Rejected, Unavailable
-from engine.front import Front
+from engine.streams.acceptance_store import Front
 
 
 class Enquiry:

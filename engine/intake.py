@@ -18,28 +18,20 @@ import structlog
 from engine.archive import Archive
 from engine.contracts.connector import Clock
 from engine.contracts.gateway import NewPayment, Origin, Reply
-from engine.domain.command import (
-    Command,
-    Record,
-    Snapshot,
-    accept_order,
-    decode_record,
-    encode_command,
-    encode_record,
-    encode_snapshot,
-)
+from engine.domain.command import Command, Record, Snapshot, accept_order
 from engine.domain.ids import operation_id, partition_of, payment_id
 from engine.domain.payment import MaskedCard, Operation, Terms, Verb
 from engine.domain.rendering import accepted_document, render, render_pending
 from engine.enquiry import Enquiry
 from engine.errors import FieldError, Refused, Rejected, Unavailable
 from engine.failpoint import Failpoints
-from engine.front import AcceptLimits, Front
 from engine.meters import Meters
 from engine.resilience.fitness import Fitness
 from engine.security.encryption import Vault, brand_of
 from engine.security.fingerprint import Fingerprinter, differing
-from engine.wakeup import Wakeups
+from engine.streams.acceptance_store import AcceptLimits, Front
+from engine.streams.encoding import decode_record, encode_command, encode_record, encode_snapshot
+from engine.streams.reply_channel import Wakeups
 
 log = structlog.get_logger()
 

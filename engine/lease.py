@@ -16,16 +16,16 @@ from dataclasses import dataclass
 import anyio
 import structlog
 
-from engine import keys
-from engine.belonging import FAULT
 from engine.errors import Broken, Unavailable
 from engine.failpoint import UNARMED, Failpoints
 from engine.ledger import Fence, Ledger
 from engine.loop import surviving
 from engine.postgres import Away
 from engine.resilience.fitness import Fitness
-from engine.scripts import Scripts
 from engine.share import shares
+from engine.streams import keys
+from engine.streams.installation import FAULT
+from engine.streams.scripts import Scripts
 from engine.tenure import Ownership, Tenure
 
 log = structlog.get_logger()

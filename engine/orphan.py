@@ -13,12 +13,12 @@ from collections.abc import Mapping
 import anyio
 import structlog
 
-from engine.dead_letter import Cause, Letter
 from engine.errors import Broken, Unavailable
-from engine.graveyard import Graveyard
 from engine.ledger import Ledger
 from engine.loop import forever
 from engine.postgres import Away
+from engine.streams.dead_letter import Cause, Letter
+from engine.streams.dead_letter_queue import Graveyard
 from engine.tenure import Tenure
 
 log = structlog.get_logger()

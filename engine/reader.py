@@ -16,7 +16,7 @@ from engine.coalescer import LINGER_S
 from engine.errors import Broken, Unavailable
 from engine.loop import forever
 from engine.reclaimer import Reclaimer
-from engine.stream import CommandStreams, Gap, LeaseLost
+from engine.streams.command_stream import CommandStreams, Gap, LeaseLost
 from engine.tenure import Tenure
 
 log = structlog.get_logger()

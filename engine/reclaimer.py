@@ -15,7 +15,7 @@ import structlog
 
 from engine.errors import Broken, Unavailable
 from engine.loop import forever
-from engine.stream import CommandStreams, LeaseLost
+from engine.streams.command_stream import CommandStreams, LeaseLost
 from engine.tenure import Tenure
 
 log = structlog.get_logger()

@@ -15,14 +15,14 @@ import anyio
 import structlog
 
 from engine.actor import Actor
-from engine.dead_letter import Cause, kept_of, letter_fields
 from engine.docket import Delivery
-from engine.domain.command import decode_command, named_in
 from engine.domain.ids import is_id
 from engine.errors import Broken, Unavailable
 from engine.ledger import Fence
-from engine.settlement import Buried
-from engine.stream import CommandStreams, LeaseLost, StreamEntry
+from engine.streams.command_stream import CommandStreams, LeaseLost, StreamEntry
+from engine.streams.completion import Buried
+from engine.streams.dead_letter import Cause, kept_of, letter_fields
+from engine.streams.encoding import decode_command, named_in
 from engine.tools import Tools
 
 log = structlog.get_logger()

@@ -11,8 +11,8 @@ from engine.ledger import Ledger
 from engine.meters import Meters
 from engine.resilience.fair_semaphore import Places
 from engine.resilience.fitness import Fitness
-from engine.settlement import Settlement
 from engine.store_clock import StoreClock
+from engine.streams.completion import Settlement
 from engine.teller import Teller
 
 

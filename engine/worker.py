@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import anyio
 
-from engine.graveyard import Graveyard
 from engine.lease import LeaseKeeper, LeaseTerms
 from engine.ledger import Ledger
 from engine.loop import forever
@@ -20,9 +19,10 @@ from engine.meters import Meters
 from engine.orphan import Orphans
 from engine.reader import Reader, ReadLimits
 from engine.reclaimer import Reclaimer
-from engine.scripts import Scripts
-from engine.settlement import Settlement
-from engine.stream import CommandStreams
+from engine.streams.command_stream import CommandStreams
+from engine.streams.completion import Settlement
+from engine.streams.dead_letter_queue import Graveyard
+from engine.streams.scripts import Scripts
 from engine.sweeper import Sweeper
 from engine.tenure import Ownership, Tenure
 from engine.tools import Tools

@@ -18,16 +18,16 @@ from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from engine import keys
 from engine.archive import Archive
 from engine.audit_log import AuditLog
 from engine.desk import Desk
 from engine.enquiry import Enquiry
 from engine.errors import Broken
-from engine.front import Front
-from engine.graveyard import Graveyard
-from engine.scripts import Scripts
 from engine.statement import statement
+from engine.streams import keys
+from engine.streams.acceptance_store import Front
+from engine.streams.dead_letter_queue import Graveyard
+from engine.streams.scripts import Scripts
 from engine.timeline import Timeline
 from ops.data_dir import DataDir
 from ops.session import NO_TABLES, connect, conninfo, prepare

@@ -13,8 +13,8 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from engine import keys
 from engine.errors import Broken
+from engine.streams import keys
 from ops.terminal import print_table
 
 _PATIENCE_S = 5.0

@@ -28,7 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 def _letter(text: str) -> str:
-    from engine.dead_letter import place_of
+    from engine.streams.dead_letter import place_of
 
     if place_of(text) is None:
         raise typer.BadParameter(f"{text!r} is no id of a dead letter, as in dl_7-1935734400000-0")

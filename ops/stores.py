@@ -18,12 +18,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError
 
-from engine.belonging import Belonging
 from engine.errors import Broken, Unavailable
 from engine.postgres import Away
 from engine.resilience.fitness import Fitness
-from engine.scripts import Scripts
 from engine.statement import statement
+from engine.streams.installation import Belonging
+from engine.streams.scripts import Scripts
 from ops.session import conninfo, prepare
 from ops.settings import Settings
 

@@ -19,7 +19,6 @@ from simulated_loop import SimulatedLoop
 
 from engine.actor import Actor
 from engine.contracts.connector import Ask, Capabilities
-from engine.dead_letter import Cause
 from engine.docket import Delivery
 from engine.domain.bank_answer import Answer, Approved, Finding, Found
 from engine.domain.changeset import Step
@@ -36,8 +35,9 @@ from engine.resilience.fair_semaphore import Places
 from engine.resilience.guarded_connector import Gate, Patience
 from engine.resilience.retry_budget import Allowance
 from engine.security.encryption import Vault
-from engine.settlement import Buried, Journaled, Settled
 from engine.store_clock import Store, StoreClock
+from engine.streams.completion import Buried, Journaled, Settled
+from engine.streams.dead_letter import Cause
 from engine.teller import Teller
 from engine.tools import Tools
 

@@ -11,8 +11,8 @@ from typing import Any
 import redis
 from redis.asyncio import Redis
 
-from engine import keys
-from engine.scripts import Argument, Scripts
+from engine.streams import keys
+from engine.streams.scripts import Argument, Scripts
 
 PARTITION = 3
 STREAM = keys.commands(PARTITION)

@@ -22,17 +22,17 @@ from simulated_scripts import HANDS, SCRIPTS, Argument, Database
 from simulated_streams import id_of, text_of
 
 from engine.errors import Unavailable
-from engine.scripts import Call, Scripts, translated
+from engine.streams.scripts import Call, Scripts, translated
 
 _EPOCH_MS = int(BEGINNING.timestamp() * 1000)
 _THRIFTY = frozenset(  # scripts that are allowed at full memory
     file.name.rpartition("-")[0]
-    for file in files("engine").joinpath("lua").iterdir()
+    for file in files("engine.streams").joinpath("lua").iterdir()
     if file.read_text().startswith("#!lua flags=allow-oom")
 )
 _KEYS = {  # script to its number of keys
     name: int(number.removesuffix(".lua"))
-    for name, _, number in (file.name.rpartition("-") for file in files("engine").joinpath("lua").iterdir())
+    for name, _, number in (file.name.rpartition("-") for file in files("engine.streams").joinpath("lua").iterdir())
 }
 Command = tuple[Any, ...]
 Witness = Callable[[str, Sequence[str], Sequence[Argument], Any], None]

@@ -45,8 +45,8 @@ from simulation_variants import VARIANTS
 from simulation_verdict import breaches, rests
 from simulation_witness import Witness
 
-from engine import keys
 from engine.contracts.connector import Ask
+from engine.streams import keys
 
 QUIET_BY_S = 60.0  # of virtual time: whatever was accepted has ended long before
 _LOOK_S = 0.25

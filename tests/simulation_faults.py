@@ -12,7 +12,7 @@ from simulation_plan import Blow, Fault, Moment
 from simulation_processes import EdgeProcess, Process, Town, WorkerProcess
 from simulation_witness import Witness
 
-from engine import keys
+from engine.streams import keys
 
 _RESTART_S = 0.2  # the least that a process takes to come back
 _UNTIL_S = 1.0

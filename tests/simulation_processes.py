@@ -27,7 +27,6 @@ from engine.domain.ids import partition_of
 from engine.domain.journal import Journal
 from engine.enquiry import Enquiry
 from engine.failpoint import Failpoints
-from engine.front import AcceptLimits, Front
 from engine.intake import Intake, IntakeTools
 from engine.lease import LeaseTerms
 from engine.ledger import Ledger
@@ -38,12 +37,13 @@ from engine.resilience.fitness import Fitness
 from engine.resilience.guarded_connector import Gate
 from engine.security.encryption import Vault
 from engine.security.fingerprint import Fingerprinter
-from engine.settlement import Settlement
 from engine.store_clock import ClockWatch, Store, StoreClock
-from engine.stream import CommandStreams
+from engine.streams.acceptance_store import AcceptLimits, Front
+from engine.streams.command_stream import CommandStreams
+from engine.streams.completion import Settlement
+from engine.streams.reply_channel import Wakeups
 from engine.teller import Teller
 from engine.tools import Tools
-from engine.wakeup import Wakeups
 from engine.worker import Worker, WorkerLimits
 from ops.assembly.clocks import ledger_time, redis_time
 

@@ -29,9 +29,9 @@ from engine.domain.payment import Operation, Payment
 from engine.ledger import Fence, Ledger, Verdict
 from engine.pursuit import Pursuit
 from engine.resilience.guarded_connector import Gate
-from engine.settlement import Buried, Journaled, Settled, Settlement
 from engine.store_clock import StoreClock
-from engine.stream import StreamEntry
+from engine.streams.command_stream import StreamEntry
+from engine.streams.completion import Buried, Journaled, Settled, Settlement
 from engine.tenure import Tenure
 
 Variant = AbstractContextManager[object]

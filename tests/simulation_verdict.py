@@ -12,9 +12,9 @@ from simulated_redis import RedisServer
 from simulation_shop import Shop
 from simulation_witness import Witness
 
-from engine import keys
 from engine.domain.lifecycle import TRANSITIONS, Event
 from engine.domain.payment import State
+from engine.streams import keys
 
 
 def rests(tables: Tables, witness: Witness, payment: str) -> bool:

@@ -15,7 +15,7 @@ from simulated_scripts import Argument
 from simulation_plan import Plan
 
 from engine.contracts.connector import Ask
-from engine.domain.command import decode_record
+from engine.streams.encoding import decode_record
 
 _BEGUN = frozenset({"sent", "in_doubt", "review", "succeeded", "declined", "rejected", "failed"})
 _SLACK_S = 0.001

@@ -14,9 +14,9 @@ import pytest
 from bank_harness import Bank, fresh_cards
 from gateway import Gateway, a_gateway, eventually
 
-from engine import keys
 from engine.domain.ids import operation_id, partition_of
 from engine.domain.payment import Verb
+from engine.streams import keys
 from ops.embedded import EmbeddedPostgres
 
 pytest_plugins = ["bank_fixtures"]

@@ -13,8 +13,8 @@ import pytest
 from bank_harness import Bank, fresh_cards
 from gateway import Gateway, a_gateway, eventually
 
-from engine import keys
 from engine.domain.ids import partition_of
+from engine.streams import keys
 
 pytest_plugins = ["bank_fixtures"]
 

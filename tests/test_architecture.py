@@ -14,7 +14,7 @@ from engine.domain.lifecycle_diagram import lifecycle_document
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"engine": ROOT / "engine", "edge": ROOT / "http" / "edge", "bank": ROOT / "bank", "ops": ROOT / "ops"}
 MODULES = sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.py"))
-LUA = sorted((ROOT / "engine" / "lua").glob("*.lua"))
+LUA = sorted((ROOT / "engine" / "streams" / "lua").glob("*.lua"))
 SQL = sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.sql"))
 
 # Which packages each package may import. Import inside a package is free; what is not listed here is refused.
@@ -30,7 +30,13 @@ FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "core", "base", "manage
 # Where an unexpected exception is not the end: the actor parks it as a dead letter, the ledger takes the row that
 # raises out of its batch, the coalescer hands it to those who asked, a loop goes on with its next round, whatever a
 # Redis client raises means that Redis is away, and the outermost doors turn it into a 500, an exit code or a log line.
-MAY_CATCH_ALL = {"engine/actor.py", "engine/coalescer.py", "engine/ledger.py", "engine/loop.py", "engine/scripts.py"}
+MAY_CATCH_ALL = {
+    "engine/actor.py",
+    "engine/coalescer.py",
+    "engine/ledger.py",
+    "engine/loop.py",
+    "engine/streams/scripts.py",
+}
 
 
 def _name(path: Path) -> str:

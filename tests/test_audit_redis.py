@@ -11,9 +11,10 @@ import pytest
 from audit_stand import Ledger, named
 from redis import Redis
 
-from engine import keys
-from engine.domain.command import Record, Snapshot, encode_record, encode_snapshot
+from engine.domain.command import Record, Snapshot
 from engine.domain.payment import Verb
+from engine.streams import keys
+from engine.streams.encoding import encode_record, encode_snapshot
 from ops.audit.breach import Breach
 from ops.audit.streams import look
 

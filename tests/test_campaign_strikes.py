@@ -25,7 +25,7 @@ from redis import Redis
 from redis.exceptions import ReadOnlyError, RedisError
 
 from bank.simulator.card import EXTRA_CARD_CVV, extra_card
-from engine import keys
+from engine.streams import keys
 from ops.campaign import strike as strikes
 from ops.campaign.damage import STEP_MS, STRAY
 from ops.campaign.rig import TICK_S, Plan, Rig

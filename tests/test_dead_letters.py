@@ -13,8 +13,8 @@ from gateway import Gateway, a_gateway, eventually
 
 from edge.letters import Act, DeadLetterList, WholeDeadLetter
 from edge.receipts import Problem
-from engine import keys
 from engine.domain.ids import partition_of
+from engine.streams import keys
 
 CARD = "4111111111111111"
 OPERATOR = "ok_local_operator"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import keys
+from engine.streams import keys
 from ops.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent

@@ -12,8 +12,8 @@ import pytest
 from gateway import Gateway, a_gateway, eventually
 from redis.exceptions import ResponseError
 
-from engine import keys
 from engine.domain.ids import partition_of, payment_id
+from engine.streams import keys
 from engine.tenure import _ALONE_MAX, _DELIVERIES_MAX
 
 CARD = "4111111111111111"

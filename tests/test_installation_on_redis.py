@@ -15,7 +15,7 @@ from gateway import Gateway, Running, a_gateway, eventually
 from psycopg.conninfo import conninfo_to_dict
 from redis import Redis
 
-from engine import keys
+from engine.streams import keys
 from ops.audit.auditor import Auditor
 from ops.embedded import EmbeddedPostgres
 from ops.installation import Locations

@@ -12,16 +12,17 @@ from decision_stand import NOON, an_authorized_payment, changed
 from prometheus_client import CollectorRegistry
 
 from engine.contracts.gateway import Origin, Reply
-from engine.domain.command import Record, encode_record
+from engine.domain.command import Record
 from engine.domain.payment import Operation, Status, Verb
 from engine.errors import Rejected, Unavailable
 from engine.failpoint import Failpoints
-from engine.front import AcceptLimits
 from engine.intake import Intake, IntakeTools
 from engine.meters import Meters
 from engine.resilience.fitness import Fitness
 from engine.security.encryption import Vault
 from engine.security.fingerprint import Fingerprinter
+from engine.streams.acceptance_store import AcceptLimits
+from engine.streams.encoding import encode_record
 
 AMOUNT = 5000
 FINGERPRINTER = Fingerprinter(b"f" * 32)

@@ -14,8 +14,8 @@ import orjson
 import pytest
 from gateway import Gateway, a_gateway, a_payment
 
-from engine import keys
 from engine.domain.ids import partition_of
+from engine.streams import keys
 
 CARD, OTHER_CARD = "4111111111111111", "4242424242424242"
 FIRST: dict[str, Any] = {

@@ -15,9 +15,9 @@ import pytest
 from bank_harness import Bank, fresh_cards
 from gateway import Gateway, a_gateway, a_payment, eventually
 
-from engine import keys
 from engine.accepted_work import ENTRIES_MAX
 from engine.domain.ids import partition_of
+from engine.streams import keys
 from ops.embedded import EmbeddedRedis
 
 pytest_plugins = ["bank_fixtures"]

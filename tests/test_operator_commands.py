@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from edge.moments import Timeline
-from engine import keys
+from engine.streams import keys
 from ops.cli import app
 from ops.complaint import in_words
 from ops.merchant import os_user

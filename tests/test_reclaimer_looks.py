@@ -13,7 +13,7 @@ from simulated_loop import SimulatedLoop
 
 from engine.errors import Broken
 from engine.reclaimer import ADOPT_S, Reclaimer
-from engine.stream import LeaseLost, StreamEntry
+from engine.streams.command_stream import LeaseLost, StreamEntry
 
 
 @dataclass(kw_only=True)

@@ -19,9 +19,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from scripted import OPEN, PARTITION, STREAM, UNSETTLED
 
-from engine import keys
 from engine.errors import Refused, Unavailable
-from engine.scripts import Scripts, translated
+from engine.streams import keys
+from engine.streams.scripts import Scripts, translated
 from ops.embedded import EmbeddedRedis, _bundled_server
 
 ACCEPT = (
@@ -153,7 +153,7 @@ def wire(server: EmbeddedRedis) -> Iterator[LossyWire]:
 def test_a_refusal_after_a_lost_reply_says_nothing_about_the_first_try(server: EmbeddedRedis, wire: LossyWire) -> None:
     assert outcome(server.port, "probe", (keys.PROBE, 1000)) == b"OK"
     with on(server.port) as client:
-        client.script_load((Path("engine/lua/accept-5.lua")).read_text())
+        client.script_load((Path("engine/streams/lua/accept-5.lua")).read_text())
         wire.on_loss = lambda: client.replicaof("127.0.0.1", "1")
         wire.lose(b"accepted")
         found = outcome(wire.port)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from scripted import OPEN, PARTITION, SETTLED, STREAM, UNSETTLED, Scripted, scripts_on
 
-from engine import keys
-from engine.domain.command import decode_record
+from engine.streams import keys
+from engine.streams.encoding import decode_record
 
 
 @pytest.fixture

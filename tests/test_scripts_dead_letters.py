@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scripted import MERCHANTS, OPEN, PARTITION, STREAM, Scripted, scripts_on
 
-from engine import keys
+from engine.streams import keys
 
 DEAD = keys.dead(PARTITION)
 SNAPSHOT = '{"verb":"capture","merchant":"m"}\n{"the":"body"}\nwith\0more'

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from scripted import LEASE, MINE, STREAM, THEIRS, Scripted, ids, scripts_on
 
-from engine import keys
+from engine.streams import keys
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import pytest
 from redis.asyncio import Redis
 from scripted import MINE, OPEN, PARTITION, STREAM, THEIRS, UNSETTLED, Scripted, ids, scripts_on
 
-from engine import keys
-from engine.domain.command import decode_record
 from engine.errors import Unavailable
-from engine.scripts import Scripts
-from engine.stream import CommandStreams, StreamEntry
+from engine.streams import keys
+from engine.streams.command_stream import CommandStreams, StreamEntry
+from engine.streams.encoding import decode_record
+from engine.streams.scripts import Scripts
 
 GROUP = keys.GROUP
 

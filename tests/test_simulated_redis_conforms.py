@@ -18,9 +18,9 @@ from redis.exceptions import ResponseError
 from simulated_scripts import HANDS, SCRIPTS, Database
 from simulated_streams import Stream, text_of
 
-from engine import keys
 from engine.errors import Broken
-from engine.scripts import Scripts
+from engine.streams import keys
+from engine.streams.scripts import Scripts
 
 CALLS = 400
 LONG_MS, SHORT_MS, LAPSED_S = 60_000, 10, 0.03
@@ -188,7 +188,7 @@ def _lay_hand_on_group(plain: Any, how: str) -> None:
 
 
 def test_every_script_is_simulated() -> None:
-    scripts = {file.name.rpartition("-")[0] for file in files("engine").joinpath("lua").iterdir()}
+    scripts = {file.name.rpartition("-")[0] for file in files("engine.streams").joinpath("lua").iterdir()}
 
     assert set(SCRIPTS) == scripts - OF_OPERATORS - OF_LOOK_UPS
 
@@ -233,7 +233,7 @@ def test_random_calls_are_answered_alike(redis_url: str, seed: int) -> None:
 def _simulated(database: Database, name: str, arguments: tuple[Any, ...]) -> Any:
     number = next(
         int(file.name.rpartition("-")[2].removesuffix(".lua"))
-        for file in files("engine").joinpath("lua").iterdir()
+        for file in files("engine.streams").joinpath("lua").iterdir()
         if file.name.startswith(f"{name}-")
     )
     return SCRIPTS[name](database, arguments[:number], arguments[number:])

@@ -20,7 +20,7 @@ import pytest
 from bank_harness import Bank, fresh_cards
 from gateway import Gateway, a_gateway, eventually
 
-from engine import keys
+from engine.streams import keys
 from ops.embedded import EmbeddedPostgres, EmbeddedRedis
 
 pytest_plugins = ["bank_fixtures"]

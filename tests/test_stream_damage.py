@@ -12,8 +12,8 @@ import pytest
 from gateway import Gateway, Running, a_gateway, eventually
 from redis import Redis
 
-from engine import keys
 from engine.domain.ids import partition_of
+from engine.streams import keys
 
 CARD = "4111111111111111"
 STREAMS = [keys.commands(partition) for partition in range(16)]

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from engine.domain.command import (
-    Command,
-    Record,
-    Snapshot,
-    accept_order,
+from engine.domain.command import Command, Record, Snapshot, accept_order
+from engine.domain.ids import operation_id, payment_id
+from engine.domain.money import Money
+from engine.domain.payment import MaskedCard, Terms, Verb
+from engine.errors import Broken
+from engine.streams.encoding import (
     decode_command,
     decode_record,
     decode_snapshot,
@@ -19,10 +20,6 @@ from engine.domain.command import (
     encode_record,
     encode_snapshot,
 )
-from engine.domain.ids import operation_id, payment_id
-from engine.domain.money import Money
-from engine.domain.payment import MaskedCard, Terms, Verb
-from engine.errors import Broken
 
 TEXT = st.text(max_size=60)
 MAYBE = st.none() | TEXT

@@ -12,8 +12,8 @@ from bank_harness import Bank, fresh_cards
 from crash_stage import effects
 from gateway import Gateway, a_gateway, a_payment, eventually
 
-from engine import keys
 from engine.domain.ids import partition_of
+from engine.streams import keys
 
 pytest_plugins = ["bank_fixtures"]
 

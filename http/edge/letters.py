@@ -1,5 +1,5 @@
 """Dead letters and acts, described for operators. Used for the OpenAPI document only; a test holds these models and the
-engine's rendering (engine/dead_letter.py, engine/domain/operator_action.py) together."""
+engine's rendering (engine/streams/dead_letter.py, engine/domain/operator_action.py) together."""
 
 from __future__ import annotations
 

@@ -20,15 +20,15 @@ from engine.desk import Desk
 from engine.enquiry import Enquiry
 from engine.errors import Unavailable
 from engine.failpoint import Failpoints
-from engine.front import AcceptLimits, Front
-from engine.graveyard import Graveyard
 from engine.intake import Intake, IntakeTools
 from engine.meters import ClockMeters, Meters
 from engine.resilience.fitness import Fitness
-from engine.scripts import Scripts
 from engine.security.fingerprint import Fingerprinter
+from engine.streams.acceptance_store import AcceptLimits, Front
+from engine.streams.dead_letter_queue import Graveyard
+from engine.streams.reply_channel import Wakeups
+from engine.streams.scripts import Scripts
 from engine.timeline import Timeline
-from engine.wakeup import Wakeups
 from ops.assembly.clocks import compared, store_clock
 from ops.assembly.process import check_production, connected, opened_vault, tame_collector
 from ops.logs import configure_logs

@@ -24,9 +24,9 @@ from engine.resilience.circuit_breaker import Tolerance
 from engine.resilience.fair_semaphore import Places
 from engine.resilience.guarded_connector import Gate, Patience
 from engine.resilience.retry_budget import Allowance
-from engine.scripts import Scripts
-from engine.settlement import Settlement
-from engine.stream import CommandStreams
+from engine.streams.command_stream import CommandStreams
+from engine.streams.completion import Settlement
+from engine.streams.scripts import Scripts
 from engine.teller import Teller
 from engine.tools import Tools
 from engine.worker import Worker, WorkerLimits

@@ -13,9 +13,9 @@ from typing import Any
 import psycopg
 from redis import Redis
 
-from engine import keys
 from engine.contracts.connector import Clock
 from engine.statement import statement
+from engine.streams import keys
 from ops.audit.breach import Breach, breach
 
 SKEW_MAX_S = 2.0  # as PENSTOCK_CLOCK_SKEW_MAX_MS by default

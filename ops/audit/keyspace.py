@@ -15,9 +15,10 @@ from typing import Any
 
 from redis import Redis
 
-from engine import keys
-from engine.domain.command import Record, accept_order, accepted_at, decode_record, decode_snapshot
+from engine.domain.command import Record, accept_order, accepted_at
 from engine.errors import Broken
+from engine.streams import keys
+from engine.streams.encoding import decode_record, decode_snapshot
 from ops.audit.breach import Breach, breach
 from ops.audit.streams import length, operations_in
 

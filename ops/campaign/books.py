@@ -10,8 +10,8 @@ import psycopg
 from psycopg.rows import class_row
 from redis import Redis
 
-from engine import keys
 from engine.domain.command import accepted_ms
+from engine.streams import keys
 from ops.backlog import read_backlog
 from ops.campaign import twice
 from ops.campaign.rig import Rig

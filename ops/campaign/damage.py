@@ -14,7 +14,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from engine import keys
+from engine.streams import keys
 
 STRAY = "chaos-stray"  # a reader whose worker is dead, or whose reply was lost
 READ_MAX = 10_000

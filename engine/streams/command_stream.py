@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine import keys
-from engine.scripts import Scripts
+from engine.streams import keys
+from engine.streams.scripts import Scripts
 
 _CLAIM_ENTRIES = 500  # per call; a take-over of thousands must not hold Redis for long
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from engine import keys
-from engine.dead_letter import Cause, Letter, decode_letter, place_of
 from engine.domain.command import Command
-from engine.scripts import Scripts
+from engine.streams import keys
+from engine.streams.dead_letter import Cause, Letter, decode_letter, place_of
+from engine.streams.scripts import Scripts
 
 _EARLIEST, _LATEST = "-", "+"
 

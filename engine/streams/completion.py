@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import anyio
 import structlog
 
-from engine import keys
 from engine.coalescer import Coalescer
 from engine.errors import Unavailable
 from engine.failpoint import Failpoints
-from engine.scripts import Call, Scripts
+from engine.streams import keys
+from engine.streams.scripts import Call, Scripts
 
 log = structlog.get_logger()
 

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import anyio
 import structlog
 
-from engine import keys
 from engine.errors import Unavailable
 from engine.loop import forever
-from engine.scripts import Scripts
+from engine.streams import keys
+from engine.streams.scripts import Scripts
 
 log = structlog.get_logger()
 

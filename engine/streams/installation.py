@@ -13,10 +13,10 @@ import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from engine import keys
 from engine.errors import Broken, Unavailable
 from engine.resilience.fitness import Fitness
-from engine.scripts import Scripts
+from engine.streams import keys
+from engine.streams.scripts import Scripts
 
 log = structlog.get_logger()
 

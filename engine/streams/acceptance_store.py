@@ -11,12 +11,13 @@ from typing import Any
 
 import anyio
 
-from engine import keys
 from engine.coalescer import Coalescer
-from engine.domain.command import Record, Snapshot, decode_record, decode_snapshot, encode_record
+from engine.domain.command import Record, Snapshot
 from engine.errors import Unavailable
 from engine.resilience.store_outage import Outage
-from engine.scripts import Argument, Call, Scripts
+from engine.streams import keys
+from engine.streams.encoding import decode_record, decode_snapshot, encode_record
+from engine.streams.scripts import Argument, Call, Scripts
 
 _BATCH_MAX = 200
 _PROBE_MS = 10_000  # until what a probe has written is gone

@@ -78,7 +78,7 @@ Call = tuple[str, Sequence[Argument]]
 
 def sources() -> dict[str, tuple[str, str]]:
     """Each script's text and number of keys, by name."""
-    found = sorted(files("engine").joinpath("lua").iterdir(), key=lambda entry: entry.name)
+    found = sorted(files("engine.streams").joinpath("lua").iterdir(), key=lambda entry: entry.name)
     named = [(file.name.removesuffix(".lua").rpartition("-"), file.read_text()) for file in found]
     return {name: (text, keys) for (name, _, keys), text in named}
 

@@ -15,9 +15,10 @@ from enum import StrEnum
 import orjson
 from msgspec import Struct
 
-from engine.domain.command import ENTRY_BYTES_MAX, ENTRY_FIELDS_MAX, Command, decode_command
+from engine.domain.command import Command
 from engine.domain.ids import is_id
 from engine.errors import Broken
+from engine.streams.encoding import ENTRY_BYTES_MAX, ENTRY_FIELDS_MAX, decode_command
 
 _PREFIX = b"was."
 _KEPT_FIELDS = 16  # of an absurd entry: enough to see where it came from
