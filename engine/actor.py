@@ -23,7 +23,7 @@ from engine.domain.payment import UNSETTLED, Operation, Payment, Status, Verb
 from engine.domain.rendering import render_payment
 from engine.dossier import Dossier
 from engine.errors import Broken, Unavailable, Unseen
-from engine.ledger import Fence
+from engine.ledger.writer import Fence
 from engine.pursuit import Conflict, Ousted, Pursuit
 from engine.streams.completion import Buried
 from engine.streams.dead_letter import Cause, Failure, letter_fields

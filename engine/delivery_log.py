@@ -16,8 +16,8 @@ from engine.delivery import EndpointStatus, State
 from engine.domain.ids import delivery_id, event_of_delivery, is_id
 from engine.domain.rendering import render
 from engine.errors import FieldError, Rejected
+from engine.ledger.transaction import Transaction, Transactions
 from engine.stored_answer import StoredAnswers
-from engine.transaction import Transaction, Transactions
 from engine.webhook_endpoint import locked, not_found
 
 _ATTEMPTS_SHOWN = 20  # of a delivery, the newest ones: more than any default schedule has places

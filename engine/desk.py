@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from engine.archive import Archive
-from engine.audit_log import AuditLog
 from engine.contracts.gateway import ActRequest, Reply
 from engine.domain.command import Command
 from engine.domain.ids import is_id, partition_of
@@ -17,6 +15,8 @@ from engine.domain.operator_action import REFUSED, Act, ActName, Order, act_docu
 from engine.domain.payment import UNSETTLED, Operation, Status, Verb
 from engine.domain.rendering import render
 from engine.errors import Broken, FieldError, Rejected
+from engine.ledger.audit_log import AuditLog
+from engine.ledger.reader import Archive
 from engine.streams.dead_letter import Letter, letter_document, place_of
 from engine.streams.dead_letter_queue import Graveyard
 

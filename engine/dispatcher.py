@@ -22,10 +22,10 @@ from msgspec import Struct, to_builtins
 from engine.contracts.connector import Clock
 from engine.courier import Courier
 from engine.delivery import Claimed, DisabledReason, Holder, Outcome, Reply, judge
+from engine.ledger.database import Away
 from engine.loop import forever, surviving
 from engine.meters import DispatchMeters
 from engine.outbox import Outbox, Tried
-from engine.postgres import Away
 from engine.signer import Signer, SigningKeys, headers_of
 
 log = structlog.get_logger()

@@ -11,9 +11,9 @@ import anyio
 import structlog
 from psycopg_pool import AsyncConnectionPool
 
+from engine.ledger.database import Away, borrowed
+from engine.ledger.statement import statement
 from engine.loop import forever
-from engine.postgres import Away, borrowed
-from engine.statement import statement
 
 log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ from engine.domain.command import Command, order_at
 from engine.domain.operator_rules import Intervention
 from engine.domain.payment import UNSETTLED, Operation, Payment
 from engine.errors import Broken
-from engine.ledger import Ledger, Loaded
+from engine.ledger.writer import Ledger, Loaded
 
 
 class Dossier:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 import anyio
 import structlog
 
+from engine.ledger.database import Away
 from engine.loop import surviving
 from engine.outbox import Outbox
-from engine.postgres import Away
 
 log = structlog.get_logger()
 

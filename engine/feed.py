@@ -25,8 +25,8 @@ from engine.coalescer import Coalescer
 from engine.contracts.webhooks import FeedPage
 from engine.cursor import cursor, parts, strange
 from engine.errors import Rejected, Unavailable
+from engine.ledger.transaction import Transactions
 from engine.loop import surviving
-from engine.transaction import Transactions
 
 LATEST = "latest"  # instead of a cursor: only what comes from now on
 TICK_S = 0.1  # between two looks: what a waiting reader may be late by

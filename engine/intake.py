@@ -15,7 +15,6 @@ import anyio
 import orjson
 import structlog
 
-from engine.archive import Archive
 from engine.contracts.connector import Clock
 from engine.contracts.gateway import NewPayment, Origin, Reply
 from engine.domain.command import Command, Record, Snapshot, accept_order
@@ -25,6 +24,7 @@ from engine.domain.rendering import accepted_document, render, render_pending
 from engine.enquiry import Enquiry
 from engine.errors import FieldError, Refused, Rejected, Unavailable
 from engine.failpoint import Failpoints
+from engine.ledger.reader import Archive
 from engine.meters import Meters
 from engine.resilience.fitness import Fitness
 from engine.security.encryption import Vault, brand_of

@@ -18,9 +18,9 @@ import structlog
 
 from engine.errors import Broken, Unavailable
 from engine.failpoint import UNARMED, Failpoints
-from engine.ledger import Fence, Ledger
+from engine.ledger.database import Away
+from engine.ledger.writer import Fence, Ledger
 from engine.loop import surviving
-from engine.postgres import Away
 from engine.resilience.fitness import Fitness
 from engine.share import shares
 from engine.streams import keys

@@ -14,9 +14,9 @@ import anyio
 import structlog
 
 from engine.errors import Broken, Unavailable
-from engine.ledger import Ledger
+from engine.ledger.database import Away
+from engine.ledger.writer import Ledger
 from engine.loop import forever
-from engine.postgres import Away
 from engine.streams.dead_letter import Cause, Letter
 from engine.streams.dead_letter_queue import Graveyard
 from engine.tenure import Tenure

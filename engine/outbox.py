@@ -31,8 +31,8 @@ from engine.delivery import (
     render_notice,
 )
 from engine.domain.ids import event_id
-from engine.postgres import Away, Mistakes, borrowed
-from engine.statement import statement
+from engine.ledger.database import Away, Mistakes, borrowed
+from engine.ledger.statement import statement
 
 log = structlog.get_logger()
 

@@ -19,7 +19,7 @@ from engine.domain.payment import Operation, Payment, Status
 from engine.domain.system_operation import errand_of
 from engine.dossier import Dossier
 from engine.errors import Broken, Taken
-from engine.ledger import Fence, Verdict
+from engine.ledger.writer import Fence, Verdict
 from engine.tools import Tools
 
 log = structlog.get_logger()

@@ -16,9 +16,9 @@ from psycopg_pool import AsyncConnectionPool
 from engine.contracts.signature import SECRET_BYTES, signatures
 from engine.delivery import Claimed
 from engine.errors import Broken
-from engine.postgres import borrowed
+from engine.ledger.database import borrowed
+from engine.ledger.statement import statement
 from engine.security.encryption import Vault
-from engine.statement import statement
 
 log = structlog.get_logger()
 

@@ -14,9 +14,9 @@ import orjson
 from engine.contracts.webhooks import Answered, Asked
 from engine.domain.ids import answer_id
 from engine.errors import FieldError, Rejected
+from engine.ledger.transaction import Transaction, Transactions
 from engine.security.encryption import Vault
 from engine.security.fingerprint import Fingerprinter, differing
-from engine.transaction import Transaction, Transactions
 
 
 class StoredAnswers:

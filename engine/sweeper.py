@@ -13,9 +13,9 @@ import anyio
 import structlog
 
 from engine.domain.retry_policy import Policy
-from engine.ledger import DueTerms, Ledger
+from engine.ledger.database import Away
+from engine.ledger.writer import DueTerms, Ledger
 from engine.loop import forever
-from engine.postgres import Away
 from engine.tenure import Tenure
 
 log = structlog.get_logger()

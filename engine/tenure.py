@@ -18,7 +18,7 @@ from engine.actor import Actor
 from engine.docket import Delivery
 from engine.domain.ids import is_id
 from engine.errors import Broken, Unavailable
-from engine.ledger import Fence
+from engine.ledger.writer import Fence
 from engine.streams.command_stream import CommandStreams, LeaseLost, StreamEntry
 from engine.streams.completion import Buried
 from engine.streams.dead_letter import Cause, kept_of, letter_fields

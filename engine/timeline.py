@@ -13,12 +13,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from engine.archive import Archive
 from engine.domain.command import Snapshot, accepted_at
 from engine.domain.ids import is_id, partition_of
 from engine.domain.payment import Status
 from engine.domain.rendering import render
 from engine.errors import Rejected, Unavailable
+from engine.ledger.reader import Archive
 from engine.streams.acceptance_store import Front
 
 ROWS_MAX = 1000  # of each source, the newest; a payment has a dozen, a client that repeats refused captures thousands

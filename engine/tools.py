@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from engine.domain.decision import Decider
 from engine.failpoint import Failpoints
-from engine.ledger import Ledger
+from engine.ledger.store_clock import StoreClock
+from engine.ledger.writer import Ledger
 from engine.meters import Meters
 from engine.resilience.fair_semaphore import Places
 from engine.resilience.fitness import Fitness
-from engine.store_clock import StoreClock
 from engine.streams.completion import Settlement
 from engine.teller import Teller
 

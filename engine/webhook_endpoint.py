@@ -20,8 +20,8 @@ from engine.delivery import EndpointStatus
 from engine.domain.ids import endpoint_id, is_id
 from engine.domain.rendering import render
 from engine.errors import FieldError, Rejected
+from engine.ledger.transaction import Transaction, Transactions
 from engine.stored_answer import StoredAnswers
-from engine.transaction import Transaction, Transactions
 from engine.webhook_secret import WebhookSecrets
 
 _BATCH_MAX = 200

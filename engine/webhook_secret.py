@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from engine.contracts.signature import SECRET_BYTES, SEED_BYTES, public_text, secret_text
 from engine.contracts.webhooks import Rotation
+from engine.ledger.transaction import Transaction
 from engine.security.encryption import Vault
-from engine.transaction import Transaction
 
 HMAC, ED25519 = "v1", "v1a"  # the schemes, as signatures name them
 

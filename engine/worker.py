@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import anyio
 
 from engine.lease import LeaseKeeper, LeaseTerms
-from engine.ledger import Ledger
+from engine.ledger.writer import Ledger
 from engine.loop import forever
 from engine.meters import Meters
 from engine.orphan import Orphans

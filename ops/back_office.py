@@ -18,12 +18,12 @@ from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from engine.archive import Archive
-from engine.audit_log import AuditLog
 from engine.desk import Desk
 from engine.enquiry import Enquiry
 from engine.errors import Broken
-from engine.statement import statement
+from engine.ledger.audit_log import AuditLog
+from engine.ledger.reader import Archive
+from engine.ledger.statement import statement
 from engine.streams import keys
 from engine.streams.acceptance_store import Front
 from engine.streams.dead_letter_queue import Graveyard

@@ -22,7 +22,7 @@ from engine.domain.ids import release_key
 from engine.domain.money import Money
 from engine.domain.payment import Verb
 from engine.errors import Broken
-from engine.statement import statement as engine_statement
+from engine.ledger.statement import statement as engine_statement
 from ops.audit.books import Orphan, orphans, read_bank, read_ledger
 from ops.audit.snapshot import one_moment
 from ops.statement import statement

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.statement import statement
+from engine.ledger.statement import statement
 from ops.session import connect
 
 _PATIENCE_S = 5

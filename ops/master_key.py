@@ -15,8 +15,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from engine.errors import Broken
+from engine.ledger.statement import statement as engine_statement
 from engine.security.encryption import Vault, answer_subject, secret_subject
-from engine.statement import statement as engine_statement
 from ops.session import connect
 from ops.statement import statement
 

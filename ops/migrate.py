@@ -1,8 +1,9 @@
 """Brings a database to the schema this version needs, and makes it an installation.
 
-The files engine/sql/NNNN_*.sql are applied in order under an advisory lock, each in its own transaction, and remembered
-with their digests: several processes may migrate at once, and a file that was edited after it was applied is noticed.
-An installation's id and number of partitions are fixed here for its life: every derived id and partition rests on them.
+The files engine/ledger/migrations/NNNN_*.sql are applied in order under an advisory lock, each in its own transaction,
+and remembered with their digests: several processes may migrate at once, and a file that was edited after it was
+applied is noticed. An installation's id and number of partitions are fixed here for its life: every derived id and
+partition rests on them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from engine.errors import Broken
-from engine.schema import MIGRATION
-from engine.statement import statement
+from engine.ledger.schema import MIGRATION
+from engine.ledger.statement import statement
 from ops.session import connect
 
 _PARTITIONS_MAX = 1024  # the CHECK of the table installation
@@ -44,7 +45,7 @@ def migrate(dsn: str, partitions: int, folder: Path | None = None) -> None:
     """
     if not 1 <= partitions <= _PARTITIONS_MAX:
         raise MigrationError(f"an installation has 1 to {_PARTITIONS_MAX} partitions, not {partitions}")
-    migrations = _migrations(folder or files("engine").joinpath("sql"))
+    migrations = _migrations(folder or files("engine.ledger").joinpath("migrations"))
     try:
         with closing(_connect(dsn)) as connection:
             connection.execute(_sql("migration_lock"))

@@ -1,8 +1,8 @@
 """Sessions of the ledger, all made here: each has the settings that our statements are written for, and is judged.
 
-Whatever the server, the database, the role, the DSN or a variable like PGDATESTYLE says, engine/sql/session.sql has the
-last word. What cannot be set is refused in words: an encoding other than UTF8, tables in another schema, and a schema
-that is not this code's. Options given in the DSN or in PGOPTIONS stay, before ours.
+Whatever the server, the database, the role, the DSN or a variable like PGDATESTYLE says, engine/ledger/sql/session.sql
+has the last word. What cannot be set is refused in words: an encoding other than UTF8, tables in another schema, and a
+schema that is not this code's. Options given in the DSN or in PGOPTIONS stay, before ours.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from engine.errors import Broken
-from engine.schema import misfit
-from engine.statement import statement
+from engine.ledger.schema import misfit
+from engine.ledger.statement import statement
 
 _CONNECT_TIMEOUT_S = 10
 NO_TABLES = "the database has no Penstock tables yet: run `penstock migrate` first"

@@ -19,9 +19,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError
 
 from engine.errors import Broken, Unavailable
-from engine.postgres import Away
+from engine.ledger.database import Away
+from engine.ledger.statement import statement
 from engine.resilience.fitness import Fitness
-from engine.statement import statement
 from engine.streams.installation import Belonging
 from engine.streams.scripts import Scripts
 from ops.session import conninfo, prepare

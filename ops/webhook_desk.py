@@ -8,10 +8,10 @@ from psycopg_pool import AsyncConnectionPool
 
 from engine.delivery_log import DeliveryLog
 from engine.feed import Feed
+from engine.ledger.transaction import Transactions
 from engine.security.encryption import Vault
 from engine.security.fingerprint import Fingerprinter
 from engine.stored_answer import StoredAnswers
-from engine.transaction import Transactions
 from engine.webhook_endpoint import WebhookEndpoints
 from engine.webhook_secret import WebhookSecrets
 

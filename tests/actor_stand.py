@@ -28,14 +28,14 @@ from engine.domain.operator_rules import Intervention
 from engine.domain.payment import Card, Operation, Payment, Verb
 from engine.errors import Taken
 from engine.failpoint import Failpoints
-from engine.ledger import Fence, Loaded, Verdict
+from engine.ledger.store_clock import Store, StoreClock
+from engine.ledger.writer import Fence, Loaded, Verdict
 from engine.meters import Meters
 from engine.resilience.circuit_breaker import Tolerance
 from engine.resilience.fair_semaphore import Places
 from engine.resilience.guarded_connector import Gate, Patience
 from engine.resilience.retry_budget import Allowance
 from engine.security.encryption import Vault
-from engine.store_clock import Store, StoreClock
 from engine.streams.completion import Buried, Journaled, Settled
 from engine.streams.dead_letter import Cause
 from engine.teller import Teller

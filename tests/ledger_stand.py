@@ -18,7 +18,7 @@ from engine.domain.changeset import Step
 from engine.domain.creation import opening
 from engine.domain.ids import operation_id, payment_id
 from engine.domain.payment import Verb
-from engine.ledger import Fence, Ledger, Verdict
+from engine.ledger.writer import Fence, Ledger, Verdict
 
 PARTITION = 3
 

@@ -1,8 +1,8 @@
-"""The group commit in Python: what engine/sql/0002_commit.sql does with a batch, on tables in memory.
+"""The group commit in Python: what engine/ledger/migrations/0002_commit.sql does with a batch, on tables in memory.
 
 All or nothing, like the function: a broken constraint raises psycopg's own error and leaves the tables as they were.
-Which constraints there are, and which bug each prevents, stands in engine/sql/0001_ledger.sql. That both do the same is
-shown by tests/test_simulated_postgres_conforms.py.
+Which constraints there are, and which bug each prevents, stands in engine/ledger/migrations/0001_ledger.sql. That both
+do the same is shown by tests/test_simulated_postgres_conforms.py.
 """
 
 from __future__ import annotations

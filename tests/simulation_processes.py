@@ -21,7 +21,6 @@ from simulated_postgres import PostgresPool, PostgresServer
 from simulated_redis import RedisClient, RedisServer, SimulatedScripts
 from simulation_plan import Plan
 
-from engine.archive import Archive
 from engine.domain.decision import Decider
 from engine.domain.ids import partition_of
 from engine.domain.journal import Journal
@@ -29,7 +28,9 @@ from engine.enquiry import Enquiry
 from engine.failpoint import Failpoints
 from engine.intake import Intake, IntakeTools
 from engine.lease import LeaseTerms
-from engine.ledger import Ledger
+from engine.ledger.reader import Archive
+from engine.ledger.store_clock import ClockWatch, Store, StoreClock
+from engine.ledger.writer import Ledger
 from engine.meters import Meters
 from engine.reader import ReadLimits
 from engine.resilience.fair_semaphore import Places
@@ -37,7 +38,6 @@ from engine.resilience.fitness import Fitness
 from engine.resilience.guarded_connector import Gate
 from engine.security.encryption import Vault
 from engine.security.fingerprint import Fingerprinter
-from engine.store_clock import ClockWatch, Store, StoreClock
 from engine.streams.acceptance_store import AcceptLimits, Front
 from engine.streams.command_stream import CommandStreams
 from engine.streams.completion import Settlement

@@ -26,10 +26,10 @@ from engine.contracts.connector import Ask
 from engine.domain.bank_answer import Answer, NoAnswer, Refusal, Refused
 from engine.domain.changeset import Step
 from engine.domain.payment import Operation, Payment
-from engine.ledger import Fence, Ledger, Verdict
+from engine.ledger.store_clock import StoreClock
+from engine.ledger.writer import Fence, Ledger, Verdict
 from engine.pursuit import Pursuit
 from engine.resilience.guarded_connector import Gate
-from engine.store_clock import StoreClock
 from engine.streams.command_stream import StreamEntry
 from engine.streams.completion import Buried, Journaled, Settled, Settlement
 from engine.tenure import Tenure

@@ -13,13 +13,13 @@ import pytest
 from decision_stand import a_command, an_authorized_payment, changed
 
 from engine.accepted_work import AcceptedWork, Wanted
-from engine.archive import Page
 from engine.cursor import cursor
 from engine.domain.command import Command
 from engine.domain.ids import operation_id, payment_id
 from engine.domain.payment import Operation, Verb
 from engine.enquiry import Enquiry
 from engine.errors import Unavailable
+from engine.ledger.reader import Page
 from engine.streams.encoding import encode_command
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)

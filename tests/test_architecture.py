@@ -33,7 +33,7 @@ FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "core", "base", "manage
 MAY_CATCH_ALL = {
     "engine/actor.py",
     "engine/coalescer.py",
-    "engine/ledger.py",
+    "engine/ledger/writer.py",
     "engine/loop.py",
     "engine/streams/scripts.py",
 }

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from engine.domain.changeset import Step
 from engine.domain.payment import Operation, Status, Verb
-from engine.ledger import Verdict
+from engine.ledger.writer import Verdict
 
 Scene = Callable[[LedgerStand], Awaitable[None]]
 WAITING = """SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'

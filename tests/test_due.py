@@ -11,7 +11,7 @@ import pytest
 from ledger_stand import PARTITION, LedgerStand, a_ledger, an_authorized_payment
 
 from engine.domain.payment import Verb
-from engine.ledger import DueTerms, Fence
+from engine.ledger.writer import DueTerms, Fence
 
 TERMS = DueTerms(
     expiry_notice=timedelta(hours=2),

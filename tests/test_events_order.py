@@ -14,7 +14,7 @@ import pytest
 from event_stand import a_payment_id, tell
 from gateway import eventually
 
-from engine.statement import statement
+from engine.ledger.statement import statement
 
 MERCHANT = "mer_local"
 DRAWN = "SELECT last_value FROM outbox_id_seq"

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from engine.domain.changeset import Step
 from engine.domain.journal import Journal
 from engine.domain.payment import Verb
-from engine.rows import entry_rows
+from engine.ledger.rows import entry_rows
 from ops.audit.chain import Fault, Receipt, Row, walk
 
 NOON = datetime(2030, 1, 1, 12, 0, 0, 250, tzinfo=UTC)

@@ -20,7 +20,7 @@ from engine.domain.creation import opening
 from engine.domain.decision import Decider
 from engine.domain.ids import operation_id, partition_of, payment_id
 from engine.domain.payment import Verb
-from engine.ledger import DueTerms, Fence, Ledger, Verdict
+from engine.ledger.writer import DueTerms, Fence, Ledger, Verdict
 
 PARTITIONS = 16
 PAYMENTS = 100  # in a batch

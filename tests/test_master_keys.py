@@ -15,8 +15,8 @@ import psycopg
 import pytest
 from gateway import FINGERPRINT_KEY, MASTER_KEY, Gateway, Running, a_payment, eventually
 
+from engine.ledger.statement import statement
 from engine.security.encryption import Vault, key_id
-from engine.statement import statement
 from ops.master_key import read_keys, reseal
 
 CARD = "4111111111111111"

@@ -16,7 +16,7 @@ from gateway import Gateway
 from ops.embedded import EmbeddedPostgres
 from ops.migrate import MigrationError, migrate, seed_local
 
-ENGINE_SQL = Path(__file__).parent.parent / "engine" / "sql"
+ENGINE_SQL = Path(__file__).parent.parent / "engine" / "ledger" / "migrations"
 
 
 @pytest.fixture

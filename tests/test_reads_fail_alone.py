@@ -11,7 +11,7 @@ import pytest
 from gateway import Gateway
 from lossy_wire import LossyWire, a_lossy_wire
 
-from engine.statement import statement
+from engine.ledger.statement import statement
 from ops.embedded import EmbeddedPostgres
 
 CARD = "4111111111111111"

@@ -11,7 +11,7 @@ import pytest
 from gateway import Gateway, Running, eventually
 
 from engine.errors import Broken
-from engine.schema import migrations, misfit
+from engine.ledger.schema import migrations, misfit
 from ops.ledger_view import read_epochs
 from ops.session import connect, prepare
 

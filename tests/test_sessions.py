@@ -18,8 +18,8 @@ from test_unable_worker import an_authorization
 
 from engine.domain.changeset import Step
 from engine.errors import Broken
-from engine.ledger import Fence, Ledger, Verdict
-from engine.postgres import is_of_the_rows
+from engine.ledger.database import is_of_the_rows
+from engine.ledger.writer import Fence, Ledger, Verdict
 from engine.security.encryption import Vault
 from ops.embedded import EmbeddedPostgres
 from ops.migrate import MigrationError, migrate

@@ -27,9 +27,9 @@ from engine.domain.ids import partition_of
 from engine.domain.journal import Journal
 from engine.domain.payment import BankIds, Failure, Operation, Payment, State, Status, Verb
 from engine.errors import Broken, Taken
-from engine.ledger import Fence, Ledger, Verdict
-from engine.rows import operation_of
-from engine.statement import statement
+from engine.ledger.rows import operation_of
+from engine.ledger.statement import statement
+from engine.ledger.writer import Fence, Ledger, Verdict
 
 PARTITIONS = 16
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)

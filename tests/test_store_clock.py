@@ -10,8 +10,8 @@ import structlog
 from structlog.testing import capture_logs
 
 from engine.errors import Unavailable
+from engine.ledger.store_clock import ClockWatch, Store, StoreClock
 from engine.resilience.fitness import Fitness
-from engine.store_clock import ClockWatch, Store, StoreClock
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 SKEW_MAX_S = 2.0
@@ -117,7 +117,7 @@ def test_a_slower_answer_does_not_replace_what_a_quick_one_told_unless_it_contra
 def test_a_store_s_clock_that_steps_is_believed_at_once_and_told_when_it_is_beyond_the_stated_skew(
     clocks: Clocks, step_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.store_clock.log", structlog.get_logger())
+    monkeypatch.setattr("engine.ledger.store_clock.log", structlog.get_logger())
     clocks.compare(Store.LEDGER)
 
     with capture_logs() as said:
@@ -130,7 +130,7 @@ def test_a_store_s_clock_that_steps_is_believed_at_once_and_told_when_it_is_beyo
 def test_a_watch_believes_what_it_heard_and_keeps_it_while_a_store_is_away_or_silent(
     clocks: Clocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.store_clock._PATIENCE_S", 0.01)
+    monkeypatch.setattr("engine.ledger.store_clock._PATIENCE_S", 0.01)
     fitness, answers = Fitness(), [0.0, 1.0, -3600.0]
 
     async def told() -> datetime:

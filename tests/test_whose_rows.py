@@ -7,8 +7,8 @@ import asyncio
 from ledger_stand import LedgerStand, a_ledger, an_authorized_payment
 from psycopg_pool import AsyncConnectionPool
 
-from engine.archive import Archive
 from engine.domain.payment import Verb
+from engine.ledger.reader import Archive
 
 RESOLVE = """INSERT INTO audit (actor, act, subject, reason, partition, payment, operation, result, done_at)
              SELECT 'ada', %s, payment, 'a test', partition, payment, id, %s, now()

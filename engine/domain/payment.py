@@ -2,7 +2,7 @@
 
 A payment is the receipt the shop trusts. An operation is one thing asked of the bank for it (authorize, capture, void,
 refund), with one bank key for ever (I1). Whether a payment is in flight is the operation's status, not a payment state.
-Pure values; who may change them is lifecycle.py's business, how they are stored is ledger.py's.
+Pure values; who may change them is lifecycle.py's business, how they are stored is writer.py's.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from engine.errors import Broken, Unavailable
+from engine.ledger.database import borrowed
+from engine.ledger.statement import statement
+from engine.ledger.store_clock import ClockWatch, Store, StoreClock, Told
 from engine.meters import ClockMeters
-from engine.postgres import borrowed
 from engine.resilience.fitness import Fitness
-from engine.statement import statement
-from engine.store_clock import ClockWatch, Store, StoreClock, Told
 from ops.assembly.process import wall_clock
 from ops.settings import Settings
 

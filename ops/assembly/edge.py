@@ -14,13 +14,13 @@ from edge.admission import Admission, AdmissionLimits
 from edge.app import create_app
 from edge.authentication import KeyRing
 from edge.server import configuration
-from engine.archive import Archive
-from engine.audit_log import AuditLog
 from engine.desk import Desk
 from engine.enquiry import Enquiry
 from engine.errors import Unavailable
 from engine.failpoint import Failpoints
 from engine.intake import Intake, IntakeTools
+from engine.ledger.audit_log import AuditLog
+from engine.ledger.reader import Archive
 from engine.meters import ClockMeters, Meters
 from engine.resilience.fitness import Fitness
 from engine.security.fingerprint import Fingerprinter

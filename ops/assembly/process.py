@@ -18,8 +18,8 @@ from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
 from engine.contracts.connector import Clock, Connector
 from engine.errors import Unavailable
-from engine.key_holder import HolderTerms, KeyHolder
-from engine.postgres import Away
+from engine.ledger.database import Away
+from engine.ledger.key_holder import HolderTerms, KeyHolder
 from engine.resilience.fitness import Fitness
 from engine.security.encryption import Vault
 from ops.merchant import refuse_local_keys

@@ -17,7 +17,7 @@ from engine.domain.journal import Journal
 from engine.domain.retry_policy import Policy
 from engine.failpoint import Failpoints
 from engine.lease import LeaseTerms
-from engine.ledger import Ledger
+from engine.ledger.writer import Ledger
 from engine.meters import ClockMeters, Meters
 from engine.reader import ReadLimits
 from engine.resilience.circuit_breaker import Tolerance

@@ -17,7 +17,7 @@ from redis import Redis
 
 from engine.contracts.connector import Clock
 from engine.errors import Broken
-from engine.statement import statement as engine_statement
+from engine.ledger.statement import statement as engine_statement
 from ops.audit import books, clocks, streams
 from ops.audit.breach import Report, sorted_out
 from ops.audit.invariant import INVARIANTS, Scan

@@ -14,7 +14,7 @@ import psycopg
 from redis import Redis
 
 from engine.contracts.connector import Clock
-from engine.statement import statement
+from engine.ledger.statement import statement
 from engine.streams import keys
 from ops.audit.breach import Breach, breach
 

@@ -19,8 +19,8 @@ import structlog
 
 from engine.contracts.connector import Clock
 from engine.errors import PenstockError
+from engine.ledger.database import Away
 from engine.loop import forever
-from engine.postgres import Away
 from engine.resilience.fitness import Fitness
 
 log = structlog.get_logger()

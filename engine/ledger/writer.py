@@ -30,8 +30,8 @@ from engine.domain.operator_rules import Intervention
 from engine.domain.payment import Operation, Payment
 from engine.errors import Broken, Taken
 from engine.failpoint import UNARMED, Failpoints
-from engine.postgres import Away, borrowed, is_of_the_rows
-from engine.rows import (
+from engine.ledger.database import Away, borrowed, is_of_the_rows
+from engine.ledger.rows import (
     answered_row,
     entry_rows,
     intervention_of,
@@ -42,7 +42,7 @@ from engine.rows import (
     payment_row,
     read,
 )
-from engine.statement import statement
+from engine.ledger.statement import statement
 
 log = structlog.get_logger()
 

@@ -17,7 +17,9 @@ MIGRATION = re.compile(r"\d{4}_\w+\.sql")
 @cache
 def migrations() -> frozenset[str]:
     """The names of the files that make this code's schema."""
-    return frozenset(file.name for file in files("engine").joinpath("sql").iterdir() if MIGRATION.fullmatch(file.name))
+    return frozenset(
+        file.name for file in files("engine.ledger").joinpath("migrations").iterdir() if MIGRATION.fullmatch(file.name)
+    )
 
 
 def misfit(applied: Iterable[str]) -> str | None:

@@ -20,10 +20,10 @@ from psycopg_pool import AsyncConnectionPool
 from engine.coalescer import Coalescer
 from engine.domain.payment import Operation, Payment
 from engine.errors import Unavailable
-from engine.postgres import Away, borrowed, is_gone
+from engine.ledger.database import Away, borrowed, is_gone
+from engine.ledger.rows import operation_of, payment_of, read
+from engine.ledger.statement import statement
 from engine.resilience.store_outage import Outage
-from engine.rows import operation_of, payment_of, read
-from engine.statement import statement
 
 _BATCH_MAX = 500
 _PATIENCE_S = 2.0  # above the statement_timeout of an edge's connections: who is silent for longer is away

@@ -18,11 +18,11 @@ import structlog
 from psycopg_pool import AsyncConnectionPool
 
 from engine.errors import Broken
-from engine.postgres import Away, borrowed
+from engine.ledger.database import Away, borrowed
+from engine.ledger.schema import misfit
+from engine.ledger.statement import statement
 from engine.resilience.fitness import Fitness
-from engine.schema import misfit
 from engine.security.encryption import Vault
-from engine.statement import statement
 
 log = structlog.get_logger()
 

@@ -17,8 +17,8 @@ from psycopg_pool import AsyncConnectionPool
 
 from engine.domain.operator_action import Act, Order
 from engine.errors import Unavailable
-from engine.postgres import Away, borrowed
-from engine.statement import statement
+from engine.ledger.database import Away, borrowed
+from engine.ledger.statement import statement
 
 _PATIENCE_S = 5.0
 _LOOK_AGAIN_S = 0.1  # acts are rare, and their actor looks for them about once a second

@@ -1,7 +1,7 @@
 """A transaction in Postgres on behalf of a client that waits: a few statements, in a bounded time, whole or not at all.
 
 For what merchants do rarely (webhook endpoints, redeliveries, looking into logs); what a payment needs has ways of its
-own (archive.py, ledger.py). Raises Unavailable when Postgres does not answer in time; what is raised inside passes
+own (reader.py, writer.py). Raises Unavailable when Postgres does not answer in time; what is raised inside passes
 through, and undoes it.
 """
 
@@ -18,8 +18,8 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from engine.errors import Unavailable
-from engine.postgres import Away, Mistakes, borrowed
-from engine.statement import statement
+from engine.ledger.database import Away, Mistakes, borrowed
+from engine.ledger.statement import statement
 
 _AT_ONCE_MAX = 3  # of the pool's connections; the others are for what accepting needs
 _PATIENCE_S = 3.0  # two statements as slow as an edge's connection lets them be
