@@ -3,7 +3,7 @@
 A capture waits behind its authorize in one stream. Where a hand deleted the authorize's entry, or the ledger was
 restored from an older copy, the capture is a dead letter. The authorize is revived when its key is repeated; then what
 was accepted behind it is given back, in its order, and no operator is needed (I10). Runs in the owner, for its own
-partitions. Letters of any other cause are a person's (desk.py).
+partitions. Letters of any other cause are a person's (operator_actions.py).
 """
 
 from __future__ import annotations

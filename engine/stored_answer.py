@@ -1,6 +1,6 @@
 """Doing a thing once under an idempotency key: act and answer commit together, a repetition gets the same bytes (I6).
 
-For acts that are done in one transaction, unlike those of payments (intake.py). Answers may show a secret: they are
+For acts that are done in one transaction, unlike those of payments (acceptance.py). Answers may show a secret: they are
 kept sealed, like the secret itself. Refusals are not kept: nothing happened, and the same key may try again.
 """
 

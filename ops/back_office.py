@@ -18,9 +18,10 @@ from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from engine.desk import Desk
-from engine.enquiry import Enquiry
 from engine.errors import Broken
+from engine.gateway.operator_actions import Desk
+from engine.gateway.queries import Enquiry
+from engine.gateway.timeline import Timeline
 from engine.ledger.audit_log import AuditLog
 from engine.ledger.reader import Archive
 from engine.ledger.statement import statement
@@ -28,7 +29,6 @@ from engine.streams import keys
 from engine.streams.acceptance_store import Front
 from engine.streams.dead_letter_queue import Graveyard
 from engine.streams.scripts import Scripts
-from engine.timeline import Timeline
 from ops.data_dir import DataDir
 from ops.session import NO_TABLES, connect, conninfo, prepare
 from ops.store_url import given_url

@@ -24,9 +24,9 @@ from simulation_plan import Plan
 from engine.domain.decision import Decider
 from engine.domain.ids import partition_of
 from engine.domain.journal import Journal
-from engine.enquiry import Enquiry
 from engine.failpoint import Failpoints
-from engine.intake import Intake, IntakeTools
+from engine.gateway.acceptance import Intake, IntakeTools
+from engine.gateway.queries import Enquiry
 from engine.lease import LeaseTerms
 from engine.ledger.reader import Archive
 from engine.ledger.store_clock import ClockWatch, Store, StoreClock

@@ -12,13 +12,13 @@ import orjson
 import pytest
 from decision_stand import a_command, an_authorized_payment, changed
 
-from engine.accepted_work import AcceptedWork, Wanted
 from engine.cursor import cursor
 from engine.domain.command import Command
 from engine.domain.ids import operation_id, payment_id
 from engine.domain.payment import Operation, Verb
-from engine.enquiry import Enquiry
 from engine.errors import Unavailable
+from engine.gateway.accepted_work import AcceptedWork, Wanted
+from engine.gateway.queries import Enquiry
 from engine.ledger.reader import Page
 from engine.streams.encoding import encode_command
 
@@ -152,7 +152,7 @@ def test_a_dead_letter_has_the_place_of_its_entry_in_the_order_of_acceptance() -
 
 
 def test_one_search_at_a_time_and_who_waits_too_long_is_told_to_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.accepted_work._PATIENCE_S", 0.01)
+    monkeypatch.setattr("engine.gateway.accepted_work._PATIENCE_S", 0.01)
 
     async def story() -> list[int]:
         goes_on = asyncio.Event()

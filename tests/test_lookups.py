@@ -15,8 +15,8 @@ import pytest
 from bank_harness import Bank, fresh_cards
 from gateway import Gateway, a_gateway, a_payment, eventually
 
-from engine.accepted_work import ENTRIES_MAX
 from engine.domain.ids import partition_of
+from engine.gateway.accepted_work import ENTRIES_MAX
 from engine.streams import keys
 from ops.embedded import EmbeddedRedis
 

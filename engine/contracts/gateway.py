@@ -1,7 +1,7 @@
 """What a client asks of the engine and what comes back: the contracts between the edge and the engine.
 
-Implemented by intake.py (Accepting), enquiry.py (Enquiring), timeline.py (Telling) and desk.py (Operating); the edge
-knows nothing else of the engine's shell.
+Implemented by acceptance.py (Accepting), queries.py (Enquiring), timeline.py (Telling) and operator_actions.py
+(Operating); the edge knows nothing else of the engine's shell.
 """
 
 from __future__ import annotations

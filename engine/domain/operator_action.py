@@ -1,7 +1,7 @@
 """An operator's act: what was asked, why, by whom, and how it ended. Pure; audit_log.py keeps it.
 
 Acts on a payment (retry, resolve, correct) are carried out by the payment's own actor, which finds the row in the
-ledger; those on a dead letter by whoever was asked (desk.py).
+ledger; those on a dead letter by whoever was asked (operator_actions.py).
 """
 
 from __future__ import annotations

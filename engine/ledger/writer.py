@@ -3,7 +3,7 @@
 Keeps I1 and I4 (a caller goes on only after its commit), I2 (every batch is fenced by epoch, stale partitions are left
 out), I8 (one commit for receipt, operations, journal and events). When Postgres is away, writes wait and are tried
 again until it is back or the partition is lost; a batch whose connection died in COMMIT is repeated and knows itself by
-`write_id`. Reading for clients is enquiry.py's.
+`write_id`. Reading for clients is queries.py's.
 """
 
 from __future__ import annotations

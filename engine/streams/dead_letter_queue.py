@@ -1,6 +1,7 @@
 """The graveyard: the dead-letter streams of all partitions, as an operator looks through them, gives back and drops.
 
-Each change is one script on one partition. Whether a letter may be given back or dropped is desk.py's to decide.
+Each change is one script on one partition. Whether a letter may be given back or dropped is operator_actions.py's to
+decide.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """What a timeline is made of, described for clients. Used for the OpenAPI document only; a test holds the engine's
-rendering (engine/timeline.py) and these models together."""
+rendering (engine/gateway/timeline.py) and these models together."""
 
 from __future__ import annotations
 

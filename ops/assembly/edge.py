@@ -14,11 +14,12 @@ from edge.admission import Admission, AdmissionLimits
 from edge.app import create_app
 from edge.authentication import KeyRing
 from edge.server import configuration
-from engine.desk import Desk
-from engine.enquiry import Enquiry
 from engine.errors import Unavailable
 from engine.failpoint import Failpoints
-from engine.intake import Intake, IntakeTools
+from engine.gateway.acceptance import Intake, IntakeTools
+from engine.gateway.operator_actions import Desk
+from engine.gateway.queries import Enquiry
+from engine.gateway.timeline import Timeline
 from engine.ledger.audit_log import AuditLog
 from engine.ledger.reader import Archive
 from engine.meters import ClockMeters, Meters
@@ -28,7 +29,6 @@ from engine.streams.acceptance_store import AcceptLimits, Front
 from engine.streams.dead_letter_queue import Graveyard
 from engine.streams.reply_channel import Wakeups
 from engine.streams.scripts import Scripts
-from engine.timeline import Timeline
 from ops.assembly.clocks import compared, store_clock
 from ops.assembly.process import check_production, connected, opened_vault, tame_collector
 from ops.logs import configure_logs

@@ -21,9 +21,9 @@ from engine.domain.command import Command, Record, Snapshot, accept_order
 from engine.domain.ids import operation_id, partition_of, payment_id
 from engine.domain.payment import MaskedCard, Operation, Terms, Verb
 from engine.domain.rendering import accepted_document, render, render_pending
-from engine.enquiry import Enquiry
 from engine.errors import FieldError, Refused, Rejected, Unavailable
 from engine.failpoint import Failpoints
+from engine.gateway.queries import Enquiry
 from engine.ledger.reader import Archive
 from engine.meters import Meters
 from engine.resilience.fitness import Fitness

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 
 import orjson
 
-from engine.accepted_work import Accepted, AcceptedWork, Wanted
 from engine.contracts.connector import Clock
 from engine.cursor import cursor as encode_cursor
 from engine.cursor import parts, strange
@@ -32,6 +31,7 @@ from engine.domain.rendering import (
     render,
 )
 from engine.errors import Rejected, Unavailable
+from engine.gateway.accepted_work import Accepted, AcceptedWork, Wanted
 from engine.ledger.reader import Archive, Page, Receipt
 from engine.streams.acceptance_store import Front
 
