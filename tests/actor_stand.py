@@ -17,9 +17,7 @@ from decision_stand import AMOUNT, JOURNAL, NOON, PATIENCE, Desk
 from prometheus_client import CollectorRegistry
 from simulated_loop import SimulatedLoop
 
-from engine.actor import Actor
 from engine.contracts.connector import Ask, Capabilities
-from engine.docket import Delivery
 from engine.domain.bank_answer import Answer, Approved, Finding, Found
 from engine.domain.changeset import Step
 from engine.domain.decision import Decider
@@ -38,8 +36,10 @@ from engine.resilience.retry_budget import Allowance
 from engine.security.encryption import Vault
 from engine.streams.completion import Buried, Journaled, Settled
 from engine.streams.dead_letter import Cause
-from engine.teller import Teller
-from engine.tools import Tools
+from engine.worker.actor import Actor
+from engine.worker.bank_caller import Teller
+from engine.worker.context import Tools
+from engine.worker.pending_entries import Delivery
 
 VAULT = Vault([b"m" * 32])
 CARD = Card(number="4111111111111111", cvv="123", expiry_month=12, expiry_year=2030)

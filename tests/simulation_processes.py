@@ -27,12 +27,10 @@ from engine.domain.journal import Journal
 from engine.failpoint import Failpoints
 from engine.gateway.acceptance import Intake, IntakeTools
 from engine.gateway.queries import Enquiry
-from engine.lease import LeaseTerms
 from engine.ledger.reader import Archive
 from engine.ledger.store_clock import ClockWatch, Store, StoreClock
 from engine.ledger.writer import Ledger
 from engine.meters import Meters
-from engine.reader import ReadLimits
 from engine.resilience.fair_semaphore import Places
 from engine.resilience.fitness import Fitness
 from engine.resilience.guarded_connector import Gate
@@ -42,9 +40,11 @@ from engine.streams.acceptance_store import AcceptLimits, Front
 from engine.streams.command_stream import CommandStreams
 from engine.streams.completion import Settlement
 from engine.streams.reply_channel import Wakeups
-from engine.teller import Teller
-from engine.tools import Tools
-from engine.worker import Worker, WorkerLimits
+from engine.worker.bank_caller import Teller
+from engine.worker.context import Tools
+from engine.worker.lease_keeper import LeaseTerms
+from engine.worker.stream_reader import ReadLimits
+from engine.worker.worker import Worker, WorkerLimits
 from ops.assembly.clocks import ledger_time, redis_time
 
 JOURNAL = Journal(b"j" * 32)

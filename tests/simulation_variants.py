@@ -28,11 +28,11 @@ from engine.domain.changeset import Step
 from engine.domain.payment import Operation, Payment
 from engine.ledger.store_clock import StoreClock
 from engine.ledger.writer import Fence, Ledger, Verdict
-from engine.pursuit import Pursuit
 from engine.resilience.guarded_connector import Gate
 from engine.streams.command_stream import StreamEntry
 from engine.streams.completion import Buried, Journaled, Settled, Settlement
-from engine.tenure import Tenure
+from engine.worker.operation_runner import Pursuit
+from engine.worker.partition_consumer import Tenure
 
 Variant = AbstractContextManager[object]
 

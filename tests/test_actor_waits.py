@@ -23,11 +23,11 @@ from decision_stand import (
     changed,
 )
 
-from engine.docket import Delivery
 from engine.domain.bank_answer import Absent, Found, NoAnswer
 from engine.domain.operator_rules import Intervention, Kind
 from engine.domain.payment import State, Status, Verb
 from engine.ledger.store_clock import Store
+from engine.worker.pending_entries import Delivery
 
 ATTEMPT_S = PATIENCE.attempt.total_seconds()
 WINDOW_S = PATIENCE.send_window.total_seconds()

@@ -31,7 +31,7 @@ FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "core", "base", "manage
 # raises out of its batch, the coalescer hands it to those who asked, a loop goes on with its next round, whatever a
 # Redis client raises means that Redis is away, and the outermost doors turn it into a 500, an exit code or a log line.
 MAY_CATCH_ALL = {
-    "engine/actor.py",
+    "engine/worker/actor.py",
     "engine/coalescer.py",
     "engine/ledger/writer.py",
     "engine/loop.py",

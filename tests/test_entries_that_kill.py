@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 
 from engine.domain.ids import partition_of, payment_id
 from engine.streams import keys
-from engine.tenure import _ALONE_MAX, _DELIVERIES_MAX
+from engine.worker.partition_consumer import _ALONE_MAX, _DELIVERIES_MAX
 
 CARD = "4111111111111111"
 PARTITION = 3

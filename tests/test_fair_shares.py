@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.share import shares
+from engine.worker.assignment import shares
 
 WORKERS = st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=12, unique=True)
 

@@ -12,8 +12,8 @@ import anyio
 from simulated_loop import SimulatedLoop
 
 from engine.errors import Broken
-from engine.reclaimer import ADOPT_S, Reclaimer
 from engine.streams.command_stream import LeaseLost, StreamEntry
+from engine.worker.reclaimer import ADOPT_S, Reclaimer
 
 
 @dataclass(kw_only=True)

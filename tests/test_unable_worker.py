@@ -21,7 +21,7 @@ from engine.errors import Broken
 from engine.failpoint import Failpoints
 from engine.meters import Meters
 from engine.security.encryption import Vault
-from engine.teller import Teller, Unable
+from engine.worker.bank_caller import Teller, Unable
 
 pytest_plugins = ["bank_fixtures"]
 

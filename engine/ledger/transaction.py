@@ -1,8 +1,8 @@
 """A transaction in Postgres on behalf of a client that waits: a few statements, in a bounded time, whole or not at all.
 
 For what merchants do rarely (webhook endpoints, redeliveries, looking into logs); what a payment needs has ways of its
-own (reader.py, writer.py). Raises Unavailable when Postgres does not answer in time; what is raised inside passes
-through, and undoes it.
+own (stream_reader.py, writer.py). Raises Unavailable when Postgres does not answer in time; what is raised inside
+passes through, and undoes it.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Cause(StrEnum):
     UNREADABLE = "unreadable"  # no command of ours, or not of this partition
     EXCEPTION = "exception"  # its actor failed at it again and again
     BREACH = "breach"  # what the ledger holds of its payment cannot be
-    UNSEEN = "unseen"  # nobody has seen its payment: comes back by itself when that is there (orphan.py)
+    UNSEEN = "unseen"  # nobody has seen its payment: comes back by itself when that is there (orphans.py)
 
 
 class Failure(Struct, frozen=True, kw_only=True):

@@ -16,10 +16,8 @@ from engine.domain.ids import partition_of
 from engine.domain.journal import Journal
 from engine.domain.retry_policy import Policy
 from engine.failpoint import Failpoints
-from engine.lease import LeaseTerms
 from engine.ledger.writer import Ledger
 from engine.meters import ClockMeters, Meters
-from engine.reader import ReadLimits
 from engine.resilience.circuit_breaker import Tolerance
 from engine.resilience.fair_semaphore import Places
 from engine.resilience.guarded_connector import Gate, Patience
@@ -27,9 +25,11 @@ from engine.resilience.retry_budget import Allowance
 from engine.streams.command_stream import CommandStreams
 from engine.streams.completion import Settlement
 from engine.streams.scripts import Scripts
-from engine.teller import Teller
-from engine.tools import Tools
-from engine.worker import Worker, WorkerLimits
+from engine.worker.bank_caller import Teller
+from engine.worker.context import Tools
+from engine.worker.lease_keeper import LeaseTerms
+from engine.worker.stream_reader import ReadLimits
+from engine.worker.worker import Worker, WorkerLimits
 from ops.assembly.clocks import compared, store_clock
 from ops.assembly.process import check_production, connected, opened_vault, tame_collector
 from ops.health import health_app

@@ -14,9 +14,9 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from engine.reclaimer import ADOPT_S
 from engine.streams import keys
 from engine.streams.scripts import sources
+from engine.worker.reclaimer import ADOPT_S
 from ops.audit.breach import Breach, breach
 
 _COUNTED_MAX = 200  # unread entries that are counted: their bodies pass through the script

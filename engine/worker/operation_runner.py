@@ -12,15 +12,15 @@ from datetime import datetime
 import anyio
 import structlog
 
-from engine.docket import Docket
 from engine.domain.bank_answer import NoAnswer
 from engine.domain.changeset import Again, Step
 from engine.domain.payment import Operation, Payment, Status
 from engine.domain.system_operation import errand_of
-from engine.dossier import Dossier
 from engine.errors import Broken, Taken
 from engine.ledger.writer import Fence, Verdict
-from engine.tools import Tools
+from engine.worker.context import Tools
+from engine.worker.payment_aggregate import Dossier
+from engine.worker.pending_entries import Docket
 
 log = structlog.get_logger()
 

@@ -13,7 +13,7 @@ from engine.meters import Meters
 from engine.resilience.fair_semaphore import Places
 from engine.resilience.fitness import Fitness
 from engine.streams.completion import Settlement
-from engine.teller import Teller
+from engine.worker.bank_caller import Teller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,20 +12,20 @@ from dataclasses import dataclass
 
 import anyio
 
-from engine.lease import LeaseKeeper, LeaseTerms
 from engine.ledger.writer import Ledger
 from engine.loop import forever
 from engine.meters import Meters
-from engine.orphan import Orphans
-from engine.reader import Reader, ReadLimits
-from engine.reclaimer import Reclaimer
 from engine.streams.command_stream import CommandStreams
 from engine.streams.completion import Settlement
 from engine.streams.dead_letter_queue import Graveyard
 from engine.streams.scripts import Scripts
-from engine.sweeper import Sweeper
-from engine.tenure import Ownership, Tenure
-from engine.tools import Tools
+from engine.worker.context import Tools
+from engine.worker.lease_keeper import LeaseKeeper, LeaseTerms
+from engine.worker.orphans import Orphans
+from engine.worker.partition_consumer import Ownership, Tenure
+from engine.worker.reclaimer import Reclaimer
+from engine.worker.scheduler import Sweeper
+from engine.worker.stream_reader import Reader, ReadLimits
 
 _METER_S = 1.0
 

@@ -22,11 +22,11 @@ from engine.ledger.database import Away
 from engine.ledger.writer import Fence, Ledger
 from engine.loop import surviving
 from engine.resilience.fitness import Fitness
-from engine.share import shares
 from engine.streams import keys
 from engine.streams.installation import FAULT
 from engine.streams.scripts import Scripts
-from engine.tenure import Ownership, Tenure
+from engine.worker.assignment import shares
+from engine.worker.partition_consumer import Ownership, Tenure
 
 log = structlog.get_logger()
 

@@ -16,7 +16,7 @@ from engine.domain.retry_policy import Policy
 from engine.ledger.database import Away
 from engine.ledger.writer import DueTerms, Ledger
 from engine.loop import forever
-from engine.tenure import Tenure
+from engine.worker.partition_consumer import Tenure
 
 log = structlog.get_logger()
 

@@ -15,9 +15,9 @@ import structlog
 from engine.coalescer import LINGER_S
 from engine.errors import Broken, Unavailable
 from engine.loop import forever
-from engine.reclaimer import Reclaimer
 from engine.streams.command_stream import CommandStreams, Gap, LeaseLost
-from engine.tenure import Tenure
+from engine.worker.partition_consumer import Tenure
+from engine.worker.reclaimer import Reclaimer
 
 log = structlog.get_logger()
 

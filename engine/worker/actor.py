@@ -1,8 +1,8 @@
 """The actor: one payment's mailbox. One command at a time, in accept order (I3), while hundreds of others do the same.
 
-It takes in what was delivered, asks the pure rules (decision.py) for the next step and sees it through (pursuit.py).
-When an operation is parked or in review, those behind it are journaled and wait with it. It keeps no state that the
-ledger does not have; when it has nothing left to do it ends.
+It takes in what was delivered, asks the pure rules (decision.py) for the next step and sees it through
+(operation_runner.py). When an operation is parked or in review, those behind it are journaled and wait with it. It
+keeps no state that the ledger does not have; when it has nothing left to do it ends.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Protocol
 import anyio
 import structlog
 
-from engine.docket import Delivery, Docket
 from engine.domain.command import Command, Snapshot
 from engine.domain.creation import opening, operation_of
 from engine.domain.operator_rules import Intervention, Proof, carry_out, claim_of, declined
 from engine.domain.payment import UNSETTLED, Operation, Payment, Status, Verb
 from engine.domain.rendering import render_payment
-from engine.dossier import Dossier
 from engine.errors import Broken, Unavailable, Unseen
 from engine.ledger.writer import Fence
-from engine.pursuit import Conflict, Ousted, Pursuit
 from engine.streams.completion import Buried
 from engine.streams.dead_letter import Cause, Failure, letter_fields
 from engine.streams.encoding import encode_snapshot
-from engine.teller import Unable
-from engine.tools import Tools
+from engine.worker.bank_caller import Unable
+from engine.worker.context import Tools
+from engine.worker.operation_runner import Conflict, Ousted, Pursuit
+from engine.worker.payment_aggregate import Dossier
+from engine.worker.pending_entries import Delivery, Docket
 
 log = structlog.get_logger()
 

@@ -16,7 +16,7 @@ import structlog
 from engine.errors import Broken, Unavailable
 from engine.loop import forever
 from engine.streams.command_stream import CommandStreams, LeaseLost
-from engine.tenure import Tenure
+from engine.worker.partition_consumer import Tenure
 
 log = structlog.get_logger()
 

@@ -14,8 +14,6 @@ from typing import TypeVar
 import anyio
 import structlog
 
-from engine.actor import Actor
-from engine.docket import Delivery
 from engine.domain.ids import is_id
 from engine.errors import Broken, Unavailable
 from engine.ledger.writer import Fence
@@ -23,7 +21,9 @@ from engine.streams.command_stream import CommandStreams, LeaseLost, StreamEntry
 from engine.streams.completion import Buried
 from engine.streams.dead_letter import Cause, kept_of, letter_fields
 from engine.streams.encoding import decode_command, named_in
-from engine.tools import Tools
+from engine.worker.actor import Actor
+from engine.worker.context import Tools
+from engine.worker.pending_entries import Delivery
 
 log = structlog.get_logger()
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from engine.ledger.writer import Ledger
 from engine.loop import forever
 from engine.streams.dead_letter import Cause, Letter
 from engine.streams.dead_letter_queue import Graveyard
-from engine.tenure import Tenure
+from engine.worker.partition_consumer import Tenure
 
 log = structlog.get_logger()
 
