@@ -7,8 +7,8 @@ from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from engine.delivery import Backlog, Claimed, DisabledReason, Holder, Outcome, Reply, State, Verdict
 from engine.ledger.store_clock import Store, StoreClock
+from engine.webhooks.delivery import Backlog, Claimed, DisabledReason, Holder, Outcome, Reply, State, Verdict
 
 _BANK_SECONDS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 _ATTEMPT_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0)

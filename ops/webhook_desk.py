@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from psycopg_pool import AsyncConnectionPool
 
-from engine.delivery_log import DeliveryLog
-from engine.feed import Feed
 from engine.ledger.transaction import Transactions
 from engine.security.encryption import Vault
 from engine.security.fingerprint import Fingerprinter
-from engine.stored_answer import StoredAnswers
-from engine.webhook_endpoint import WebhookEndpoints
-from engine.webhook_secret import WebhookSecrets
+from engine.webhooks.delivery_log import DeliveryLog
+from engine.webhooks.endpoint import WebhookEndpoints
+from engine.webhooks.event_feed import Feed
+from engine.webhooks.idempotent_response import StoredAnswers
+from engine.webhooks.secret import WebhookSecrets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from edge import webhook_shapes as shapes
 from edge.moments import Timeline
 from engine.contracts.webhooks import REDELIVERIES_MAX
-from engine.delivery_log import _ATTEMPTS_SHOWN
+from engine.webhooks.delivery_log import _ATTEMPTS_SHOWN
 from ops.cli import app
 from ops.embedded import EmbeddedRedis
 

@@ -16,7 +16,7 @@ from gateway import Gateway, eventually
 
 from edge import webhook_shapes as shapes
 from engine.cursor import cursor as cursor_of
-from engine.feed import SCAN_MAX
+from engine.webhooks.event_feed import SCAN_MAX
 from ops.embedded import EmbeddedRedis
 
 

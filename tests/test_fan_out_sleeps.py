@@ -11,8 +11,8 @@ import psycopg
 from event_stand import a_payment_id, tell
 from psycopg_pool import AsyncConnectionPool
 
-from engine.fan_out import FanOut
-from engine.outbox import Outbox
+from engine.webhooks.fan_out import FanOut
+from engine.webhooks.outbox import Outbox
 
 SOON_S, SLEEPS_S = 0.01, 1.0  # between two looks
 

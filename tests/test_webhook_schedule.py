@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.delivery import (
+from engine.webhooks.delivery import (
     EVENT_TYPES,
     SCHEDULE_S,
     Claimed,

@@ -12,8 +12,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from raw_bank import Received, raw_bank
 
 from engine.contracts.url_policy import Targets, networks, normal_form
-from engine.courier import Courier
-from engine.delivery import Outcome, Reply
+from engine.webhooks.delivery import Outcome, Reply
+from engine.webhooks.sender import Courier
 
 PUBLIC_ONLY = Targets(https_only=False)
 LOCAL = Targets(https_only=False, inside=networks("127.0.0.0/8,::1/128"))

@@ -1,7 +1,7 @@
 """Where webhooks may go: rules for URLs, and for the addresses behind them (server-side request forgery). Pure.
 
 The URL is judged when it is registered, and again with each address it resolves to when a connection is made
-(courier.py): a name may resolve to something else by then. Addresses that lead inside are refused, in every notation.
+(sender.py): a name may resolve to something else by then. Addresses that lead inside are refused, in every notation.
 """
 
 from __future__ import annotations

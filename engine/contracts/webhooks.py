@@ -1,6 +1,6 @@
 """What a merchant asks about webhooks and events, and what comes back: the contracts between the edge and the engine.
 
-Implemented by webhook_endpoint.py (Subscribing), delivery_log.py (Inspecting) and feed.py (Feeding). All methods raise
+Implemented by endpoint.py (Subscribing), delivery_log.py (Inspecting) and event_feed.py (Feeding). All methods raise
 Rejected and Unavailable (errors.py); another merchant's endpoint is not found.
 """
 

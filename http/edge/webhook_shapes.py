@@ -1,6 +1,6 @@
 """What the engine answers about webhooks and events, described for clients, for the OpenAPI document only.
 
-The engine renders the bytes (webhook_endpoint.py, delivery_log.py, feed.py), and tests hold both together.
+The engine renders the bytes (endpoint.py, delivery_log.py, event_feed.py), and tests hold both together.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.delivery import DeadReason, DisabledReason, EndpointStatus, Outcome, State
+from engine.webhooks.delivery import DeadReason, DisabledReason, EndpointStatus, Outcome, State
 
 _CLOSED = ConfigDict(extra="forbid")
 _Endpoint = Annotated[str, Field(examples=["whe_3K7VZ0Q1M8C2R4T6W9XABDEFGH"])]

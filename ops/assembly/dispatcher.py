@@ -13,14 +13,14 @@ import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
 
-from engine.courier import Courier
-from engine.delivery import DUE_CHANNEL, NEWS_CHANNEL
-from engine.dispatcher import Dispatcher, DispatchLimits, DispatchTools
-from engine.doorbell import Doorbell
-from engine.fan_out import FanOut
 from engine.meters import ClockMeters, DispatchMeters
-from engine.outbox import Outbox
-from engine.signer import Signer
+from engine.webhooks.delivery import DUE_CHANNEL, NEWS_CHANNEL
+from engine.webhooks.dispatcher import Dispatcher, DispatchLimits, DispatchTools
+from engine.webhooks.fan_out import FanOut
+from engine.webhooks.listener import Doorbell
+from engine.webhooks.outbox import Outbox
+from engine.webhooks.sender import Courier
+from engine.webhooks.signer import Signer
 from ops.assembly.clocks import compared, store_clock
 from ops.assembly.process import check_production, opened_vault, tame_collector
 from ops.health import health_app

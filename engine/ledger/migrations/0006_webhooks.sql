@@ -37,7 +37,7 @@ CREATE TABLE webhook_endpoints (
     description      text,
     events           text[],                       -- types it wants; null: all
     ordered          boolean NOT NULL DEFAULT false,  -- per payment: n+1 only after n was acknowledged or given up
-    retry_schedule   integer[],                    -- seconds between attempts; null: the default of engine/delivery.py
+    retry_schedule   integer[],                    -- seconds between attempts; null: the default of engine/webhooks/delivery.py
     status           text NOT NULL DEFAULT 'enabled' CHECK (status IN ('enabled', 'disabled', 'deleted')),
     disabled_reason  text CHECK (disabled_reason IN ('merchant', 'gone', 'failing')),
     disabled_at      timestamptz,

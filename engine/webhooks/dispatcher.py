@@ -20,13 +20,13 @@ import structlog
 from msgspec import Struct, to_builtins
 
 from engine.contracts.connector import Clock
-from engine.courier import Courier
-from engine.delivery import Claimed, DisabledReason, Holder, Outcome, Reply, judge
 from engine.ledger.database import Away
 from engine.loop import forever, surviving
 from engine.meters import DispatchMeters
-from engine.outbox import Outbox, Tried
-from engine.signer import Signer, SigningKeys, headers_of
+from engine.webhooks.delivery import Claimed, DisabledReason, Holder, Outcome, Reply, judge
+from engine.webhooks.outbox import Outbox, Tried
+from engine.webhooks.sender import Courier
+from engine.webhooks.signer import Signer, SigningKeys, headers_of
 
 log = structlog.get_logger()
 

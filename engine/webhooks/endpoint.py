@@ -16,13 +16,13 @@ from msgspec import UNSET, structs
 from engine.coalescer import Coalescer
 from engine.contracts.webhooks import ENDPOINTS_MAX, Answered, Asked, EndpointChange, NewEndpoint, Rotation
 from engine.cursor import cursor, parts, strange
-from engine.delivery import EndpointStatus
 from engine.domain.ids import endpoint_id, is_id
 from engine.domain.rendering import render
 from engine.errors import FieldError, Rejected
 from engine.ledger.transaction import Transaction, Transactions
-from engine.stored_answer import StoredAnswers
-from engine.webhook_secret import WebhookSecrets
+from engine.webhooks.delivery import EndpointStatus
+from engine.webhooks.idempotent_response import StoredAnswers
+from engine.webhooks.secret import WebhookSecrets
 
 _BATCH_MAX = 200
 _ID_BYTES = 16

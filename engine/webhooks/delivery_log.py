@@ -12,13 +12,13 @@ from typing import Any
 
 from engine.contracts.webhooks import REDELIVERIES_MAX, Answered, Asked, LogPage, Redelivery
 from engine.cursor import cursor, parts, strange
-from engine.delivery import EndpointStatus, State
 from engine.domain.ids import delivery_id, event_of_delivery, is_id
 from engine.domain.rendering import render
 from engine.errors import FieldError, Rejected
 from engine.ledger.transaction import Transaction, Transactions
-from engine.stored_answer import StoredAnswers
-from engine.webhook_endpoint import locked, not_found
+from engine.webhooks.delivery import EndpointStatus, State
+from engine.webhooks.endpoint import locked, not_found
+from engine.webhooks.idempotent_response import StoredAnswers
 
 _ATTEMPTS_SHOWN = 20  # of a delivery, the newest ones: more than any default schedule has places
 

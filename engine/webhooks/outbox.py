@@ -19,7 +19,10 @@ from psycopg_pool import AsyncConnectionPool
 
 from engine.coalescer import Coalescer
 from engine.contracts.connector import Clock
-from engine.delivery import (
+from engine.domain.ids import event_id
+from engine.ledger.database import Away, Mistakes, borrowed
+from engine.ledger.statement import statement
+from engine.webhooks.delivery import (
     ENDPOINT_DISABLED,
     Backlog,
     Claimed,
@@ -30,9 +33,6 @@ from engine.delivery import (
     body_for,
     render_notice,
 )
-from engine.domain.ids import event_id
-from engine.ledger.database import Away, Mistakes, borrowed
-from engine.ledger.statement import statement
 
 log = structlog.get_logger()
 

@@ -14,7 +14,7 @@ import structlog
 
 from engine.ledger.database import Away
 from engine.loop import surviving
-from engine.outbox import Outbox
+from engine.webhooks.outbox import Outbox
 
 log = structlog.get_logger()
 

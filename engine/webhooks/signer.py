@@ -14,11 +14,11 @@ from msgspec import Struct
 from psycopg_pool import AsyncConnectionPool
 
 from engine.contracts.signature import SECRET_BYTES, signatures
-from engine.delivery import Claimed
 from engine.errors import Broken
 from engine.ledger.database import borrowed
 from engine.ledger.statement import statement
 from engine.security.encryption import Vault
+from engine.webhooks.delivery import Claimed
 
 log = structlog.get_logger()
 
