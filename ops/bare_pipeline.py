@@ -27,7 +27,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from engine.coalescer import Coalescer
+from engine.batching import Coalescer
 from ops.statement import statement
 
 REDIS, DATABASE = "BARE_REDIS_URL", "BARE_DATABASE_URL"  # variables

@@ -28,7 +28,7 @@ from engine.errors import Taken
 from engine.failpoint import Failpoints
 from engine.ledger.store_clock import Store, StoreClock
 from engine.ledger.writer import Fence, Loaded, Verdict
-from engine.meters import Meters
+from engine.metrics import Meters
 from engine.resilience.circuit_breaker import Tolerance
 from engine.resilience.fair_semaphore import Places
 from engine.resilience.guarded_connector import Gate, Patience

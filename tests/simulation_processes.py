@@ -30,7 +30,7 @@ from engine.gateway.queries import Enquiry
 from engine.ledger.reader import Archive
 from engine.ledger.store_clock import ClockWatch, Store, StoreClock
 from engine.ledger.writer import Ledger
-from engine.meters import Meters
+from engine.metrics import Meters
 from engine.resilience.fair_semaphore import Places
 from engine.resilience.fitness import Fitness
 from engine.resilience.guarded_connector import Gate

@@ -12,7 +12,6 @@ import orjson
 import pytest
 from decision_stand import a_command, an_authorized_payment, changed
 
-from engine.cursor import cursor
 from engine.domain.command import Command
 from engine.domain.ids import operation_id, payment_id
 from engine.domain.payment import Operation, Verb
@@ -20,6 +19,7 @@ from engine.errors import Unavailable
 from engine.gateway.accepted_work import AcceptedWork, Wanted
 from engine.gateway.queries import Enquiry
 from engine.ledger.reader import Page
+from engine.pagination import cursor
 from engine.streams.encoding import encode_command
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)

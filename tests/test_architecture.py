@@ -32,7 +32,7 @@ FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "core", "base", "manage
 # Redis client raises means that Redis is away, and the outermost doors turn it into a 500, an exit code or a log line.
 MAY_CATCH_ALL = {
     "engine/worker/actor.py",
-    "engine/coalescer.py",
+    "engine/batching.py",
     "engine/ledger/writer.py",
     "engine/loop.py",
     "engine/streams/scripts.py",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from engine.coalescer import Coalescer
+from engine.batching import Coalescer
 from engine.errors import Unavailable
 
 

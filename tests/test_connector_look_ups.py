@@ -20,7 +20,7 @@ from bank.instant import InstantBank
 from engine.contracts.connector import Connector
 from engine.domain.bank_answer import Absent, Found, NoAnswer, Unsearchable
 from engine.domain.payment import Verb
-from engine.meters import Meters
+from engine.metrics import Meters
 from engine.resilience.circuit_breaker import Tolerance
 from engine.resilience.guarded_connector import Gate, Patience
 from engine.resilience.retry_budget import Allowance

@@ -15,7 +15,7 @@ from event_stand import MERCHANT, OTHER, a_payment_id, an_edge, ask, merchant_of
 from gateway import Gateway, eventually
 
 from edge import webhook_shapes as shapes
-from engine.cursor import cursor as cursor_of
+from engine.pagination import cursor as cursor_of
 from engine.webhooks.event_feed import SCAN_MAX
 from ops.embedded import EmbeddedRedis
 

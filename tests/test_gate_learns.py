@@ -15,7 +15,7 @@ from engine.contracts.connector import Ask, Capabilities
 from engine.domain.bank_answer import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
 from engine.domain.money import CURRENCIES, Money
 from engine.domain.payment import Verb
-from engine.meters import Meters
+from engine.metrics import Meters
 from engine.resilience.circuit_breaker import Tolerance
 from engine.resilience.guarded_connector import Gate, Patience
 from engine.resilience.retry_budget import Allowance

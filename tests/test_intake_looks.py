@@ -17,7 +17,7 @@ from engine.domain.payment import Operation, Status, Verb
 from engine.errors import Rejected, Unavailable
 from engine.failpoint import Failpoints
 from engine.gateway.acceptance import Intake, IntakeTools
-from engine.meters import Meters
+from engine.metrics import Meters
 from engine.resilience.fitness import Fitness
 from engine.security.encryption import Vault
 from engine.security.fingerprint import Fingerprinter

@@ -10,7 +10,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from engine import loop
-from engine.coalescer import Coalescer
+from engine.batching import Coalescer
 from engine.errors import Broken
 from engine.loop import forever, surviving
 

@@ -19,7 +19,7 @@ from engine.domain.money import Money
 from engine.domain.payment import Card, MaskedCard, Operation, Payment, Terms, Verb
 from engine.errors import Broken
 from engine.failpoint import Failpoints
-from engine.meters import Meters
+from engine.metrics import Meters
 from engine.security.encryption import Vault
 from engine.worker.bank_caller import Teller, Unable
 

@@ -13,7 +13,7 @@ from event_stand import ENDPOINTS, MERCHANT, OTHER, an_edge, an_endpoint, ask
 from gateway import Gateway
 
 from engine.contracts.webhooks import OVERLAP_S_MAX
-from engine.cursor import cursor
+from engine.pagination import cursor
 from ops.embedded import EmbeddedRedis
 
 NONE_SUCH = "whe_00000000000000000000000009"

@@ -25,7 +25,7 @@ from engine.errors import FieldError, Refused, Rejected, Unavailable
 from engine.failpoint import Failpoints
 from engine.gateway.queries import Enquiry
 from engine.ledger.reader import Archive
-from engine.meters import Meters
+from engine.metrics import Meters
 from engine.resilience.fitness import Fitness
 from engine.security.encryption import Vault, brand_of
 from engine.security.fingerprint import Fingerprinter, differing

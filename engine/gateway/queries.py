@@ -17,8 +17,6 @@ from datetime import UTC, datetime
 import orjson
 
 from engine.contracts.connector import Clock
-from engine.cursor import cursor as encode_cursor
-from engine.cursor import parts, strange
 from engine.domain.command import Record, Snapshot
 from engine.domain.ids import is_id, partition_of
 from engine.domain.payment import UNSETTLED, Operation, State, Status, Verb
@@ -33,6 +31,8 @@ from engine.domain.rendering import (
 from engine.errors import Rejected, Unavailable
 from engine.gateway.accepted_work import Accepted, AcceptedWork, Wanted
 from engine.ledger.reader import Archive, Page, Receipt
+from engine.pagination import cursor as encode_cursor
+from engine.pagination import parts, strange
 from engine.streams.acceptance_store import Front
 
 

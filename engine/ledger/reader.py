@@ -17,7 +17,7 @@ from psycopg.errors import FeatureNotSupported
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from engine.coalescer import Coalescer
+from engine.batching import Coalescer
 from engine.domain.payment import Operation, Payment
 from engine.errors import Unavailable
 from engine.ledger.database import Away, borrowed, is_gone

@@ -16,6 +16,7 @@ from enum import StrEnum
 
 import anyio
 import structlog
+from prometheus_client import CollectorRegistry, Gauge
 
 from engine.contracts.connector import Clock
 from engine.errors import PenstockError
@@ -156,3 +157,21 @@ class ClockWatch:
         except (PenstockError, TimeoutError, *Away):
             return
         self._clock.heard(store, moment, asked_s, self._monotonic())
+
+
+class ClockMeters:
+    """How the process's clock compares with those of its stores."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._skew = Gauge(
+            "penstock_clock_skew_seconds",
+            "How far this process's clock is ahead of a store's, as far as that is certain",
+            ["store"],
+            registry=registry,
+        )
+
+    def show(self, clock: StoreClock) -> None:
+        for store in Store:
+            skew_s = clock.skew_s(store)
+            if skew_s is not None:
+                self._skew.labels(store).set(skew_s)

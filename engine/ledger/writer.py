@@ -24,7 +24,7 @@ from psycopg.errors import UniqueViolation
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from engine.coalescer import Coalescer
+from engine.batching import Coalescer
 from engine.domain.changeset import ActDone, Step
 from engine.domain.operator_rules import Intervention
 from engine.domain.payment import Operation, Payment

@@ -17,7 +17,7 @@ import structlog
 from engine.contracts.connector import Ask, Capabilities, Connector
 from engine.domain.bank_answer import Answer, Approved, Finding, NoAnswer, Refused, Unsent
 from engine.domain.payment import Verb
-from engine.meters import Meters
+from engine.metrics import Meters
 from engine.resilience.circuit_breaker import Breaker, Circuit, Tolerance
 from engine.resilience.drain_proof import DrainProof
 from engine.resilience.retry_budget import Allowance, RetryBudget

@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 
-from engine.coalescer import Coalescer
+from engine.batching import Coalescer
 from engine.domain.command import Record, Snapshot
 from engine.errors import Unavailable
 from engine.resilience.store_outage import Outage

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import anyio
 import structlog
 
-from engine.coalescer import Coalescer
+from engine.batching import Coalescer
 from engine.errors import Unavailable
 from engine.failpoint import Failpoints
 from engine.streams import keys

@@ -22,8 +22,8 @@ from msgspec import Struct, to_builtins
 from engine.contracts.connector import Clock
 from engine.ledger.database import Away
 from engine.loop import forever, surviving
-from engine.meters import DispatchMeters
 from engine.webhooks.delivery import Claimed, DisabledReason, Holder, Outcome, Reply, judge
+from engine.webhooks.metrics import DispatchMeters
 from engine.webhooks.outbox import Outbox, Tried
 from engine.webhooks.sender import Courier
 from engine.webhooks.signer import Signer, SigningKeys, headers_of

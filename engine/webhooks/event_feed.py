@@ -21,12 +21,12 @@ from typing import Any
 
 import anyio
 
-from engine.coalescer import Coalescer
+from engine.batching import Coalescer
 from engine.contracts.webhooks import FeedPage
-from engine.cursor import cursor, parts, strange
 from engine.errors import Rejected, Unavailable
 from engine.ledger.transaction import Transactions
 from engine.loop import surviving
+from engine.pagination import cursor, parts, strange
 
 LATEST = "latest"  # instead of a cursor: only what comes from now on
 TICK_S = 0.1  # between two looks: what a waiting reader may be late by

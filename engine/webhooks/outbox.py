@@ -17,7 +17,7 @@ from msgspec import Struct
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from engine.coalescer import Coalescer
+from engine.batching import Coalescer
 from engine.contracts.connector import Clock
 from engine.domain.ids import event_id
 from engine.ledger.database import Away, Mistakes, borrowed

@@ -17,7 +17,7 @@ from engine.domain.payment import Operation, Payment, Verb
 from engine.domain.retry_policy import Policy
 from engine.errors import Broken
 from engine.failpoint import Failpoints
-from engine.meters import Meters
+from engine.metrics import Meters
 from engine.resilience.guarded_connector import Gate
 from engine.security.encryption import Access, Vault, key_id
 

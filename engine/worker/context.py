@@ -9,7 +9,7 @@ from engine.domain.decision import Decider
 from engine.failpoint import Failpoints
 from engine.ledger.store_clock import StoreClock
 from engine.ledger.writer import Ledger
-from engine.meters import Meters
+from engine.metrics import Meters
 from engine.resilience.fair_semaphore import Places
 from engine.resilience.fitness import Fitness
 from engine.streams.completion import Settlement

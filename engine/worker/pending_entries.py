@@ -15,7 +15,7 @@ from msgspec import Struct
 from engine.contracts.connector import Clock
 from engine.domain.command import Command, Record, accept_order
 from engine.domain.payment import Operation
-from engine.meters import Meters
+from engine.metrics import Meters
 from engine.streams.completion import Journaled, Settled, Settlement
 from engine.streams.encoding import encode_record
 

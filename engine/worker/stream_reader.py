@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import anyio
 import structlog
 
-from engine.coalescer import LINGER_S
+from engine.batching import LINGER_S
 from engine.errors import Broken, Unavailable
 from engine.loop import forever
 from engine.streams.command_stream import CommandStreams, Gap, LeaseLost

@@ -14,7 +14,7 @@ import anyio
 
 from engine.ledger.writer import Ledger
 from engine.loop import forever
-from engine.meters import Meters
+from engine.metrics import Meters
 from engine.streams.command_stream import CommandStreams
 from engine.streams.completion import Settlement
 from engine.streams.dead_letter_queue import Graveyard

@@ -13,8 +13,7 @@ from redis.exceptions import RedisError
 from engine.errors import Broken, Unavailable
 from engine.ledger.database import borrowed
 from engine.ledger.statement import statement
-from engine.ledger.store_clock import ClockWatch, Store, StoreClock, Told
-from engine.meters import ClockMeters
+from engine.ledger.store_clock import ClockMeters, ClockWatch, Store, StoreClock, Told
 from engine.resilience.fitness import Fitness
 from ops.assembly.process import wall_clock
 from ops.settings import Settings

@@ -13,11 +13,12 @@ import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
 
-from engine.meters import ClockMeters, DispatchMeters
+from engine.ledger.store_clock import ClockMeters
 from engine.webhooks.delivery import DUE_CHANNEL, NEWS_CHANNEL
 from engine.webhooks.dispatcher import Dispatcher, DispatchLimits, DispatchTools
 from engine.webhooks.fan_out import FanOut
 from engine.webhooks.listener import Doorbell
+from engine.webhooks.metrics import DispatchMeters
 from engine.webhooks.outbox import Outbox
 from engine.webhooks.sender import Courier
 from engine.webhooks.signer import Signer

@@ -22,7 +22,8 @@ from engine.gateway.queries import Enquiry
 from engine.gateway.timeline import Timeline
 from engine.ledger.audit_log import AuditLog
 from engine.ledger.reader import Archive
-from engine.meters import ClockMeters, Meters
+from engine.ledger.store_clock import ClockMeters
+from engine.metrics import Meters
 from engine.resilience.fitness import Fitness
 from engine.security.fingerprint import Fingerprinter
 from engine.streams.acceptance_store import AcceptLimits, Front

@@ -16,8 +16,9 @@ from engine.domain.ids import partition_of
 from engine.domain.journal import Journal
 from engine.domain.retry_policy import Policy
 from engine.failpoint import Failpoints
+from engine.ledger.store_clock import ClockMeters
 from engine.ledger.writer import Ledger
-from engine.meters import ClockMeters, Meters
+from engine.metrics import Meters
 from engine.resilience.circuit_breaker import Tolerance
 from engine.resilience.fair_semaphore import Places
 from engine.resilience.guarded_connector import Gate, Patience
