@@ -6,8 +6,8 @@ import psycopg
 import pytest
 from audit_stand import GRACE_S, Ledger, named
 
+from engine.contracts.webhooks import ENDPOINT_DISABLED
 from engine.domain.ids import endpoint_id
-from engine.webhooks.delivery import ENDPOINT_DISABLED
 from ops.audit.invariant import INVARIANTS, Scan
 from ops.audit.snapshot import one_moment
 from ops.statement import statement

@@ -11,7 +11,8 @@ import pytest
 from raw_bank import Received, Script, raw_bank, sending, silence
 
 from engine.contracts.url_policy import Targets, networks
-from engine.webhooks.delivery import Outcome, Reply
+from engine.contracts.webhooks import Outcome
+from engine.webhooks.delivery import Reply
 from engine.webhooks.sender import BODY_BYTES_KEPT, Courier
 
 LOCAL = Targets(https_only=False, inside=networks("127.0.0.0/8"))

@@ -9,18 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.webhooks.delivery import (
-    EVENT_TYPES,
-    SCHEDULE_S,
-    Claimed,
-    DeadReason,
-    Outcome,
-    Reply,
-    State,
-    body_for,
-    judge,
-    retry_delay_s,
-)
+from engine.contracts.webhooks import EVENT_TYPES, DeadReason, Outcome, State
+from engine.webhooks.delivery import SCHEDULE_S, Claimed, Reply, body_for, judge, retry_delay_s
 
 FAILURES = [Outcome.REFUSED, Outcome.TIMEOUT, Outcome.UNREACHABLE, Outcome.FORBIDDEN]
 

@@ -12,7 +12,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from raw_bank import Received, raw_bank
 
 from engine.contracts.url_policy import Targets, networks, normal_form
-from engine.webhooks.delivery import Outcome, Reply
+from engine.contracts.webhooks import Outcome
+from engine.webhooks.delivery import Reply
 from engine.webhooks.sender import Courier
 
 PUBLIC_ONLY = Targets(https_only=False)

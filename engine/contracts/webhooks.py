@@ -9,14 +9,61 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 from msgspec import UNSET, Struct, UnsetType
+
+from engine.domain.lifecycle import TRANSITIONS, Effect
 
 ENDPOINTS_MAX = 50  # of a merchant: each one more is one more delivery of each event
 REDELIVERIES_MAX = 10_000  # at once: more would not be done within the time that a statement has
 OVERLAP_S = 86_400  # how long the secret before a rotation signs too: a day is enough to deploy every receiver
 OVERLAP_S_MAX = 7 * 86_400
+ENDPOINT_DISABLED = "webhook_endpoint.disabled"  # operational: its `payment` is the endpoint's id
+EVENT_TYPES = frozenset(
+    {f"payment.{event}" for (_, event), (_, effects) in TRANSITIONS.items() if Effect.JOURNAL in effects}
+    | {ENDPOINT_DISABLED}
+)
+SCHEDULE_PLACES_MAX = 30
+SCHEDULE_S_MAX = 604_800
+
+
+class State(StrEnum):
+    PENDING = "pending"
+    SENDING = "sending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
+class Outcome(StrEnum):
+    """What one attempt came to."""
+
+    DELIVERED = "delivered"  # 2xx
+    REFUSED = "refused"  # any other status; a redirect is one, and is not followed
+    GONE = "gone"  # 410: the endpoint wants nothing any more
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"  # no address, no connection, no TLS, no HTTP
+    FORBIDDEN = "forbidden"  # the address is one that we must not call (url_policy.py)
+
+
+class DeadReason(StrEnum):
+    EXHAUSTED = "exhausted"
+    ENDPOINT_GONE = "endpoint_gone"
+    ENDPOINT_DISABLED = "endpoint_disabled"
+    ENDPOINT_DELETED = "endpoint_deleted"
+
+
+class EndpointStatus(StrEnum):
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+    DELETED = "deleted"
+
+
+class DisabledReason(StrEnum):
+    MERCHANT = "merchant"
+    GONE = "gone"
+    FAILING = "failing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

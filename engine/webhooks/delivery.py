@@ -9,65 +9,19 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from datetime import datetime
-from enum import StrEnum
 
 import orjson
 from msgspec import Struct
 
-from engine.domain.lifecycle import TRANSITIONS, Effect
-
-ENDPOINT_DISABLED = "webhook_endpoint.disabled"  # operational: its `payment` is the endpoint's id
-EVENT_TYPES = frozenset(
-    {f"payment.{event}" for (_, event), (_, effects) in TRANSITIONS.items() if Effect.JOURNAL in effects}
-    | {ENDPOINT_DISABLED}
-)
+from engine.contracts.webhooks import ENDPOINT_DISABLED, DeadReason, DisabledReason, Outcome, State
 
 NEWS_CHANNEL = "penstock_outbox"  # NOTIFY: there are new events
 DUE_CHANNEL = "penstock_deliveries"  # NOTIFY: deliveries became due, at the endpoints named in it, or anywhere
 
 # Seconds between attempts (API.md); a delivery is dead after one attempt more than this has places: about three days.
 SCHEDULE_S: Sequence[int] = (1, 2, 4, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
-SCHEDULE_PLACES_MAX = 30
-SCHEDULE_S_MAX = 604_800
 _JITTER = 0.2  # of the delay, either way: what failed together shall not come back together
 _RETRY_AFTER_S_MAX = 86_400.0
-
-
-class State(StrEnum):
-    PENDING = "pending"
-    SENDING = "sending"
-    DELIVERED = "delivered"
-    DEAD = "dead"
-
-
-class Outcome(StrEnum):
-    """What one attempt came to."""
-
-    DELIVERED = "delivered"  # 2xx
-    REFUSED = "refused"  # any other status; a redirect is one, and is not followed
-    GONE = "gone"  # 410: the endpoint wants nothing any more
-    TIMEOUT = "timeout"
-    UNREACHABLE = "unreachable"  # no address, no connection, no TLS, no HTTP
-    FORBIDDEN = "forbidden"  # the address is one that we must not call (url_policy.py)
-
-
-class DeadReason(StrEnum):
-    EXHAUSTED = "exhausted"
-    ENDPOINT_GONE = "endpoint_gone"
-    ENDPOINT_DISABLED = "endpoint_disabled"
-    ENDPOINT_DELETED = "endpoint_deleted"
-
-
-class EndpointStatus(StrEnum):
-    ENABLED = "enabled"
-    DISABLED = "disabled"
-    DELETED = "deleted"
-
-
-class DisabledReason(StrEnum):
-    MERCHANT = "merchant"
-    GONE = "gone"
-    FAILING = "failing"
 
 
 class Claimed(Struct, frozen=True, kw_only=True):

@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from engine.contracts.webhooks import REDELIVERIES_MAX, Answered, Asked, LogPage, Redelivery
+from engine.contracts.webhooks import REDELIVERIES_MAX, Answered, Asked, EndpointStatus, LogPage, Redelivery, State
 from engine.domain.ids import delivery_id, event_of_delivery, is_id
 from engine.domain.rendering import render
 from engine.errors import FieldError, Rejected
 from engine.ledger.transaction import Transaction, Transactions
 from engine.pagination import cursor, parts, strange
-from engine.webhooks.delivery import EndpointStatus, State
 from engine.webhooks.endpoint import locked, not_found
 from engine.webhooks.idempotent_response import StoredAnswers
 

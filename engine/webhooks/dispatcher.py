@@ -20,9 +20,10 @@ import structlog
 from msgspec import Struct, to_builtins
 
 from engine.contracts.connector import Clock
+from engine.contracts.webhooks import DisabledReason, Outcome
 from engine.ledger.database import Away
 from engine.loop import forever, surviving
-from engine.webhooks.delivery import Claimed, DisabledReason, Holder, Outcome, Reply, judge
+from engine.webhooks.delivery import Claimed, Holder, Reply, judge
 from engine.webhooks.metrics import DispatchMeters
 from engine.webhooks.outbox import Outbox, Tried
 from engine.webhooks.sender import Courier

@@ -14,13 +14,20 @@ from typing import Any
 from msgspec import UNSET, structs
 
 from engine.batching import Coalescer
-from engine.contracts.webhooks import ENDPOINTS_MAX, Answered, Asked, EndpointChange, NewEndpoint, Rotation
+from engine.contracts.webhooks import (
+    ENDPOINTS_MAX,
+    Answered,
+    Asked,
+    EndpointChange,
+    EndpointStatus,
+    NewEndpoint,
+    Rotation,
+)
 from engine.domain.ids import endpoint_id, is_id
 from engine.domain.rendering import render
 from engine.errors import FieldError, Rejected
 from engine.ledger.transaction import Transaction, Transactions
 from engine.pagination import cursor, parts, strange
-from engine.webhooks.delivery import EndpointStatus
 from engine.webhooks.idempotent_response import StoredAnswers
 from engine.webhooks.secret import WebhookSecrets
 

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from engine.webhooks.delivery import Backlog, Claimed, DisabledReason, Holder, Outcome, Reply, State, Verdict
+from engine.contracts.webhooks import DisabledReason, Outcome, State
+from engine.webhooks.delivery import Backlog, Claimed, Holder, Reply, Verdict
 
 _ATTEMPT_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 _LATENCY_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 86_400.0)

@@ -19,20 +19,11 @@ from psycopg_pool import AsyncConnectionPool
 
 from engine.batching import Coalescer
 from engine.contracts.connector import Clock
+from engine.contracts.webhooks import ENDPOINT_DISABLED, DisabledReason
 from engine.domain.ids import event_id
 from engine.ledger.database import Away, Mistakes, borrowed
 from engine.ledger.statement import statement
-from engine.webhooks.delivery import (
-    ENDPOINT_DISABLED,
-    Backlog,
-    Claimed,
-    DisabledReason,
-    Holder,
-    Reply,
-    Verdict,
-    body_for,
-    render_notice,
-)
+from engine.webhooks.delivery import Backlog, Claimed, Holder, Reply, Verdict, body_for, render_notice
 
 log = structlog.get_logger()
 

@@ -35,7 +35,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from engine.contracts.url_policy import Targets
-from engine.webhooks.delivery import Outcome, Reply
+from engine.contracts.webhooks import Outcome
+from engine.webhooks.delivery import Reply
 
 BODY_BYTES_KEPT = 1024
 _READ_BYTES = 4096  # what may be in memory of an answer; the rest stays in the socket and is never asked for

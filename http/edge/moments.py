@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from engine.contracts.webhooks import Outcome
 from engine.domain.payment import State, Status, Verb
-from engine.webhooks.delivery import Outcome
 
 _CLOSED = ConfigDict(extra="forbid")
 

@@ -7,10 +7,10 @@ from urllib.parse import parse_qsl
 from edge import idempotency_key
 from edge.call import Call
 from edge.document import shown
+from engine.contracts.webhooks import EVENT_TYPES
+from engine.contracts.webhooks import State as DeliveryState
 from engine.domain.payment import State
 from engine.errors import Rejected
-from engine.webhooks.delivery import EVENT_TYPES
-from engine.webhooks.delivery import State as DeliveryState
 
 LIMIT_MAX = 100
 LIMIT_DEFAULT = 10

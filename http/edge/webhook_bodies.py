@@ -15,9 +15,18 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from edge.bodies import STRICT, URL_CHARACTERS_MAX, Body, refused, validated
 from engine.contracts.signature import SECRET_BYTES_MAX, SECRET_BYTES_MIN, secret_bytes
 from engine.contracts.url_policy import Targets, normal_form
-from engine.contracts.webhooks import OVERLAP_S, OVERLAP_S_MAX, EndpointChange, NewEndpoint, Redelivery, Rotation
+from engine.contracts.webhooks import (
+    EVENT_TYPES,
+    OVERLAP_S,
+    OVERLAP_S_MAX,
+    SCHEDULE_PLACES_MAX,
+    SCHEDULE_S_MAX,
+    EndpointChange,
+    NewEndpoint,
+    Redelivery,
+    Rotation,
+)
 from engine.errors import FieldError, Rejected
-from engine.webhooks.delivery import EVENT_TYPES, SCHEDULE_PLACES_MAX, SCHEDULE_S_MAX
 
 TYPES = tuple(sorted(EVENT_TYPES))
 

@@ -23,7 +23,7 @@ from edge.webhook_shapes import (
     WebhookSecret,
     WebhookSecretShown,
 )
-from engine.webhooks.delivery import State
+from engine.contracts.webhooks import State
 
 _ENDPOINTS = "/v1/webhook-endpoints"
 _ONE = f"{_ENDPOINTS}/{{endpoint}}"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.webhooks.delivery import DeadReason, DisabledReason, EndpointStatus, Outcome, State
+from engine.contracts.webhooks import DeadReason, DisabledReason, EndpointStatus, Outcome, State
 
 _CLOSED = ConfigDict(extra="forbid")
 _Endpoint = Annotated[str, Field(examples=["whe_3K7VZ0Q1M8C2R4T6W9XABDEFGH"])]
