@@ -24,10 +24,10 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from psycopg_pool import AsyncConnectionPool
 
-from edge.admission import Admission, AdmissionLimits
 from edge.app import create_app
-from edge.authentication import KeyRing
-from edge.server import configuration
+from edge.server.admission import Admission, AdmissionLimits
+from edge.server.authentication import KeyRing
+from edge.server.protocol import configuration
 from engine.contracts.connector import Capabilities
 from engine.contracts.gateway import ActRequest, NewPayment, Origin, Reply
 from engine.contracts.url_policy import Targets, networks

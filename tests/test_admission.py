@@ -14,7 +14,7 @@ from gateway import eventually
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.admission import Admission, AdmissionLimits, Rate
+from edge.server.admission import Admission, AdmissionLimits, Rate
 from engine.contracts.gateway import Origin
 from engine.errors import Unavailable
 

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from gateway import Gateway, a_gateway, eventually
 
-from edge.letters import Act, DeadLetterList, WholeDeadLetter
-from edge.receipts import Problem
+from edge.openapi.dead_letter_schemas import Act, DeadLetterList, WholeDeadLetter
+from edge.openapi.payment_schemas import Problem
 from engine.domain.ids import partition_of
 from engine.streams import keys
 

@@ -13,8 +13,8 @@ from event_stand import ENDPOINTS, OTHER, a_payment_id, an_edge, an_endpoint, as
 from gateway import Gateway
 from typer.testing import CliRunner
 
-from edge import webhook_shapes as shapes
-from edge.moments import Timeline
+from edge.openapi import webhook_schemas as shapes
+from edge.openapi.timeline_schemas import Timeline
 from engine.contracts.webhooks import REDELIVERIES_MAX
 from engine.webhooks.delivery_log import _ATTEMPTS_SHOWN
 from ops.cli import app

@@ -12,7 +12,7 @@ import pytest
 from edge_stand import DISABLED, MERCHANT, OPERATOR, OTHER, Stand, add_key, running_edge, running_postgres
 from psycopg_pool import AsyncConnectionPool
 
-from edge.authentication import UNKNOWN_MAX, UNKNOWN_S, WAITING_MAX, KeyRing
+from edge.server.authentication import UNKNOWN_MAX, UNKNOWN_S, WAITING_MAX, KeyRing
 from engine.errors import Rejected, Unavailable
 
 NOWHERE = "host=127.0.0.1 port=1 connect_timeout=1"

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from edge_stand import Stand, running_edge, running_postgres
 
-from edge import receipts
+from edge.openapi import payment_schemas as receipts
 from engine.domain.money import Money
 from engine.domain.payment import (
     BankIds,

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from edge_stand import MERCHANT, Stand, a_payment, running_edge, running_postgres
 
-from edge.server import Protocol
+from edge.server.protocol import Protocol
 
 BODY = orjson.dumps(a_payment())
 HEAD = (
@@ -96,7 +96,7 @@ def test_a_cut_off_body_is_neither_answered_nor_accepted(edge: Stand, wire: sock
 
 
 def test_a_body_that_never_ends_is_given_up(edge: Stand, wire: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.call.BODY_WITHIN_S", 0.1)
+    monkeypatch.setattr("edge.server.request.BODY_WITHIN_S", 0.1)
     wire.sendall(KEYED + b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY[:-10]))
 
     assert problem(read_all(wire)) == (400, "malformed_request")

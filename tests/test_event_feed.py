@@ -14,7 +14,7 @@ import pytest
 from event_stand import MERCHANT, OTHER, a_payment_id, an_edge, ask, merchant_of, tell
 from gateway import Gateway, eventually
 
-from edge import webhook_shapes as shapes
+from edge.openapi import webhook_schemas as shapes
 from engine.pagination import cursor as cursor_of
 from engine.webhooks.event_feed import SCAN_MAX
 from ops.embedded import EmbeddedRedis

@@ -13,7 +13,7 @@ from gateway import Gateway, a_gateway, eventually
 from rich.console import Console
 from typer.testing import CliRunner
 
-from edge.moments import Timeline
+from edge.openapi.timeline_schemas import Timeline
 from engine.streams import keys
 from ops.cli import app
 from ops.complaint import in_words

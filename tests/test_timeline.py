@@ -9,7 +9,7 @@ import pytest
 from bank_harness import Bank, fresh_cards
 from gateway import Gateway, a_gateway, eventually
 
-from edge.moments import Timeline
+from edge.openapi.timeline_schemas import Timeline
 
 pytest_plugins = ["bank_fixtures"]
 

@@ -11,7 +11,7 @@ import pytest
 from event_stand import ENDPOINTS, MERCHANT, OTHER, a_payment_id, an_edge, an_endpoint, ask, merchant_of, tell
 from gateway import MASTER_KEY, Gateway
 
-from edge import webhook_shapes as shapes
+from edge.openapi import webhook_schemas as shapes
 from engine.contracts.signature import secret_bytes
 from engine.contracts.webhooks import ENDPOINTS_MAX
 from engine.security.encryption import Vault

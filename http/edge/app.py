@@ -13,17 +13,18 @@ from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from edge import openapi, problems
-from edge.admission import Admission
-from edge.authentication import KeyRing
-from edge.deliveries import Deliveries, Events
-from edge.endpoint import Endpoint, Endpoints, Handler
-from edge.health import Health, Probe
-from edge.meters import Meters
-from edge.operators import Operators
-from edge.payments import Payments
-from edge.reference import Reference
-from edge.webhooks import Webhooks
+from edge.handlers.deliveries import Deliveries, Events
+from edge.handlers.operators import Operators
+from edge.handlers.payments import Payments
+from edge.handlers.reference import Reference
+from edge.handlers.webhooks import Webhooks
+from edge.openapi import schemas
+from edge.server import problems
+from edge.server.admission import Admission
+from edge.server.authentication import KeyRing
+from edge.server.endpoint import Endpoint, Endpoints, Handler
+from edge.server.health import Health, Probe
+from edge.server.metrics import Meters
 from engine.contracts.connector import Capabilities, Clock
 from engine.contracts.gateway import Accepting, Enquiring, Operating, Telling
 from engine.contracts.url_policy import Targets
@@ -64,7 +65,7 @@ def create_app(
     webhooks = Webhooks(subscriptions, targets)
     log, events = Deliveries(deliveries, enquiry, clock), Events(feed)
     health = Health(probes=probes, registry=registry)
-    reference = Reference(openapi.describe())
+    reference = Reference(schemas.describe())
     # fmt: off
     table: list[Row] = [
         ("/v1/payments",                    door.merchant, {"POST": payments.create, "GET": payments.list}),

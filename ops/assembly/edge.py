@@ -10,10 +10,10 @@ from functools import partial
 import anyio
 from prometheus_client import CollectorRegistry
 
-from edge.admission import Admission, AdmissionLimits
 from edge.app import create_app
-from edge.authentication import KeyRing
-from edge.server import configuration
+from edge.server.admission import Admission, AdmissionLimits
+from edge.server.authentication import KeyRing
+from edge.server.protocol import configuration
 from engine.errors import Unavailable
 from engine.failpoint import Failpoints
 from engine.gateway.acceptance import Intake, IntakeTools

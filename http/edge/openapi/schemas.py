@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import orjson
 from pydantic.json_schema import models_json_schema
 
-from edge.bodies import OperationBody
-from edge.description import CALLS, Description, Json
-from edge.receipts import Problem
-from edge.webhook_bodies import RotationBody
-from edge.webhook_description import WEBHOOK_CALLS
+from edge.openapi.description import CALLS, Description, Json
+from edge.openapi.payment_schemas import Problem
+from edge.openapi.webhook_description import WEBHOOK_CALLS
+from edge.parsing.payment_bodies import OperationBody
+from edge.parsing.webhook_bodies import RotationBody
 from engine.problem import CATALOGUE, MEDIA_TYPE, render
 
 _TEXT: Json = {"type": "string"}

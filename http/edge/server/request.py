@@ -1,7 +1,7 @@
 """A call: one HTTP request as the edge reads it, with its headers, its id and its bounded body.
 
 Reads no more of a body than it may have (64 KiB), whatever the client declares, and never for longer than a client on a
-bad line needs. Leaves meaning to others: document.py reads JSON, bodies.py fields, authentication.py keys.
+bad line needs. Leaves meaning to others: document.py reads JSON, payment_bodies.py fields, authentication.py keys.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from starlette.types import Receive, Scope
 
-from edge.admission import Place
+from edge.server.admission import Place
 from engine.errors import Rejected
 
 BODY_BYTES_MAX = 64 * 1024  # the largest honest body (metadata 8 KiB, webhook_url 2 KiB) is a quarter of it

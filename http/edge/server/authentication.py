@@ -23,7 +23,7 @@ import structlog
 from psycopg.rows import kwargs_row
 from psycopg_pool import AsyncConnectionPool
 
-from edge.call import Call
+from edge.server.request import Call
 from engine.errors import Rejected, Unavailable
 
 AGAIN_S = 0.5  # twice a second while Postgres is away costs nothing

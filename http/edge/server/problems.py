@@ -7,9 +7,9 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from edge import answer
-from edge.answer import HTML, JSON, Answer
-from edge.call import Call
+from edge.server import response
+from edge.server.request import Call
+from edge.server.response import HTML, JSON, Answer
 from engine.errors import Rejected
 from engine.problem import CATALOGUE, Kind, type_uri
 
@@ -22,7 +22,7 @@ async def every(call: Call) -> Answer:
     if call.prefers_html():
         return _page("Problems", CATALOGUE)
     documents = [_document(code, kind) for code, kind in CATALOGUE.items()]
-    return answer.of_document({"object": "list", "data": documents}, headers=JSON + _VARY)
+    return response.of_document({"object": "list", "data": documents}, headers=JSON + _VARY)
 
 
 async def one(call: Call) -> Answer:
@@ -33,7 +33,7 @@ async def one(call: Call) -> Answer:
         raise Rejected("not_found", "There is no problem with this code. The list is at /problems.")
     if call.prefers_html():
         return _page(kind.title, {code: kind})
-    return answer.of_document(_document(code, kind), headers=JSON + _VARY)
+    return response.of_document(_document(code, kind), headers=JSON + _VARY)
 
 
 def _document(code: str, kind: Kind) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from edge.call import Call
+from edge.server.request import Call
 from engine.errors import Rejected
 
 HEADER = b"idempotency-key"

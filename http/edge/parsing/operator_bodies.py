@@ -1,4 +1,4 @@
-"""Bodies of what operators ask for, field by field; the rules of bodies.py hold here too."""
+"""Bodies of what operators ask for, field by field; the rules of payment_bodies.py hold here too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from edge.bodies import STRICT
+from edge.parsing.payment_bodies import STRICT
 
 REASON_CHARACTERS_MAX = 200
 WORDS = ("outcome", "reference", "auth_code", "bank_at", "expires_at")  # what a resolve says about the bank

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.call import Call
+from edge.server.request import Call
 from engine.errors import Rejected
 
 

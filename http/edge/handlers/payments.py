@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edge import answer, bodies, document, idempotency_key, json_body, preference, query, stray_card
-from edge.answer import Answer
-from edge.call import Call
-from edge.endpoint import Handler
+from edge.parsing import document, idempotency_key, json_body, payment_bodies, preference, query, stray_card
+from edge.server import response
+from edge.server.endpoint import Handler
+from edge.server.request import Call
+from edge.server.response import Answer
 from engine.contracts.connector import Capabilities
 from engine.contracts.gateway import Accepting, Enquiring, Origin, Telling
 from engine.contracts.url_policy import Targets
@@ -41,8 +42,8 @@ class Payments:
         origin, wait_s = _origin(call)
         wanted = document.parse(await json_body.of_call(call, required=True))
         origin = stray_card.refuse(call, origin, wanted)
-        new = bodies.new_payment(wanted, self._capabilities, self._targets)
-        return answer.of_reply(await self._intake.authorize(origin, new), wait_s)
+        new = payment_bodies.new_payment(wanted, self._capabilities, self._targets)
+        return response.of_reply(await self._intake.authorize(origin, new), wait_s)
 
     def operate(self, verb: Verb) -> Handler:
         """POST /v1/payments/{payment}/capture, /void, /refund"""
@@ -52,8 +53,8 @@ class Payments:
             query.parameters(call, ())
             origin, wait_s = _origin(call)
             body = await json_body.of_call(call, required=False)
-            amount = bodies.amount_of(document.parse(body)) if body else None
-            return answer.of_reply(await self._intake.operate(origin, payment, verb, amount), wait_s)
+            amount = payment_bodies.amount_of(document.parse(body)) if body else None
+            return response.of_reply(await self._intake.operate(origin, payment, verb, amount), wait_s)
 
         return operate
 

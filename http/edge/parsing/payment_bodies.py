@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from edge.document import pointer
+from edge.parsing.document import pointer
 from engine.contracts.connector import Capabilities
 from engine.contracts.gateway import NewPayment
 from engine.contracts.url_policy import Targets

@@ -13,9 +13,9 @@ from pathlib import Path
 import orjson
 import swagger_ui_bundle
 
-from edge.answer import HTML, JSON, Answer
-from edge.call import Call
-from edge.description import Json
+from edge.openapi.description import Json
+from edge.server.request import Call
+from edge.server.response import HTML, JSON, Answer
 from engine.errors import Rejected
 
 _PAGES = files("edge").joinpath("pages")

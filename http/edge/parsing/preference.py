@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from edge.call import Call
+from edge.server.request import Call
 
 WAIT_S_MAX = 30  # longer than any load balancer's patience would only lose the answer
 VALUE_BYTES_MAX = 256  # no honest list of preferences is longer, and matching one must stay cheap

@@ -6,13 +6,14 @@ rests sealed (decision 0016).
 
 from __future__ import annotations
 
-from edge import answer, document, idempotency_key, json_body, query, webhook_bodies
-from edge.answer import JSON, Answer
-from edge.bodies import validated
-from edge.call import Call
-from edge.endpoint import Handler
-from edge.payments import path_id
-from edge.webhook_bodies import NothingBody
+from edge.handlers.payments import path_id
+from edge.parsing import document, idempotency_key, json_body, query, webhook_bodies
+from edge.parsing.payment_bodies import validated
+from edge.parsing.webhook_bodies import NothingBody
+from edge.server import response
+from edge.server.endpoint import Handler
+from edge.server.request import Call
+from edge.server.response import JSON, Answer
 from engine.contracts.url_policy import Targets
 from engine.contracts.webhooks import Asked, Subscribing
 
@@ -31,7 +32,7 @@ class Webhooks:
         key = idempotency_key.of_call(call)
         said = document.parse(await json_body.of_call(call, required=True))
         new = webhook_bodies.new_endpoint(said, self._targets)
-        return answer.of_answered(await self._book.create(asked(call, key, "webhook-endpoints", said), new))
+        return response.of_answered(await self._book.create(asked(call, key, "webhook-endpoints", said), new))
 
     async def list(self, call: Call) -> Answer:
         """GET /v1/webhook-endpoints"""
@@ -66,7 +67,7 @@ class Webhooks:
             endpoint = path_id(call, "endpoint", "whe")
             key = await key_alone(call)
             path = f"webhook-endpoints/{endpoint}/{'enable' if on else 'disable'}"
-            return answer.of_answered(await self._book.switch(asked(call, key, path, {}), endpoint, on=on))
+            return response.of_answered(await self._book.switch(asked(call, key, path, {}), endpoint, on=on))
 
         return switch
 
@@ -75,13 +76,13 @@ class Webhooks:
         endpoint = path_id(call, "endpoint", "whe")
         key, said = await _rotation(call)
         wanted = asked(call, key, f"webhook-endpoints/{endpoint}/rotate-secret", said)
-        return answer.of_answered(await self._book.rotate(wanted, endpoint, webhook_bodies.rotation(said)))
+        return response.of_answered(await self._book.rotate(wanted, endpoint, webhook_bodies.rotation(said)))
 
     async def rotate_default(self, call: Call) -> Answer:
         """POST /v1/webhook-secret/rotate"""
         key, said = await _rotation(call)
         wanted = asked(call, key, "webhook-secret/rotate", said)
-        return answer.of_answered(await self._book.rotate_default(wanted, webhook_bodies.rotation(said)))
+        return response.of_answered(await self._book.rotate_default(wanted, webhook_bodies.rotation(said)))
 
     async def default_secret(self, call: Call) -> Answer:
         """GET /v1/webhook-secret"""

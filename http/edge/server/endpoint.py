@@ -17,10 +17,10 @@ from time import perf_counter
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from edge.admission import Admission
-from edge.answer import PROBLEM, Answer, Header
-from edge.call import Call, Disconnected
-from edge.meters import Meters, Tally
+from edge.server.admission import Admission
+from edge.server.metrics import Meters, Tally
+from edge.server.request import Call, Disconnected
+from edge.server.response import PROBLEM, Answer, Header
 from engine.errors import FieldError, PenstockError, Rejected, Unavailable
 from engine.problem import CATALOGUE, render
 

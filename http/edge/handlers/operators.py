@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
-from edge import answer, bodies, document, idempotency_key, json_body, preference, query
-from edge.act_bodies import WORDS, CorrectBody, ReasonBody, ResolveBody, RetryBody
-from edge.answer import Answer
-from edge.call import Call
+from edge.parsing import document, idempotency_key, json_body, payment_bodies, preference, query
+from edge.parsing.operator_bodies import WORDS, CorrectBody, ReasonBody, ResolveBody, RetryBody
+from edge.server import response
+from edge.server.request import Call
+from edge.server.response import Answer
 from engine.contracts.gateway import ActRequest, Operating
 from engine.domain.ids import is_id
 from engine.errors import Rejected
@@ -39,19 +40,19 @@ class Operators:
     async def requeue(self, call: Call) -> Answer:
         """POST /v1/dead-letters/{letter}/requeue"""
         asked, _ = await _asked(call, ReasonBody)
-        return answer.of_reply(await self._desk.requeue(asked, call.parameter("letter")), int(asked.wait_s))
+        return response.of_reply(await self._desk.requeue(asked, call.parameter("letter")), int(asked.wait_s))
 
     async def drop(self, call: Call) -> Answer:
         """POST /v1/dead-letters/{letter}/drop"""
         asked, _ = await _asked(call, ReasonBody)
-        return answer.of_reply(await self._desk.drop(asked, call.parameter("letter")), int(asked.wait_s))
+        return response.of_reply(await self._desk.drop(asked, call.parameter("letter")), int(asked.wait_s))
 
     async def retry(self, call: Call) -> Answer:
         """POST /v1/payments/{payment}/retry"""
         payment = _payment(call)
         asked, body = await _asked(call, RetryBody)
         asked = replace(asked, operation=body.operation_id)
-        return answer.of_reply(await self._desk.retry(asked, payment), int(asked.wait_s))
+        return response.of_reply(await self._desk.retry(asked, payment), int(asked.wait_s))
 
     async def resolve(self, call: Call) -> Answer:
         """POST /v1/payments/{payment}/resolve"""
@@ -59,14 +60,14 @@ class Operators:
         asked, body = await _asked(call, ResolveBody)
         word = {name: value for name in WORDS if (value := getattr(body, name)) is not None}
         asked = replace(asked, operation=body.operation_id, word=word)
-        return answer.of_reply(await self._desk.resolve(asked, payment), int(asked.wait_s))
+        return response.of_reply(await self._desk.resolve(asked, payment), int(asked.wait_s))
 
     async def correct(self, call: Call) -> Answer:
         """POST /v1/payments/{payment}/correct"""
         payment = _payment(call)
         asked, body = await _asked(call, CorrectBody)
         asked = replace(asked, operation=body.operation_id, word={"reference": body.reference})
-        return answer.of_reply(await self._desk.correct(asked, payment), int(asked.wait_s))
+        return response.of_reply(await self._desk.correct(asked, payment), int(asked.wait_s))
 
 
 def _payment(call: Call) -> str:
@@ -81,7 +82,7 @@ async def _asked(call: Call, model: type[Body]) -> tuple[ActRequest, Body]:
     query.parameters(call, ())
     key = idempotency_key.of_call(call)
     wait_s = preference.wait_s(call.headers.get(b"prefer"))
-    body = bodies.validated(model, document.parse(await json_body.of_call(call, required=True)))
+    body = payment_bodies.validated(model, document.parse(await json_body.of_call(call, required=True)))
     asked = ActRequest(
         reason=body.reason,
         actor=call.actor,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from edge import answer, document, idempotency_key, json_body, preference, query, webhook_bodies
-from edge.answer import JSON, Answer
-from edge.call import Call
-from edge.payments import path_id
-from edge.webhooks import asked, key_alone
+from edge.handlers.payments import path_id
+from edge.handlers.webhooks import asked, key_alone
+from edge.parsing import document, idempotency_key, json_body, preference, query, webhook_bodies
+from edge.server import response
+from edge.server.request import Call
+from edge.server.response import JSON, Answer
 from engine.contracts.gateway import Enquiring
 from engine.contracts.webhooks import Feeding, FeedPage, Inspecting, LogPage
 from engine.domain.ids import event_of_delivery
@@ -48,7 +49,7 @@ class Deliveries:
         endpoint, delivery = path_id(call, "endpoint", "whe"), _delivery(call)
         key = await key_alone(call)
         path = f"webhook-endpoints/{endpoint}/deliveries/{delivery}/redeliver"
-        return answer.of_answered(await self._log.redeliver(asked(call, key, path, {}), endpoint, delivery))
+        return response.of_answered(await self._log.redeliver(asked(call, key, path, {}), endpoint, delivery))
 
     async def redeliver_range(self, call: Call) -> Answer:
         """POST /v1/webhook-endpoints/{endpoint}/redeliver"""
@@ -60,7 +61,7 @@ class Deliveries:
             return Answer(status=200, body=await self._log.count_range(call.merchant, endpoint, wanted))
         key = idempotency_key.of_call(call)
         path = f"webhook-endpoints/{endpoint}/redeliver"
-        return answer.of_answered(await self._log.redeliver_range(asked(call, key, path, said), endpoint, wanted))
+        return response.of_answered(await self._log.redeliver_range(asked(call, key, path, said), endpoint, wanted))
 
 
 class Events:

@@ -14,9 +14,9 @@ from dataclasses import replace
 from itertools import takewhile
 from urllib.parse import unquote
 
-from edge.bodies import refused
-from edge.call import Call
-from edge.document import pointer
+from edge.parsing.document import pointer
+from edge.parsing.payment_bodies import refused
+from edge.server.request import Call
 from engine.contracts.gateway import Origin
 from engine.errors import FieldError, Rejected
 

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from edge import answer
-from edge.answer import Answer
-from edge.call import Call
+from edge.server import response
+from edge.server.request import Call
+from edge.server.response import Answer
 
 NEEDED = ("redis", "fitness")  # what nothing can be accepted without
 PROBE_WITHIN_S = 2.0  # below the patience of the usual orchestrator's readiness check
@@ -32,7 +32,7 @@ class Health:
 
     async def livez(self, call: Call) -> Answer:
         """GET /livez"""
-        return answer.of_document({"status": "alive"})
+        return response.of_document({"status": "alive"})
 
     async def readyz(self, call: Call) -> Answer:
         """GET /readyz, with ?verbose for every check by name"""
@@ -45,8 +45,8 @@ class Health:
         if b"verbose" in call.scope["query_string"]:
             document["checks"] = {name: wrong or "ok" for name, wrong in checks.items()}
         if not ready:
-            return answer.of_document(document, status=503, headers=(*answer.JSON, (b"retry-after", b"1")))
-        return answer.of_document(document)
+            return response.of_document(document, status=503, headers=(*response.JSON, (b"retry-after", b"1")))
+        return response.of_document(document)
 
     async def metrics(self, call: Call) -> Answer:
         """GET /metrics"""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl
 
-from edge import idempotency_key
-from edge.call import Call
-from edge.document import shown
+from edge.parsing import idempotency_key
+from edge.parsing.document import shown
+from edge.server.request import Call
 from engine.contracts.webhooks import EVENT_TYPES
 from engine.contracts.webhooks import State as DeliveryState
 from engine.domain.payment import State

@@ -1,4 +1,4 @@
-"""Bodies of what merchants say about webhooks, field by field; the rules of bodies.py hold here too.
+"""Bodies of what merchants say about webhooks, field by field; the rules of payment_bodies.py hold here too.
 
 Where a URL may lead is the deployment's to say (engine/contracts/url_policy.py), so it is judged beside the model and
 told with it.
@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from edge.bodies import STRICT, URL_CHARACTERS_MAX, Body, refused, validated
+from edge.parsing.payment_bodies import STRICT, URL_CHARACTERS_MAX, Body, refused, validated
 from engine.contracts.signature import SECRET_BYTES_MAX, SECRET_BYTES_MIN, secret_bytes
 from engine.contracts.url_policy import Targets, normal_form
 from engine.contracts.webhooks import (

@@ -1,6 +1,6 @@
 """The calls of the API as data: path, parameters, body, answers, and what each may be refused with.
 
-openapi.py makes the document of it; the routes that answer stand in app.py, and a test holds both together.
+schemas.py makes the document of it; the routes that answer stand in app.py, and a test holds both together.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from edge.act_bodies import CorrectBody, ReasonBody, ResolveBody, RetryBody
-from edge.bodies import OperationBody, PaymentBody
-from edge.letters import Act, DeadLetterList, WholeDeadLetter
-from edge.moments import Timeline
-from edge.preference import WAIT_S_MAX
-from edge.query import LIMIT_DEFAULT, LIMIT_MAX
-from edge.receipts import Operation, OperationList, Payment, PaymentList, Shippable
+from edge.openapi.dead_letter_schemas import Act, DeadLetterList, WholeDeadLetter
+from edge.openapi.payment_schemas import Operation, OperationList, Payment, PaymentList, Shippable
+from edge.openapi.timeline_schemas import Timeline
+from edge.parsing.operator_bodies import CorrectBody, ReasonBody, ResolveBody, RetryBody
+from edge.parsing.payment_bodies import OperationBody, PaymentBody
+from edge.parsing.preference import WAIT_S_MAX
+from edge.parsing.query import LIMIT_DEFAULT, LIMIT_MAX
 from engine.domain.payment import State
 
 Json = dict[str, object]

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from edge.description import GUARDED, KEY, PAGED, PAYMENT_ID, PREFER, READ, TEXT, Description, parameter
-from edge.webhook_bodies import (
-    TYPES,
-    EndpointBody,
-    EndpointChangeBody,
-    RedeliveryBody,
-    RotationBody,
-)
-from edge.webhook_shapes import (
+from edge.openapi.description import GUARDED, KEY, PAGED, PAYMENT_ID, PREFER, READ, TEXT, Description, parameter
+from edge.openapi.webhook_schemas import (
     DeletedWebhookEndpoint,
     Delivery,
     DeliveryList,
@@ -22,6 +15,13 @@ from edge.webhook_shapes import (
     WebhookEndpointWithSecret,
     WebhookSecret,
     WebhookSecretShown,
+)
+from edge.parsing.webhook_bodies import (
+    TYPES,
+    EndpointBody,
+    EndpointChangeBody,
+    RedeliveryBody,
+    RotationBody,
 )
 from engine.contracts.webhooks import State
 
