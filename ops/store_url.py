@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote
 
 import psycopg
@@ -30,6 +31,15 @@ _ENCODE = f"a user name or password with reserved characters is percent-encoded:
 _NUMBER = re.compile(r"[0-9]{1,7}")
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST = re.compile(r"\[[0-9A-Fa-f:.]+(%25[A-Za-z0-9_.-]+)?\]|[A-Za-z0-9._%-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Locations:
+    """Where the stores are. Without the bank's database, nothing is reconciled."""
+
+    ledger: str
+    redis: str
+    bank: str | None = None
 
 
 def given_url(variable: str) -> str | None:

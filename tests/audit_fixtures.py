@@ -12,7 +12,7 @@ from audit_stand import Ledger, a_database, every_kind
 from bank_harness import Bank
 from gateway import a_gateway
 
-from ops.embedded import EmbeddedPostgres, EmbeddedRedis
+from ops.stack.embedded import EmbeddedPostgres, EmbeddedRedis
 
 _serial = count(1)
 

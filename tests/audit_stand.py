@@ -13,8 +13,8 @@ from psycopg import sql
 
 from ops.audit.auditor import Auditor
 from ops.audit.breach import Report
-from ops.embedded import EmbeddedPostgres
-from ops.installation import Locations
+from ops.stack.embedded import EmbeddedPostgres
+from ops.store_url import Locations
 
 GRACE_S = 60.0
 

@@ -13,8 +13,8 @@ from hypothesis import settings
 from psycopg import sql
 from redis import Redis
 
-from ops.embedded import EmbeddedPostgres, EmbeddedRedis
-from ops.migrate import migrate, seed_local
+from engine.ledger.migrate import migrate, seed_local
+from ops.stack.embedded import EmbeddedPostgres, EmbeddedRedis
 
 PARTITIONS = 16
 _TEMPLATE = "penstock_template"

@@ -14,7 +14,7 @@ from pathlib import Path
 from bank_harness import Bank, fresh_cards
 from gateway import Gateway, Running, a_gateway, eventually
 
-from ops.embedded import EmbeddedRedis
+from ops.stack.embedded import EmbeddedRedis
 
 ENDS = {"authorize": "authorized", "capture": "captured", "void": "voided", "refund": "refunded"}
 EFFECTS = {

@@ -35,7 +35,7 @@ from engine.contracts.webhooks import Answered, Asked
 from engine.domain.ids import operation_id, payment_id
 from engine.domain.payment import Verb
 from engine.errors import Rejected
-from ops.embedded import EmbeddedPostgres
+from ops.stack.embedded import EmbeddedPostgres
 
 MERCHANT, OTHER, OPERATOR, DISABLED = "sk_test_merchant", "sk_test_other", "ok_test_operator", "sk_test_disabled"
 CARDS = Capabilities(

@@ -15,7 +15,7 @@ from gateway import Gateway
 from redis import Redis
 
 from engine.domain.ids import event_id, payment_id
-from ops.embedded import EmbeddedRedis
+from ops.stack.embedded import EmbeddedRedis
 
 MERCHANT, OTHER = "sk_local_merchant", "sk_local_other"
 ENDPOINTS = "/v1/webhook-endpoints"

@@ -22,7 +22,7 @@ import redis
 from nursery import NURSERY, Child
 
 from engine.domain.ids import partition_of, payment_id
-from ops.address import any_free_port
+from ops.stack.address import any_free_port
 
 MASTER_KEY = base64.b64encode(b"m" * 32).decode()
 FINGERPRINT_KEY = base64.b64encode(b"f" * 32).decode()

@@ -113,7 +113,7 @@ def _live(role: str, environ: Mapping[str, str], log: str) -> int:
             os.dup2(source, target)
         os.environ.clear()
         os.environ.update(environ)
-        settings = importlib.import_module("ops.settings").load_settings()
+        settings = importlib.import_module("ops.assembly.settings").load_settings()
         getattr(importlib.import_module(f"ops.assembly.{role}"), f"run_{role}")(settings)
         code = 0
     except SystemExit as end:

@@ -17,7 +17,7 @@ from gateway import Gateway, a_gateway, eventually
 from engine.domain.ids import operation_id, partition_of
 from engine.domain.payment import Verb
 from engine.streams import keys
-from ops.embedded import EmbeddedPostgres
+from ops.stack.embedded import EmbeddedPostgres
 
 pytest_plugins = ["bank_fixtures"]
 

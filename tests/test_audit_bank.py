@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ops.audit.books import Authorization, Ours, Theirs, compared
-from ops.reconcile import Account, Effect, Transaction
+from ops.audit.reconcile import Account, Effect, Transaction
 
 CARD = "4111111111111111"
 OPENING = 1_000_000

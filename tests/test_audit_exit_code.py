@@ -14,7 +14,7 @@ import pytest
 from audit_stand import Ledger
 from gateway import Gateway, eventually
 
-from ops.embedded import EmbeddedPostgres
+from ops.stack.embedded import EmbeddedPostgres
 
 pytest_plugins = ["bank_fixtures", "audit_fixtures"]
 
@@ -25,7 +25,7 @@ NOWHERE = "127.0.0.1:1"  # nobody listens there
 def audit(database: str, redis: str, *options: str) -> subprocess.CompletedProcess[str]:
     """The process, ended by itself."""
     environ = {**PLAIN, "PENSTOCK_DATABASE_URL": database, "PENSTOCK_REDIS_URL": redis}
-    command = [sys.executable, "-P", "-m", "ops.cli", "audit", *options]
+    command = [sys.executable, "-P", "-m", "ops.cli.main", "audit", *options]
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
 
 

@@ -19,8 +19,8 @@ from gateway import Gateway, Running, a_gateway, eventually
 from bank.ficmart import FicmartBank
 from ops.audit.auditor import Auditor
 from ops.audit.breach import Report
-from ops.holds import find, release
-from ops.installation import Locations
+from ops.audit.holds import find, release
+from ops.store_url import Locations
 
 pytest_plugins = ["bank_fixtures"]
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from bank_harness import Bank, a_bank, fresh_cards
 from gateway import Gateway, a_gateway, eventually
 
-from ops.address import any_free_port
+from ops.stack.address import any_free_port
 
 pytest_plugins = ["bank_fixtures"]
 

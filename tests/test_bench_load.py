@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bank.simulator.card import extra_card
-from ops.generator import Generator
-from ops.load import Figures, Load, answer_length, arrivals_due, due_s, percentile, percentiles, request_template
-from ops.usage import per_thousand
+from ops.bench.generator import Generator
+from ops.bench.load import Figures, Load, answer_length, arrivals_due, due_s, percentile, percentiles, request_template
+from ops.bench.usage import per_thousand
 
 LOAD = Load(
     url="http://127.0.0.1:1",

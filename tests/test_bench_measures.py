@@ -11,7 +11,7 @@ import pytest
 
 
 def benched(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ops.cli", "bench", *arguments, "--json"]
+    command = [sys.executable, "-m", "ops.cli.main", "bench", *arguments, "--json"]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

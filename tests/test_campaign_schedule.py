@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.failpoint import ACCEPTANCE, PATH, Failpoints
-from ops.campaign.crowd import baskets
-from ops.campaign.schedule import FAULTS, NEEDS, PARTITIONS, SKEW_MAX_S, SKEW_MIN_S, STEPS, Fault, Strike, schedule
-from ops.campaign.strike import INFLICT
+from ops.chaos.faults import INFLICT
+from ops.chaos.load import baskets
+from ops.chaos.schedule import FAULTS, NEEDS, PARTITIONS, SKEW_MAX_S, SKEW_MIN_S, STEPS, Fault, Strike, schedule
 
 THREE_MINUTES = 180.0
 seeds = st.integers(0, 2**32)

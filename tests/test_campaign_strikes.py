@@ -26,12 +26,12 @@ from redis.exceptions import ReadOnlyError, RedisError
 
 from bank.simulator.card import EXTRA_CARD_CVV, extra_card
 from engine.streams import keys
-from ops.campaign import strike as strikes
-from ops.campaign.damage import STEP_MS, STRAY
-from ops.campaign.rig import TICK_S, Plan, Rig
-from ops.campaign.schedule import FAULTS, PARTITIONS, Fault, Part, Strike
-from ops.campaign.strike import MARGIN_S, Losses, Stage, strike_out
-from ops.own_stack import MERCHANT_KEY
+from ops.chaos import faults as strikes
+from ops.chaos.damage import STEP_MS, STRAY
+from ops.chaos.environment import TICK_S, Plan, Rig
+from ops.chaos.faults import MARGIN_S, Losses, Stage, strike_out
+from ops.chaos.schedule import FAULTS, PARTITIONS, Fault, Part, Strike
+from ops.stack.ephemeral_stack import MERCHANT_KEY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 PLAN = Plan(workers=2, edges=1, bank_failure_rate=0, bank_latency_ms=(0, 20), cards=50)

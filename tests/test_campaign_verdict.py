@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ops.campaign import twice
-from ops.campaign.books import Books, Done
-from ops.campaign.till import Order, Stage
-from ops.campaign.twice import Authorization, Hold
-from ops.campaign.verdict import Verdict, judge
-from ops.reconcile import Account, Effect, Transaction
+from ops.audit.reconcile import Account, Effect, Transaction
+from ops.chaos import double_holds as twice
+from ops.chaos.books import Books, Done
+from ops.chaos.check import Verdict, judge
+from ops.chaos.double_holds import Authorization, Hold
+from ops.chaos.history import Order, Stage
 
 CARD, OPENING, AMOUNT = "4000000000000000", 100_000, 5000
 BODY = b'{"id":"pay_1"}'

@@ -16,13 +16,13 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
-from ops.campaign.board import Board
-from ops.campaign.campaign import Outcome, campaign
-from ops.campaign.crowd import CARDS, FRAIL
-from ops.campaign.rig import Plan
-from ops.campaign.strike import Stage
-from ops.campaign.till import Till
-from ops.chaos import chaos
+from ops.chaos.campaign import Outcome, campaign
+from ops.chaos.command import chaos
+from ops.chaos.environment import Plan
+from ops.chaos.faults import Stage
+from ops.chaos.history import Till
+from ops.chaos.load import CARDS, FRAIL
+from ops.chaos.progress import Board
 
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
 SMALL = ("--rate", "40", "--workers", "2", "--edges", "1", "--bank-latency-ms", "20-200")
@@ -33,7 +33,7 @@ SMALL = ("--rate", "40", "--workers", "2", "--edges", "1", "--bank-latency-ms", 
 def test_twenty_seconds_of_faults_lose_nothing_and_double_nothing() -> None:
     # Seed 2684 has: a stalled bank, a worker whose clock is wrong, streams deleted and disowned, a fail-over of Redis,
     # workers that die and sleep at crash points, and an edge that dies around acceptance.
-    command = [sys.executable, "-m", "ops.cli", "chaos", "--seed", "2684", "--minutes", "0.333", "--json", *SMALL]
+    command = [sys.executable, "-m", "ops.cli.main", "chaos", "--seed", "2684", "--minutes", "0.333", "--json", *SMALL]
 
     done = subprocess.run(command, env=PLAIN, capture_output=True, text=True, check=False, timeout=140)
 

@@ -13,7 +13,7 @@ NOWHERE = {"PENSTOCK_DATABASE_URL": "postgresql://127.0.0.1:1/penstock", "PENSTO
 
 
 def penstock(*arguments: str | Path, **environ: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-P", "-m", "ops.cli", *arguments]
+    command = [sys.executable, "-P", "-m", "ops.cli.main", *arguments]
     return subprocess.run(command, env={**PLAIN, **environ}, capture_output=True, text=True, timeout=60)
 
 
@@ -104,7 +104,9 @@ def test_every_command_teaches(command: str) -> None:
 
 
 def test_help_brings_none_of_the_engine_along() -> None:
-    script = "import sys, ops.cli; print([name for name in ('psycopg', 'uvicorn', 'aiohttp') if name in sys.modules])"
+    script = (
+        "import sys, ops.cli.main; print([name for name in ('psycopg', 'uvicorn', 'aiohttp') if name in sys.modules])"
+    )
 
     told = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
 

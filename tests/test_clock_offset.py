@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from engine.contracts.connector import Clock
+from ops.assembly.offset_clock import REREAD_S, OffsetClock
 from ops.assembly.process import wall_clock
-from ops.offset_clock import REREAD_S, OffsetClock
-from ops.settings import SettingsError, load_settings
+from ops.assembly.settings import SettingsError, load_settings
 from tests.test_settings_checked import KEYS
 
 NOON = datetime(2030, 5, 4, 12, tzinfo=UTC)
@@ -97,7 +97,7 @@ def test_every_process_looks_at_the_file_when_it_starts(process: str, tmp_path: 
     environ |= {**KEYS, "PENSTOCK_EDGE_PORT": "0", "PENSTOCK_CLOCK_OFFSET_FILE": str(tmp_path / "clock")}
 
     ended = subprocess.run(
-        [sys.executable, "-m", "ops.cli", process], env=environ, capture_output=True, text=True, timeout=20
+        [sys.executable, "-m", "ops.cli.main", process], env=environ, capture_output=True, text=True, timeout=20
     )
 
     assert ended.returncode == 1

@@ -13,8 +13,8 @@ import typer
 import yaml
 
 from bank.simulator.settings import BankSettings
-from ops.cli import app
-from ops.settings import Settings, keyless, load_settings
+from ops.assembly.settings import Settings, keyless, load_settings
+from ops.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()

@@ -17,8 +17,8 @@ from edge.openapi import webhook_schemas as shapes
 from edge.openapi.timeline_schemas import Timeline
 from engine.contracts.webhooks import REDELIVERIES_MAX
 from engine.webhooks.delivery_log import _ATTEMPTS_SHOWN
-from ops.cli import app
-from ops.embedded import EmbeddedRedis
+from ops.cli.main import app
+from ops.stack.embedded import EmbeddedRedis
 
 HOUR = timedelta(hours=1)
 LONG_AGO = "2020-01-01T00:00:00Z"

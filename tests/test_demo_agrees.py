@@ -12,7 +12,7 @@ import pytest
 @pytest.mark.timeout(240)
 def test_the_demo_ends_with_ledger_and_bank_in_agreement() -> None:
     story = subprocess.run(
-        [sys.executable, "-m", "ops.cli", "demo", "--fast"],
+        [sys.executable, "-m", "ops.cli.main", "demo", "--fast"],
         env={"PATH": "/usr/bin:/bin", "COLUMNS": "120"},
         capture_output=True,
         text=True,

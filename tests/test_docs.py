@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.streams import keys
-from ops.settings import PREFIX, Settings
+from ops.assembly.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

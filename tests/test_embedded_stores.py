@@ -15,8 +15,8 @@ import psycopg
 import pytest
 from redis import Redis
 
-from ops import lodging
-from ops.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis, _bundled_server
+from ops.stack import postgres_location as lodging
+from ops.stack.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis, _bundled_server
 
 _serial = count()
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to run Postgres as somebody else")
@@ -185,7 +185,7 @@ def test_servers_outlive_neither_their_owner_nor_a_ctrl_c_of_the_terminal(folder
 
 
 def start_in_another_process(folder: Path, after: str) -> "subprocess.Popen[str]":
-    code = "import sys; from pathlib import Path; from ops.embedded import EmbeddedRedis; "
+    code = "import sys; from pathlib import Path; from ops.stack.embedded import EmbeddedRedis; "
     code += "server = EmbeddedRedis(Path(sys.argv[1])); server.start(); " + after
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", code, str(folder / "redis")]
@@ -234,7 +234,7 @@ def test_a_server_that_does_not_come_up_says_why(folder: Path) -> None:
 def test_under_a_closed_home_postgres_lodges_elsewhere_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryDirectory() as outdoors:
         Path(outdoors).chmod(0o755)
-        monkeypatch.setattr("ops.lodging._outdoors", lambda: Path(outdoors))
+        monkeypatch.setattr("ops.stack.postgres_location._outdoors", lambda: Path(outdoors))
         server = EmbeddedPostgres(Path(home) / "postgres")
         sql(server.start(), "CREATE TABLE kept (n integer)")
         server.stop()
@@ -255,8 +255,8 @@ def test_programs_in_a_closed_home_are_copied_to_where_postgres_reaches_them(
         Path(outdoors).chmod(0o755)
         for name in (wheel.name, f"{wheel.name}.libs"):
             subprocess.run(["cp", "-a", wheel.with_name(name), home], check=True)
-        monkeypatch.setattr("ops.lodging._wheel", lambda: Path(home) / wheel.name)
-        monkeypatch.setattr("ops.lodging._outdoors", lambda: Path(outdoors))
+        monkeypatch.setattr("ops.stack.postgres_location._wheel", lambda: Path(home) / wheel.name)
+        monkeypatch.setattr("ops.stack.postgres_location._outdoors", lambda: Path(outdoors))
 
         assert sql(pg.start(), "SELECT 1") == [(1,)]
         program = Path(psutil.Process(pg.pid).exe())

@@ -17,7 +17,7 @@ from gateway import Gateway, eventually
 from edge.openapi import webhook_schemas as shapes
 from engine.pagination import cursor as cursor_of
 from engine.webhooks.event_feed import SCAN_MAX
-from ops.embedded import EmbeddedRedis
+from ops.stack.embedded import EmbeddedRedis
 
 
 @pytest.fixture(scope="module")

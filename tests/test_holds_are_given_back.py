@@ -14,8 +14,8 @@ from gateway import Gateway, a_gateway, eventually
 from typer.testing import CliRunner
 
 from engine.domain.ids import release_key
-from ops.cli import app
-from ops.complaint import in_words
+from ops.cli.main import app
+from ops.errors import in_words
 
 pytest_plugins = ["bank_fixtures"]
 

@@ -15,11 +15,11 @@ from gateway import Gateway, Running, a_gateway, eventually
 from psycopg.conninfo import conninfo_to_dict
 from redis import Redis
 
+from engine.ledger.migrate import migrate
 from engine.streams import keys
 from ops.audit.auditor import Auditor
-from ops.embedded import EmbeddedPostgres
-from ops.installation import Locations
-from ops.migrate import migrate
+from ops.stack.embedded import EmbeddedPostgres
+from ops.store_url import Locations
 
 CARD = "4111111111111111"
 OTHER = "0123456789abcdef0123456789abcdef"
@@ -141,7 +141,7 @@ def test_operators_commands_refuse_the_redis_of_another_installation(gateway: Ga
     gateway.redis.set(keys.INSTALLATION, OTHER)
     environ = {**os.environ, "PENSTOCK_DATABASE_URL": gateway.database, "PENSTOCK_REDIS_URL": gateway.redis_url}
 
-    words = [sys.executable, "-m", "ops.cli", "dead-letters", "list"]
+    words = [sys.executable, "-m", "ops.cli.main", "dead-letters", "list"]
     done = subprocess.run(words, env=environ, capture_output=True, text=True)
 
     assert done.returncode == 1 and "another installation" in done.stderr and "Traceback" not in done.stderr

@@ -24,7 +24,7 @@ from gateway import Gateway, eventually
 from webhook_stand import HASTE
 
 from engine.contracts.signature import signatures
-from ops.embedded import EmbeddedRedis
+from ops.stack.embedded import EmbeddedRedis
 
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith(("PENSTOCK_", "WEBHOOK_"))}
 SECRET, OTHERS = b"\x01" * 32, b"\x02" * 32
@@ -95,7 +95,7 @@ class Listener:
 @contextmanager
 def a_listener(folder: Path, *options: str, as_json: bool = True, ready: bool = True) -> Iterator[Listener]:
     out, errors = folder / f"{token_hex(4)}.out", folder / f"{token_hex(4)}.err"
-    command = [sys.executable, "-P", "-m", "ops.cli", "listen", "--port", "0", *options]
+    command = [sys.executable, "-P", "-m", "ops.cli.main", "listen", "--port", "0", *options]
     with out.open("w") as sink, errors.open("w") as complaints:
         process = subprocess.Popen(
             [*command, *(["--json"] if as_json else [])],

@@ -21,7 +21,7 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-PENSTOCK = (sys.executable, "-P", "-m", "ops.cli")
+PENSTOCK = (sys.executable, "-P", "-m", "ops.cli.main")
 CALM = ("--bank-failure-rate", "0", "--bank-latency-ms", "0-1", "--edge-port", "0", "--bank-port", "0")
 WITHIN_S = 75.0  # above the patience of the stack itself, which then says what was not ready
 CURL = re.compile(r"^curl .*?\}\}'$", re.MULTILINE | re.DOTALL)

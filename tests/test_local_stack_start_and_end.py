@@ -12,7 +12,7 @@ import pytest
 from test_local_stack import CALM, Up, family, penstock, up, wait_for
 
 from engine.errors import Broken
-from ops.address import Port, any_free_port, chosen_port
+from ops.stack.address import Port, any_free_port, chosen_port
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from gateway import Gateway, a_gateway, a_payment, eventually
 from engine.domain.ids import partition_of
 from engine.gateway.accepted_work import ENTRIES_MAX
 from engine.streams import keys
-from ops.embedded import EmbeddedRedis
+from ops.stack.embedded import EmbeddedRedis
 
 pytest_plugins = ["bank_fixtures"]
 

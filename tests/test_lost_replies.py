@@ -9,7 +9,7 @@ import pytest
 from gateway import Gateway, a_gateway, eventually
 from lossy_wire import LossyWire, a_lossy_wire
 
-from ops.embedded import EmbeddedRedis
+from ops.stack.embedded import EmbeddedRedis
 
 CARD = "4111111111111111"
 READ = b"$4\r\nread\r\n"  # how a reply of read-2 begins

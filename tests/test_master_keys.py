@@ -17,7 +17,7 @@ from gateway import FINGERPRINT_KEY, MASTER_KEY, Gateway, Running, a_payment, ev
 
 from engine.ledger.statement import statement
 from engine.security.encryption import Vault, key_id
-from ops.master_key import read_keys, reseal
+from ops.cli.master_key_store import read_keys, reseal
 
 CARD = "4111111111111111"
 OLD, NEW, OTHER = b"m" * 32, b"n" * 32, b"o" * 32

@@ -16,9 +16,9 @@ from click.testing import Result
 from psycopg.rows import dict_row
 from typer.testing import CliRunner
 
+from engine.accounts.merchants import OVERLAP_MAX_S, refuse_local_keys
 from engine.errors import Broken
-from ops.cli import app
-from ops.merchant import OVERLAP_MAX_S, refuse_local_keys
+from ops.cli.main import app
 
 Penstock = Callable[..., Result]
 
@@ -224,7 +224,7 @@ def test_well_known_keys_are_refused_in_production_until_they_are_revoked(pensto
 def test_a_failure_is_one_sentence_and_exit_code_1(database: str, tmp_path: Path) -> None:
     def ended(database_url: str | None) -> tuple[int, str]:
         environ = {} if database_url is None else {"PENSTOCK_DATABASE_URL": database_url}
-        command = [sys.executable, "-m", "ops.cli", "merchant", "disable", "mer_nobody", "--reason", "r"]
+        command = [sys.executable, "-m", "ops.cli.main", "merchant", "disable", "mer_nobody", "--reason", "r"]
         done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=30)
         return done.returncode, done.stderr
 

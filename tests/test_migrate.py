@@ -13,8 +13,8 @@ import psycopg
 import pytest
 from gateway import Gateway
 
-from ops.embedded import EmbeddedPostgres
-from ops.migrate import MigrationError, migrate, seed_local
+from engine.ledger.migrate import MigrationError, migrate, seed_local
+from ops.stack.embedded import EmbeddedPostgres
 
 ENGINE_SQL = Path(__file__).parent.parent / "engine" / "ledger" / "migrations"
 

@@ -14,10 +14,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from edge.openapi.timeline_schemas import Timeline
+from engine.accounts.merchants import os_user
 from engine.streams import keys
-from ops.cli import app
-from ops.complaint import in_words
-from ops.merchant import os_user
+from ops.cli.main import app
+from ops.errors import in_words
 from ops.terminal import in_colour
 
 pytest_plugins = ["bank_fixtures"]

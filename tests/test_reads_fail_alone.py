@@ -12,7 +12,7 @@ from gateway import Gateway
 from lossy_wire import LossyWire, a_lossy_wire
 
 from engine.ledger.statement import statement
-from ops.embedded import EmbeddedPostgres
+from ops.stack.embedded import EmbeddedPostgres
 
 CARD = "4111111111111111"
 

@@ -20,7 +20,7 @@ from gateway import eventually
 from standardwebhooks import Webhook
 
 from engine.contracts.signature import secret_text, signatures
-from ops.address import any_free_port
+from ops.stack.address import any_free_port
 
 PAGE = Path(__file__).parent.parent / "docs" / "webhooks.md"
 NEW, OLD, WRONG = (secret_text(bytes([number]) * 32) for number in (1, 2, 3))

@@ -14,8 +14,8 @@ import pytest
 from psycopg import sql
 
 from bank.simulator.statement import migrations
-from ops.embedded import EmbeddedPostgres
-from ops.reconcile import Comparison, compare, opening_balances
+from ops.audit.reconcile import Comparison, compare, opening_balances
+from ops.stack.embedded import EmbeddedPostgres
 
 CARD = "4111111111111111"
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

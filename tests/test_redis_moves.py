@@ -16,7 +16,7 @@ from gateway import Gateway, Running, a_gateway, eventually
 from lossy_wire import LossyWire, a_lossy_wire
 from redis.exceptions import RedisError
 
-from ops.embedded import EmbeddedRedis
+from ops.stack.embedded import EmbeddedRedis
 
 CARD = "4111111111111111"
 LEASE = {"PENSTOCK_LEASE_MS": "2000", "PENSTOCK_CONNECTOR": "instant"}

@@ -22,7 +22,7 @@ from scripted import OPEN, PARTITION, STREAM, UNSETTLED
 from engine.errors import Refused, Unavailable
 from engine.streams import keys
 from engine.streams.scripts import Scripts, translated
-from ops.embedded import EmbeddedRedis, _bundled_server
+from ops.stack.embedded import EmbeddedRedis, _bundled_server
 
 ACCEPT = (
     *(keys.record(PARTITION, "op_1"), OPEN, STREAM, keys.merchants(PARTITION), keys.dead(PARTITION)),

@@ -21,11 +21,11 @@ from gateway import Gateway, eventually
 from redis import Redis
 from webhook_stand import HASTE, Shop, a_shop
 
+from engine.ledger.migrate import migrate, seed_local
 from ops.audit.auditor import Auditor
 from ops.audit.breach import Report
-from ops.embedded import EmbeddedPostgres, EmbeddedRedis
-from ops.installation import Locations
-from ops.migrate import migrate, seed_local
+from ops.stack.embedded import EmbeddedPostgres, EmbeddedRedis
+from ops.store_url import Locations
 
 pytest_plugins = ["bank_fixtures"]
 

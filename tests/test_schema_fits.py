@@ -12,8 +12,8 @@ from gateway import Gateway, Running, eventually
 
 from engine.errors import Broken
 from engine.ledger.schema import migrations, misfit
-from ops.ledger_view import read_epochs
-from ops.session import connect, prepare
+from engine.ledger.session import connect, prepare
+from ops.cli.ledger_view import read_epochs
 
 NEWER = "9999_from_the_future.sql"
 LATEST = max(migrations())

@@ -19,11 +19,11 @@ from test_unable_worker import an_authorization
 from engine.domain.changeset import Step
 from engine.errors import Broken
 from engine.ledger.database import is_of_the_rows
+from engine.ledger.migrate import MigrationError, migrate
+from engine.ledger.session import connect, conninfo, prepare
 from engine.ledger.writer import Fence, Ledger, Verdict
 from engine.security.encryption import Vault
-from ops.embedded import EmbeddedPostgres
-from ops.migrate import MigrationError, migrate
-from ops.session import connect, conninfo, prepare
+from ops.stack.embedded import EmbeddedPostgres
 
 CARD = "4111111111111111"
 HOSTILE = {

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ops.settings import Settings, SettingsError, load_settings
+from ops.assembly.settings import Settings, SettingsError, load_settings
 
 KEYS = {
     "PENSTOCK_MASTER_KEY": base64.b64encode(b"m" * 32).decode(),
@@ -172,7 +172,7 @@ def test_a_process_with_a_mistake_says_so_and_does_not_start(process: str) -> No
     environ = {**KEYS, "PENSTOCK_LEASE_MS": "soon"}
 
     ended = subprocess.run(
-        [sys.executable, "-m", "ops.cli", process], env=environ, capture_output=True, text=True, timeout=20
+        [sys.executable, "-m", "ops.cli.main", process], env=environ, capture_output=True, text=True, timeout=20
     )
 
     assert ended.returncode == 1

@@ -17,7 +17,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from redis import Redis
 
-from ops.embedded import EmbeddedPostgres
+from ops.stack.embedded import EmbeddedPostgres
 
 CARD = "4111111111111111"
 BAD_TIME_S = 2.5  # above the two seconds for which a task waits for a place in the pool

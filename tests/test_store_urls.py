@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from redis.asyncio.connection import parse_url
 from test_settings_checked import KEYS
 
-from ops.settings import SettingsError, load_settings
+from ops.assembly.settings import SettingsError, load_settings
 from ops.store_url import judged_http, judged_postgres, judged_redis
 
 # A distinctive word in two halves, with something between them that moves the borders of a URL.
@@ -156,7 +156,7 @@ def test_commands_refuse_a_split_password_too_and_show_nothing_of_it(variable: s
     scheme = "redis" if "REDIS" in variable else "postgresql"
     environ = {"PATH": "/usr/bin:/bin", variable: f"{scheme}://u:Xylo@Phon@127.0.0.1/0"}
 
-    done = subprocess.run([sys.executable, "-m", "ops.cli", *words], env=environ, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "ops.cli.main", *words], env=environ, capture_output=True, text=True)
 
     assert done.returncode == 1 and variable in done.stderr and "Traceback" not in done.stderr
     assert not any(half in done.stderr + done.stdout for half in HALVES)

@@ -21,7 +21,7 @@ from bank_harness import Bank, fresh_cards
 from gateway import Gateway, a_gateway, eventually
 
 from engine.streams import keys
-from ops.embedded import EmbeddedPostgres, EmbeddedRedis
+from ops.stack.embedded import EmbeddedPostgres, EmbeddedRedis
 
 pytest_plugins = ["bank_fixtures"]
 

@@ -20,7 +20,7 @@ from engine.domain.journal import Journal
 from engine.errors import Broken
 from ops.audit.anchor import Draft, Head, read
 from ops.audit.verification import Verification, verify
-from ops.embedded import EmbeddedPostgres
+from ops.stack.embedded import EmbeddedPostgres
 
 pytest_plugins = ["bank_fixtures", "audit_fixtures"]
 
@@ -301,7 +301,7 @@ def command(ledger: Ledger, *options: str, key: str | None = FINGERPRINT_KEY) ->
         "PENSTOCK_DATABASE_URL": ledger.dsn,
         **({} if key is None else {"PENSTOCK_FINGERPRINT_KEY": key}),
     }
-    words = [sys.executable, "-P", "-m", "ops.cli", "verify-journal", *options]
+    words = [sys.executable, "-P", "-m", "ops.cli.main", "verify-journal", *options]
     return subprocess.run(words, env=environ, capture_output=True, text=True, timeout=60)
 
 

@@ -14,7 +14,7 @@ from gateway import Gateway
 
 from engine.contracts.webhooks import OVERLAP_S_MAX
 from engine.pagination import cursor
-from ops.embedded import EmbeddedRedis
+from ops.stack.embedded import EmbeddedRedis
 
 NONE_SUCH = "whe_00000000000000000000000009"
 NO_PAYMENT = "pay_" + 26 * "0"

@@ -15,7 +15,7 @@ from edge.openapi import webhook_schemas as shapes
 from engine.contracts.signature import secret_bytes
 from engine.contracts.webhooks import ENDPOINTS_MAX
 from engine.security.encryption import Vault
-from ops.embedded import EmbeddedRedis
+from ops.stack.embedded import EmbeddedRedis
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from standardwebhooks import Webhook
 from engine.contracts.signature import public_text, secret_text
 from engine.domain.ids import endpoint_id, event_id, payment_id
 from engine.security.encryption import Vault
-from ops.settings import load_settings
+from ops.assembly.settings import load_settings
 
 Answer = int | tuple[int, dict[str, str], bytes]  # a status, or a status with headers and a body
 _serial = count(1)

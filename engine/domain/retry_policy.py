@@ -19,7 +19,7 @@ from engine.domain.payment import Operation, Status, Verb
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The engine's patience. Each value's unit is its type; reasons and extremes stand in ops/settings.py."""
+    """The engine's patience. Each value's unit is its type; reasons and extremes stand in ops/assembly/settings.py."""
 
     send_window: timedelta  # from the commit of an attempt to its last possible socket write
     attempt_timeout: timedelta  # above the bank's worst latency: attempts must never overlap there

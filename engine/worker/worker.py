@@ -32,7 +32,7 @@ _METER_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLimits:
-    """What bounds a worker: see ops/settings.py for reasons."""
+    """What bounds a worker: see ops/assembly/settings.py for reasons."""
 
     lease: LeaseTerms
     read: ReadLimits

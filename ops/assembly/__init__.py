@@ -1,5 +1,7 @@
-"""The composition root: settings in, running processes out. One module for each kind of process, its object graph about
-a screen, so that none loads what only another one needs.
+"""The composition roots: one file a process builds its object graph, starts it and stops it in order.
 
-Shutdown order is indentation: the server stops taking requests first, the stores close last.
+Reading order: settings (every variable, checked together), stores (connections), process (what all processes share),
+edge, worker, dispatcher, auditor, serving (HTTP inside a process), health, logs, clocks.
+
+Of ops it imports audit and the root.
 """

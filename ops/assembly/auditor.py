@@ -9,14 +9,14 @@ import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
 
+from ops.assembly.health import health_app
+from ops.assembly.logs import configure_logs
 from ops.assembly.process import wall_clock
+from ops.assembly.serving import Server, bind, until_signalled
+from ops.assembly.settings import Settings
 from ops.audit.auditor import Auditor
 from ops.audit.watch import Watch
-from ops.health import health_app
-from ops.installation import Locations
-from ops.logs import configure_logs
-from ops.serving import Server, bind, until_signalled
-from ops.settings import Settings
+from ops.store_url import Locations
 
 log = structlog.get_logger()
 

@@ -16,7 +16,7 @@ from engine.ledger.statement import statement
 from engine.ledger.store_clock import ClockMeters, ClockWatch, Store, StoreClock, Told
 from engine.resilience.fitness import Fitness
 from ops.assembly.process import wall_clock
-from ops.settings import Settings
+from ops.assembly.settings import Settings
 
 _COMPARE_EVERY_S = 2.0  # a clock that was set wrong is noticed within that; a look costs two small round trips
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # the former goes on while the machine is suspended

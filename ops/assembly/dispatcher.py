@@ -23,12 +23,12 @@ from engine.webhooks.outbox import Outbox
 from engine.webhooks.sender import Courier
 from engine.webhooks.signer import Signer
 from ops.assembly.clocks import compared, store_clock
+from ops.assembly.health import health_app
+from ops.assembly.logs import configure_logs
 from ops.assembly.process import check_production, opened_vault, tame_collector
-from ops.health import health_app
-from ops.logs import configure_logs
-from ops.serving import Server, bind, until_signalled
-from ops.settings import Settings
-from ops.stores import WORKER, open_ledger
+from ops.assembly.serving import Server, bind, until_signalled
+from ops.assembly.settings import Settings
+from ops.assembly.stores import WORKER, open_ledger
 
 log = structlog.get_logger()
 

@@ -31,12 +31,12 @@ from engine.streams.dead_letter_queue import Graveyard
 from engine.streams.reply_channel import Wakeups
 from engine.streams.scripts import Scripts
 from ops.assembly.clocks import compared, store_clock
+from ops.assembly.logs import configure_logs
 from ops.assembly.process import check_production, connected, opened_vault, tame_collector
-from ops.logs import configure_logs
-from ops.serving import Server, allow_many_files, bind, share, until_signalled
-from ops.settings import Settings
-from ops.stores import EDGE, open_stores
-from ops.webhook_desk import webhook_desk
+from ops.assembly.serving import Server, allow_many_files, bind, share, until_signalled
+from ops.assembly.settings import Settings
+from ops.assembly.stores import EDGE, open_stores
+from ops.assembly.webhook_queries import webhook_desk
 
 
 def run_edge(settings: Settings) -> None:

@@ -16,15 +16,15 @@ from psycopg_pool import AsyncConnectionPool
 
 from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
+from engine.accounts.merchants import refuse_local_keys
 from engine.contracts.connector import Clock, Connector
 from engine.errors import Unavailable
 from engine.ledger.database import Away
 from engine.ledger.key_holder import HolderTerms, KeyHolder
 from engine.resilience.fitness import Fitness
 from engine.security.encryption import Vault
-from ops.merchant import refuse_local_keys
-from ops.offset_clock import OffsetClock
-from ops.settings import Settings
+from ops.assembly.offset_clock import OffsetClock
+from ops.assembly.settings import Settings
 
 _PATIENCE_S, _TRY_AGAIN_S, _FAREWELL_S = 30.0, 0.2, 2.0
 

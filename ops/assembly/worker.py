@@ -32,12 +32,12 @@ from engine.worker.lease_keeper import LeaseTerms
 from engine.worker.stream_reader import ReadLimits
 from engine.worker.worker import Worker, WorkerLimits
 from ops.assembly.clocks import compared, store_clock
+from ops.assembly.health import health_app
+from ops.assembly.logs import configure_logs
 from ops.assembly.process import check_production, connected, opened_vault, tame_collector
-from ops.health import health_app
-from ops.logs import configure_logs
-from ops.serving import Server, allow_many_files, bind, until_signalled
-from ops.settings import Settings
-from ops.stores import WORKER, open_stores
+from ops.assembly.serving import Server, allow_many_files, bind, until_signalled
+from ops.assembly.settings import Settings
+from ops.assembly.stores import WORKER, open_stores
 
 log = structlog.get_logger()
 

@@ -17,15 +17,15 @@ from redis import Redis
 
 from engine.contracts.connector import Clock
 from engine.errors import Broken
+from engine.ledger.session import connect
 from engine.ledger.statement import statement as engine_statement
 from ops.audit import books, clocks, streams
 from ops.audit.breach import Report, sorted_out
 from ops.audit.invariant import INVARIANTS, Scan
 from ops.audit.keyspace import Answer, Keyspace
 from ops.audit.snapshot import Snapshot, one_moment
-from ops.installation import Locations
-from ops.session import connect
 from ops.statement import statement
+from ops.store_url import Locations
 
 _EVENTS_MAX = 3_000  # of a bounded look; more in one interval are left to a whole audit, and the report says so
 _IN_TURN = 200

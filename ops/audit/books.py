@@ -4,7 +4,7 @@ The ledger is read first: an effect that it knows must be at the bank, one that 
 is then young, or of an unsettled operation. A hold that is neither keeps a customer's money for nothing: an orphan. The
 bank's promise is that a key it has answered is never executed again; an orphan was placed in breach of it where the
 authorization was asked more than once and the bank's own table of keys does not know that hold: it had lost the key, or
-never stored it (I5, I7). One that was given back by an audited release (ops/holds.py) is explained by that act.
+never stored it (I5, I7). One that was given back by an audited release (ops/audit/holds.py) is explained by that act.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from ops.audit.breach import Breach, breach
-from ops.audit.snapshot import one_moment
-from ops.reconcile import (
+from ops.audit.reconcile import (
     Account,
     Effect,
     Transaction,
@@ -28,6 +27,7 @@ from ops.reconcile import (
     reconcile,
     transactions_of,
 )
+from ops.audit.snapshot import one_moment
 from ops.statement import statement
 
 _ASKED_AT_ONCE = 5_000

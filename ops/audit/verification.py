@@ -14,10 +14,10 @@ from psycopg.rows import class_row
 
 from engine.domain.journal import Journal
 from engine.errors import Broken
+from engine.ledger.session import connect
 from ops.audit.anchor import Anchor, Draft, Head
 from ops.audit.chain import Fault, Finding, Receipt, Row, walk
 from ops.audit.snapshot import one_moment
-from ops.session import connect
 from ops.statement import statement
 
 _ROWS_AT_ONCE = 5_000

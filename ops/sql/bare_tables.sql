@@ -1,4 +1,4 @@
--- What the bare pipeline writes (ops/bare_pipeline.py): a receipt, a journal row and an event, with their keys and nothing else.
+-- What the bare pipeline writes (ops/bench/bare_pipeline.py): a receipt, a journal row and an event, with their keys and nothing else.
 CREATE TABLE bare_receipts (
     id text PRIMARY KEY, amount bigint, currency text, order_id text, state text, version integer
 ) WITH (fillfactor = 70);

@@ -1,0 +1,176 @@
+"""Merchants and their API keys, as an operator administers them.
+
+A secret is random, shown once and stored as SHA-256 with its last four characters; each act leaves one line in the
+audit, in the same statement. The local stack's well-known keys are refused in production: everybody knows them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from engine.errors import Broken
+from engine.ledger.session import connect
+from engine.ledger.statement import statement
+
+LOCAL_KEYS = ("sk_local_merchant", "sk_local_other", "ok_local_operator")
+OVERLAP_S = 24 * 3600  # a day: a deployment of every client of a merchant fits in it
+OVERLAP_MAX_S = 90 * 24 * 3600
+_SECRET_BYTES = 32
+_HINT_CHARACTERS = 4
+_CONNECT_TIMEOUT_S = 10
+_MERCHANT_ID = re.compile(r"mer_[a-z0-9_]{1,60}")
+_TEXT_MAX = 200
+
+
+class Scope(StrEnum):
+    MERCHANT = "merchant"
+    OPERATOR = "operator"
+
+
+_PREFIX = {Scope.MERCHANT: "sk_", Scope.OPERATOR: "ok_"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    """A key just made: the only moment its secret exists outside its owner's hands."""
+
+    id: str
+    merchant: str
+    scope: Scope
+    secret: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """The new key, and when the one it replaces ends."""
+
+    key: NewKey
+    replaced: str
+    replaced_ends_at: datetime
+
+
+class Register:
+    """The merchants of one database, on behalf of `actor`. All methods raise Broken with what to do about it."""
+
+    def __init__(self, dsn: str, *, actor: str | None = None) -> None:
+        self._dsn = dsn
+        self._actor = actor or os_user()
+
+    def create_merchant(self, name: str, reason: str, merchant: str | None = None) -> str:
+        """The id of the new merchant; made up unless given."""
+        merchant = merchant or f"mer_{secrets.token_hex(8)}"
+        if not _MERCHANT_ID.fullmatch(merchant):
+            raise Broken(f"{merchant!r} is no merchant id: use mer_ and up to 60 of a-z, 0-9 and _")
+        _check_text("a name", name)
+        if self._do("merchant_create", reason, id=merchant, name=name) is None:
+            raise Broken(f"there is a merchant {merchant} already: choose another id")
+        return merchant
+
+    def disable_merchant(self, merchant: str, reason: str) -> None:
+        """Its keys answer 403 from the next refresh of the edges on (15 s by default)."""
+        if self._do("merchant_disable", reason, id=merchant) is None:
+            raise Broken(f"there is no merchant {merchant}: `penstock merchant list` shows them")
+
+    def merchants(self) -> list[dict[str, Any]]:
+        """Each merchant with its working keys: id, name, status, created_at, keys [{id, scope, hint, ends_at}]."""
+        with _connected(self._dsn) as connection:
+            return connection.execute(statement("merchants")).fetchall()
+
+    def create_key(self, merchant: str, scope: Scope, reason: str) -> NewKey:
+        key = _new_key(merchant, scope)
+        if self._do("key_create", reason, merchant=merchant, **_stored(key)) is None:
+            raise Broken(f"there is no active merchant {merchant}: `penstock merchant list` shows them")
+        return key
+
+    def revoke_key(self, key: str, reason: str) -> None:
+        """It stops working within 30 s everywhere."""
+        if self._do("key_revoke", reason, id=key) is None:
+            raise _no_such_key(key)
+
+    def rotate_key(self, key: str, overlap_s: int, reason: str) -> Rotation:
+        """A new key with the same merchant and scope; the old one works for `overlap_s` more."""
+        if not 0 <= overlap_s <= OVERLAP_MAX_S:
+            raise Broken(f"the overlap must be 0 to {OVERLAP_MAX_S} s, not {overlap_s}")
+        with _connected(self._dsn) as connection:
+            row = connection.execute(statement("key_scope"), {"id": key}).fetchone()
+        if row is None:
+            raise _no_such_key(key)
+        new = _new_key("", Scope(row["scope"]))
+        done = self._do("key_rotate", reason, old=key, overlap_s=overlap_s, **_stored(new))
+        if done is None:
+            raise _no_such_key(key)
+        rotated = NewKey(id=new.id, merchant=done["merchant_id"], scope=new.scope, secret=new.secret)
+        return Rotation(key=rotated, replaced=key, replaced_ends_at=done["expires_at"])
+
+    def _do(self, act: str, reason: str, **values: object) -> Mapping[str, Any] | None:
+        _check_text("a reason", reason)
+        for value in values.values():
+            if isinstance(value, str) and "\0" in value:
+                raise Broken("a NUL character is part of no id")
+        with _connected(self._dsn) as connection:
+            return connection.execute(statement(act), {"actor": self._actor, "reason": reason, **values}).fetchone()
+
+
+def refuse_local_keys(dsn: str) -> None:
+    """Raises Broken when a key that everybody knows works in this database: call it before production starts."""
+    digests = [_digest(key) for key in LOCAL_KEYS]
+    with _connected(dsn) as connection:
+        found = [row["id"] for row in connection.execute(statement("keys_working_of"), {"digests": digests})]
+    if found:
+        raise Broken(
+            f"the local stack's keys work in this database ({', '.join(found)}), and everybody knows them: end each "
+            "with `penstock key revoke ID --reason ...` before PENSTOCK_ENV=production"
+        )
+
+
+def os_user() -> str:
+    """Who acts, for the audit. A container's user may have no name."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
+def _connected(dsn: str) -> psycopg.Connection[dict[str, Any]]:
+    """A connection that turns what Postgres says into our words; as a context it commits and closes."""
+    try:
+        connection: psycopg.Connection[dict[str, Any]] = connect(
+            dsn, connect_timeout=_CONNECT_TIMEOUT_S, row_factory=dict_row
+        )
+    except psycopg.OperationalError as error:
+        raise Broken(f"Postgres cannot be reached: {str(error).strip()}") from error
+    return connection
+
+
+def _new_key(merchant: str, scope: Scope) -> NewKey:
+    secret = _PREFIX[scope] + secrets.token_urlsafe(_SECRET_BYTES)
+    return NewKey(id=f"key_{secrets.token_hex(8)}", merchant=merchant, scope=scope, secret=secret)
+
+
+def _stored(key: NewKey) -> dict[str, object]:
+    return {"id": key.id, "scope": key.scope, "digest": _digest(key.secret), "hint": key.secret[-_HINT_CHARACTERS:]}
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def _check_text(what: str, text: str) -> None:
+    if not text.strip() or len(text) > _TEXT_MAX or not text.isprintable():
+        raise Broken(f"{what} must be 1 to {_TEXT_MAX} printable characters")
+
+
+def _no_such_key(key: str) -> Broken:
+    return Broken(f"there is no working key {key}: `penstock merchant list` shows them")

@@ -1,0 +1,109 @@
+"""The back office: the engine's side for operators, opened on the stores themselves for the length of one command.
+
+Works without an edge, and while Redis is away as far as the ledger alone can answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from psycopg_pool import AsyncConnectionPool
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from engine.errors import Broken
+from engine.gateway.operator_actions import Desk
+from engine.gateway.queries import Enquiry
+from engine.gateway.timeline import Timeline
+from engine.ledger.audit_log import AuditLog
+from engine.ledger.reader import Archive
+from engine.ledger.session import NO_TABLES, connect, conninfo, prepare
+from engine.ledger.statement import statement
+from engine.streams import keys
+from engine.streams.acceptance_store import Front
+from engine.streams.dead_letter_queue import Graveyard
+from engine.streams.scripts import Scripts
+from ops.stack.data_dir import DataDir
+from ops.store_url import given_url
+
+_PATIENCE_S = 5.0
+_CONNECTION = {"autocommit": True, "connect_timeout": 5}
+_STATEMENT_MS = 5000
+_RECORD_TTL_MS = 900_000  # of records that are repaired by looking; the edges' default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackOffice:
+    """What commands work with."""
+
+    desk: Desk
+    timeline: Timeline
+    enquiry: Enquiry
+    archive: Archive
+    front: Front
+    partitions: int
+
+
+def addresses(data_dir: Path) -> tuple[str, str]:
+    """The URLs of Postgres and Redis: the variables', else those of the stack that runs in the folder."""
+    database, redis = given_url("PENSTOCK_DATABASE_URL"), given_url("PENSTOCK_REDIS_URL")
+    if not (database and redis):
+        running = DataDir(data_dir).state()
+        database, redis = database or running["database"], redis or running["redis"]
+    return database, redis
+
+
+@asynccontextmanager
+async def back_office(data_dir: Path) -> AsyncIterator[BackOffice]:
+    """Raises Broken with what to do when there is nothing to open."""
+    database, redis_url = addresses(data_dir)
+    installation, partitions = await anyio.to_thread.run_sync(_installation, database)
+    async with AsyncExitStack() as stack:
+        dsn = conninfo(database, f"statement_timeout={_STATEMENT_MS}")
+        pool = AsyncConnectionPool(
+            dsn, configure=prepare, min_size=1, max_size=2, timeout=2, kwargs=_CONNECTION, open=False
+        )
+        await stack.enter_async_context(pool)
+        redis = Redis.from_url(redis_url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, protocol=2)
+        stack.push_async_callback(redis.aclose)
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        await _check_whose(redis, installation)
+        scripts = Scripts(redis)
+        front, archive = Front(scripts), Archive(pool)
+        for run in (front.run, archive.run):
+            tasks.start_soon(run)
+        yield BackOffice(
+            desk=Desk(Graveyard(scripts, partitions), archive, AuditLog(pool), partitions),
+            timeline=Timeline(front, archive, partitions),
+            enquiry=Enquiry(front, archive, partitions, lambda: datetime.now(UTC), _RECORD_TTL_MS),
+            archive=archive,
+            front=front,
+            partitions=partitions,
+        )
+        tasks.cancel_scope.cancel()
+
+
+def _installation(database: str) -> tuple[str, int]:
+    with connect(database, connect_timeout=5) as connection:
+        row = connection.execute(statement("installation")).fetchone()
+    if row is None:
+        raise Broken(NO_TABLES)
+    return str(row[0]), int(row[1])
+
+
+async def _check_whose(redis: Redis, installation: str) -> None:
+    """Raises Broken for a Redis of another installation. One that is away is no obstacle: the ledger answers a lot."""
+    try:
+        there: Any = await redis.get(keys.INSTALLATION)
+    except (RedisError, OSError):
+        return
+    whose = there.decode(errors="replace") if isinstance(there, bytes) else there
+    if whose is not None and whose != installation:
+        raise Broken("PENSTOCK_REDIS_URL is the Redis of another installation than PENSTOCK_DATABASE_URL")
