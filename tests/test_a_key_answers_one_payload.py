@@ -11,15 +11,15 @@ from uuid import uuid4
 import httpx
 import psutil
 import pytest
-from bank_harness import Bank, fresh_cards
-from gateway import Gateway, a_gateway, eventually
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 
 from engine.domain.ids import operation_id, partition_of
 from engine.domain.payment import Verb
 from engine.streams import keys
 from ops.stack.embedded import EmbeddedPostgres
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 FIRST, SECOND = 5000, 6000
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
-from decision_stand import a_command, an_authorized_payment, changed
+from support.decision_stand import a_command, an_authorized_payment, changed
 
 from engine.domain.command import Command
 from engine.domain.ids import operation_id, payment_id

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from actor_stand import BANK_S, CARD, VAULT, Stand, played
-from decision_stand import (
+from support.actor_stand import BANK_S, CARD, VAULT, Stand, played
+from support.decision_stand import (
     ALREADY,
     AMOUNT,
     BROKE,

@@ -9,12 +9,12 @@ from typing import Any
 
 import orjson
 import pytest
-from bank_harness import Bank, fresh_cards
-from gateway import Gateway, a_gateway, eventually
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 
 from engine.domain.ids import partition_of
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from decision_stand import (
+from support.decision_stand import (
     ALREADY,
     AMOUNT,
     EXPIRED,

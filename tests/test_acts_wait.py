@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import orjson
-from bank_harness import fresh_cards
-from ficmart_asks import SUCCESS
-from gateway import a_gateway, eventually
+from support.bank_harness import fresh_cards
+from support.ficmart_asks import SUCCESS
+from support.gateway import a_gateway, eventually
 
 from engine.domain.payment import Verb
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from edge_stand import OTHER, Stand, assert_refused, running_edge, running_postgres
-from gateway import eventually
 from hypothesis import given
 from hypothesis import strategies as st
+from support.edge_stand import OTHER, Stand, assert_refused, running_edge, running_postgres
+from support.gateway import eventually
 
 from edge.server.admission import Admission, AdmissionLimits, Rate
 from engine.contracts.gateway import Origin

@@ -182,7 +182,7 @@ def test_http_is_a_folder_and_no_package() -> None:
 
 def test_nothing_is_left_to_do() -> None:
     unfinished = re.compile("TO" + "DO|FIX" + "ME|NotImpl" + "ementedError")
-    sources = [*MODULES, *LUA, *SQL, *sorted((ROOT / "tests").glob("*.py"))]
+    sources = [*MODULES, *LUA, *SQL, *sorted((ROOT / "tests").rglob("*.py"))]
 
     assert [_name(path) for path in sources if unfinished.search(path.read_text())] == []
 

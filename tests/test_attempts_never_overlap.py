@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 import pytest
-from bank_harness import fresh_cards
-from gateway import Gateway, a_gateway, eventually
+from support.bank_harness import fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 
 
 @dataclass(kw_only=True)

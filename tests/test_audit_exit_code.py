@@ -11,12 +11,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from audit_stand import Ledger
-from gateway import Gateway, eventually
+from support.audit_stand import Ledger
+from support.gateway import Gateway, eventually
 
 from ops.stack.embedded import EmbeddedPostgres
 
-pytest_plugins = ["bank_fixtures", "audit_fixtures"]
+pytest_plugins = ["support.bank_fixtures", "support.audit_fixtures"]
 
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
 NOWHERE = "127.0.0.1:1"  # nobody listens there

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from audit_stand import GRACE_S, Ledger, named
+from support.audit_stand import GRACE_S, Ledger, named
 
 from engine.contracts.webhooks import ENDPOINT_DISABLED
 from engine.domain.ids import endpoint_id
@@ -12,7 +12,7 @@ from ops.audit.invariant import INVARIANTS, Scan
 from ops.audit.snapshot import one_moment
 from ops.statement import statement
 
-pytest_plugins = ["bank_fixtures", "audit_fixtures"]
+pytest_plugins = ["support.bank_fixtures", "support.audit_fixtures"]
 
 # One payment of each kind, and what the edits say of it. Constraints that stand in an edit's way are dropped first.
 AUTHORIZED, CAPTURED, REFUNDED, VOIDED = (

@@ -8,8 +8,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from audit_stand import Ledger, named
 from redis import Redis
+from support.audit_stand import Ledger, named
 
 from engine.domain.command import Record, Snapshot
 from engine.domain.payment import Verb
@@ -18,7 +18,7 @@ from engine.streams.encoding import encode_record, encode_snapshot
 from ops.audit.breach import Breach
 from ops.audit.streams import look
 
-pytest_plugins = ["bank_fixtures", "audit_fixtures"]
+pytest_plugins = ["support.bank_fixtures", "support.audit_fixtures"]
 
 STREAM = keys.commands(3)
 LONG_AGO = datetime.now(UTC) - timedelta(minutes=10)

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 import anyio
 import httpx
 import pytest
-from audit_stand import named
-from bank_harness import Bank, a_bank, fresh_cards
-from gateway import Gateway, Running, a_gateway, eventually
+from support.audit_stand import named
+from support.bank_harness import Bank, a_bank, fresh_cards
+from support.gateway import Gateway, Running, a_gateway, eventually
 
 from bank.ficmart import FicmartBank
 from ops.audit.auditor import Auditor
@@ -22,7 +22,7 @@ from ops.audit.breach import Report
 from ops.audit.holds import find, release
 from ops.store_url import Locations
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 pytestmark = pytest.mark.slow
 
 GRACE_S = 10.0  # an attempt of these gateways is over after two seconds, a parked one asked again within one

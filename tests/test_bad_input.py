@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import orjson
 import pytest
-from gateway import Gateway, Running, a_gateway, eventually
+from support.gateway import Gateway, Running, a_gateway, eventually
 
 from engine.domain.ids import operation_id, partition_of, payment_id
 from engine.domain.payment import Verb

@@ -7,12 +7,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from bank_harness import Bank, a_card_request
+from support.bank_harness import Bank, a_card_request
 
 from bank.simulator.decoding import BadBody, read_body
 from bank.simulator.syntax import DEPTH_MAX, SyntaxFault, flatten
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 AUTHORIZATIONS = "/api/v1/authorizations"
 NO_PAGE = (404, "404 page not found\n")

@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from bank_harness import EXTRA_CARDS, Bank, a_bank, a_card_request
+from support.bank_harness import EXTRA_CARDS, Bank, a_bank, a_card_request
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 
 def test_fail_before_answers_500_and_nothing_happened(bank: Bank) -> None:

@@ -10,11 +10,11 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from bank_harness import Bank, a_bank, a_card_request
+from support.bank_harness import Bank, a_bank, a_card_request
 
 from bank.simulator.settings import BankSettings
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 AUTHORIZATIONS = "/api/v1/authorizations"
 LATENCY_MS = 150

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
-from bank_harness import Bank, a_bank, a_card_request
+from support.bank_harness import Bank, a_bank, a_card_request
 
 from bank.simulator.instant import NS_PER_HOUR
 from bank.simulator.key_sweeper import KeySweeper
 from bank.simulator.lanes import Lanes
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 
 def test_a_repeated_key_gets_the_first_answer_byte_for_byte_whatever_its_body(bank: Bank) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import orjson
 import pytest
-from bank_harness import Bank, fresh_cards
-from gateway import Gateway, a_gateway, eventually
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 
 from engine.domain.ids import partition_of
 from engine.domain.payment import Verb
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 # fmt: off
 # verb           before        after         the bank's kind  its prefix

@@ -6,11 +6,11 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
-from bank_harness import a_bank
+from support.bank_harness import a_bank
 
 from bank.simulator.overlap import EVENT
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 SLOW = {"MIN_LATENCY_MS": "300", "MAX_LATENCY_MS": "300"}
 
 

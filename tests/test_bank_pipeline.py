@@ -6,11 +6,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from bank_harness import Bank, a_bank, a_card_request
+from support.bank_harness import Bank, a_bank, a_card_request
 
 from bank.simulator.chaos import Weather
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 AUTHORIZATIONS = "/api/v1/authorizations"
 

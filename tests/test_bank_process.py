@@ -11,13 +11,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from bank_harness import CALM, RUN, Bank, a_bank, a_card_request
+from support.bank_harness import CALM, RUN, Bank, a_bank, a_card_request
 
 from bank.simulator.card import extra_card, is_card_number
 from bank.simulator.database import BankDatabaseError, prepare_database
 from bank.simulator.settings import BankSettings, BankSettingsError
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 
 def test_without_variables_the_settings_are_the_contracts() -> None:

@@ -20,9 +20,9 @@ import httpx
 import psutil
 import pytest
 from anyio import to_thread
-from gateway import eventually
 from redis import Redis
 from redis.exceptions import ReadOnlyError, RedisError
+from support.gateway import eventually
 
 from bank.simulator.card import EXTRA_CARD_CVV, extra_card
 from engine.streams import keys

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 
 import psycopg
 import pytest
-from decision_stand import Desk
-from gateway import eventually
-from ledger_stand import PARTITION, LedgerStand, Tenure, a_ledger, a_payment_of, an_authorized_payment
 from msgspec.structs import replace
+from support.decision_stand import Desk
+from support.gateway import eventually
+from support.ledger_stand import PARTITION, LedgerStand, Tenure, a_ledger, a_payment_of, an_authorized_payment
 
 from engine.domain.changeset import Step
 from engine.domain.payment import Operation, Status, Verb

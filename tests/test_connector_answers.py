@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 import pytest
-from ficmart_asks import (
+from support.ficmart_asks import (
     AUTHORIZATION,
     CVV,
     OK,
@@ -15,7 +15,7 @@ from ficmart_asks import (
     an_ask,
     now,
 )
-from raw_bank import http, raw_bank, sending
+from support.raw_bank import http, raw_bank, sending
 
 from bank import dialect
 from bank.ficmart import FicmartBank

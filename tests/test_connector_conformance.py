@@ -12,7 +12,7 @@ from itertools import count
 
 import anyio
 import pytest
-from bank_harness import Bank, fresh_cards
+from support.bank_harness import Bank, fresh_cards
 
 from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
@@ -21,7 +21,7 @@ from engine.domain.bank_answer import Answer, Approved, NoAnswer, Refusal, Refus
 from engine.domain.money import Money
 from engine.domain.payment import Card, DeclineCode, Verb
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 pytestmark = pytest.mark.anyio
 
 CVV = "123"

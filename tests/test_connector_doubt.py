@@ -7,14 +7,14 @@ import gzip
 from time import monotonic
 
 import pytest
-from ficmart_asks import (
+from support.ficmart_asks import (
     BODY,
     OK,
     SUCCESS,
     an_ask,
     now,
 )
-from raw_bank import Received, http, raw_bank, sending, silence
+from support.raw_bank import Received, http, raw_bank, sending, silence
 
 from bank.ficmart import FicmartBank
 from engine.domain.bank_answer import Approved, NoAnswer

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import anyio
 import pytest
-from bank_harness import Bank
 from prometheus_client import CollectorRegistry
+from support.bank_harness import Bank
 
 from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
@@ -25,7 +25,7 @@ from engine.resilience.circuit_breaker import Tolerance
 from engine.resilience.guarded_connector import Gate, Patience
 from engine.resilience.retry_budget import Allowance
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 pytestmark = pytest.mark.anyio
 
 PATIENCE_S = 5.0

@@ -14,7 +14,7 @@ from time import monotonic
 import anyio
 import orjson
 import pytest
-from ficmart_asks import (
+from support.ficmart_asks import (
     AUTHORIZATION,
     CAPTURE,
     CVV,
@@ -27,8 +27,8 @@ from ficmart_asks import (
     clock_that_jumps_after,
     now,
 )
-from gateway import eventually
-from raw_bank import Received, http, raw_bank, sending, silence
+from support.gateway import eventually
+from support.raw_bank import Received, http, raw_bank, sending, silence
 
 from bank import dialect
 from bank.ficmart import FicmartBank

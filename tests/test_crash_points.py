@@ -8,13 +8,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from bank_harness import Bank, fresh_cards
-from crash_stage import AT_THE_BANK, EFFECTS, ENDS, FROM_THE_ANSWER, TO_THE_INTENT, Stage, a_stage, effects
-from gateway import Gateway, a_gateway, eventually
+from support.bank_harness import Bank, fresh_cards
+from support.crash_stage import AT_THE_BANK, EFFECTS, ENDS, FROM_THE_ANSWER, TO_THE_INTENT, Stage, a_stage, effects
+from support.gateway import Gateway, a_gateway, eventually
 
 from engine.domain.ids import payment_id
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 
 @pytest.fixture(scope="module")

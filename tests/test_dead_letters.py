@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from gateway import Gateway, a_gateway, eventually
+from support.gateway import Gateway, a_gateway, eventually
 
 from edge.openapi.dead_letter_schemas import Act, DeadLetterList, WholeDeadLetter
 from edge.openapi.payment_schemas import Problem

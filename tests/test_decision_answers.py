@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import orjson
 import pytest
-from decision_stand import (
+from support.decision_stand import (
     ALREADY,
     AMOUNT,
     DECLINED,
@@ -19,7 +19,7 @@ from decision_stand import (
     an_authorized_payment,
     approved,
 )
-from decision_stand import changed as replaced
+from support.decision_stand import changed as replaced
 
 from engine.domain.bank_answer import Refused
 from engine.domain.creation import operation_of

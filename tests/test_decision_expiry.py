@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import orjson
 import pytest
-from decision_stand import (
+from support.decision_stand import (
     ALREADY,
     BROKE,
     EXPIRED,

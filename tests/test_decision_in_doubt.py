@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import orjson
 import pytest
-from decision_stand import (
+from msgspec.structs import replace as replace_struct
+from support.decision_stand import (
     BROKE,
     HELD_BACK,
     LOST,
@@ -19,7 +20,6 @@ from decision_stand import (
     an_authorized_payment,
     approved,
 )
-from msgspec.structs import replace as replace_struct
 
 from engine.domain.changeset import Again
 from engine.domain.payment import State, Status, Verb

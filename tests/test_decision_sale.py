@@ -1,7 +1,7 @@
 """A sale is two operations with two bank keys and one answer; a capture finally refused gives the hold back."""
 
 import orjson
-from decision_stand import ALREADY, DECLINED, EXPIRED, LOST, MISTAKEN, UNKNOWN, Desk, a_payment_begun, approved
+from support.decision_stand import ALREADY, DECLINED, EXPIRED, LOST, MISTAKEN, UNKNOWN, Desk, a_payment_begun, approved
 
 from engine.domain.ids import operation_id
 from engine.domain.payment import State, Status, Verb

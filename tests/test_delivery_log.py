@@ -9,8 +9,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from event_stand import ENDPOINTS, OTHER, a_payment_id, an_edge, an_endpoint, ask, merchant_of, tell
-from gateway import Gateway
+from support.event_stand import ENDPOINTS, OTHER, a_payment_id, an_edge, an_endpoint, ask, merchant_of, tell
+from support.gateway import Gateway
 from typer.testing import CliRunner
 
 from edge.openapi import webhook_schemas as shapes

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from ledger_stand import PARTITION, LedgerStand, a_ledger, an_authorized_payment
+from support.ledger_stand import PARTITION, LedgerStand, a_ledger, an_authorized_payment
 
 from engine.domain.payment import Verb
 from engine.ledger.writer import DueTerms, Fence

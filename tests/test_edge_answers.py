@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
-from edge_stand import Stand, a_card, a_payment, running_edge, running_postgres
+from support.edge_stand import Stand, a_card, a_payment, running_edge, running_postgres
 
 from engine.contracts.gateway import Reply
 from engine.errors import Broken, FieldError, Rejected, Unavailable

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from edge_stand import DISABLED, MERCHANT, OPERATOR, OTHER, Stand, add_key, running_edge, running_postgres
 from psycopg_pool import AsyncConnectionPool
+from support.edge_stand import DISABLED, MERCHANT, OPERATOR, OTHER, Stand, add_key, running_edge, running_postgres
 
 from edge.server.authentication import UNKNOWN_MAX, UNKNOWN_S, WAITING_MAX, KeyRing
 from engine.errors import Rejected, Unavailable

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
-from edge_stand import Stand, running_edge, running_postgres
 from prometheus_client.parser import text_string_to_metric_families
+from support.edge_stand import Stand, running_edge, running_postgres
 
 from engine.problem import CATALOGUE, render
 

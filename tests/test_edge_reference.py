@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import orjson
 import pytest
-from edge_stand import Stand, running_edge, running_postgres
+from support.edge_stand import Stand, running_edge, running_postgres
 
 from edge.openapi import payment_schemas as receipts
 from engine.domain.money import Money

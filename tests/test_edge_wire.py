@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import orjson
 import psutil
 import pytest
-from edge_stand import MERCHANT, Stand, a_payment, running_edge, running_postgres
+from support.edge_stand import MERCHANT, Stand, a_payment, running_edge, running_postgres
 
 from edge.server.protocol import Protocol
 

@@ -9,8 +9,8 @@ from itertools import count, islice
 from pathlib import Path
 
 import pytest
-from gateway import Gateway, a_gateway, eventually
 from redis.exceptions import ResponseError
+from support.gateway import Gateway, a_gateway, eventually
 
 from engine.domain.ids import partition_of, payment_id
 from engine.streams import keys

@@ -11,8 +11,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from event_stand import MERCHANT, OTHER, a_payment_id, an_edge, ask, merchant_of, tell
-from gateway import Gateway, eventually
+from support.event_stand import MERCHANT, OTHER, a_payment_id, an_edge, ask, merchant_of, tell
+from support.gateway import Gateway, eventually
 
 from edge.openapi import webhook_schemas as shapes
 from engine.pagination import cursor as cursor_of

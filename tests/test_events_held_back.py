@@ -9,10 +9,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from audit_stand import Ledger as Audited
-from audit_stand import named
-from gateway import Gateway, eventually
-from webhook_stand import Ledger, dispatchers
+from support.audit_stand import Ledger as Audited
+from support.audit_stand import named
+from support.gateway import Gateway, eventually
+from support.webhook_stand import Ledger, dispatchers
 
 METRIC = "penstock_webhook_events_held_back_seconds"
 

@@ -11,8 +11,8 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from event_stand import a_payment_id, tell
-from gateway import eventually
+from support.event_stand import a_payment_id, tell
+from support.gateway import eventually
 
 from engine.ledger.statement import statement
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
-from bank_harness import Bank, fresh_cards
-from gateway import Gateway, a_gateway, eventually
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 HOLD_S = 168 * 3600  # how long the bank holds money
 SOON_S = 2

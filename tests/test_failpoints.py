@@ -97,6 +97,6 @@ def test_the_process_gets_the_real_signal(action: str, number: signal.Signals) -
 
 
 def test_every_named_point_is_passed_somewhere() -> None:
-    code = "".join(path.read_text() for path in ENGINE.glob("*.py") if path.name != "failpoint.py")
+    code = "".join(path.read_text() for path in ENGINE.rglob("*.py") if path.name != "failpoint.py")
 
     assert {name for name in POINTS if f'"{name}"' not in code} == set()

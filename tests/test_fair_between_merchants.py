@@ -9,10 +9,10 @@ from statistics import median
 
 import httpx
 import pytest
-from bank_harness import Bank, fresh_cards
-from gateway import Gateway, a_gateway, a_payment
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, a_gateway, a_payment
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 CARD = "4111111111111111"
 FLOOD = 500

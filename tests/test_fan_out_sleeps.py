@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import psycopg
-from event_stand import a_payment_id, tell
 from psycopg_pool import AsyncConnectionPool
+from support.event_stand import a_payment_id, tell
 
 from engine.webhooks.fan_out import FanOut
 from engine.webhooks.outbox import Outbox

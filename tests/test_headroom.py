@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gateway import Gateway, a_gateway
+from support.gateway import Gateway, a_gateway
 
 from engine.domain.ids import partition_of
 

@@ -9,15 +9,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from bank_harness import Bank, a_bank, fresh_cards
-from gateway import Gateway, a_gateway, eventually
+from support.bank_harness import Bank, a_bank, fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 from typer.testing import CliRunner
 
 from engine.domain.ids import release_key
 from ops.cli.main import app
 from ops.errors import in_words
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 OPENING = 1_000_000_000_000  # of a fresh card
 

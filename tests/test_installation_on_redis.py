@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from gateway import Gateway, Running, a_gateway, eventually
 from psycopg.conninfo import conninfo_to_dict
 from redis import Redis
+from support.gateway import Gateway, Running, a_gateway, eventually
 
 from engine.ledger.migrate import migrate
 from engine.streams import keys

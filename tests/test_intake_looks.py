@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from decision_stand import NOON, an_authorized_payment, changed
 from prometheus_client import CollectorRegistry
+from support.decision_stand import NOON, an_authorized_payment, changed
 
 from engine.contracts.gateway import Origin, Reply
 from engine.domain.command import Record

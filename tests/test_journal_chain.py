@@ -9,10 +9,10 @@ from functools import cache
 
 import orjson
 import pytest
-from decision_stand import JOURNAL, a_captured_payment, a_payment_begun, approved
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.decision_stand import JOURNAL, a_captured_payment, a_payment_begun, approved
 
 from engine.domain.changeset import Step
 from engine.domain.journal import Journal

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from gateway import Gateway, a_gateway, a_payment
+from support.gateway import Gateway, a_gateway, a_payment
 
 from engine.domain.ids import partition_of
 from engine.streams import keys

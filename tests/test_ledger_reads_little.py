@@ -9,10 +9,10 @@ from random import Random
 
 import anyio
 import psycopg
-from decision_stand import JOURNAL, PATIENCE, a_command
-from gateway import eventually
 from msgspec.structs import replace
 from psycopg_pool import AsyncConnectionPool
+from support.decision_stand import JOURNAL, PATIENCE, a_command
+from support.gateway import eventually
 
 from engine.domain.bank_answer import Approved
 from engine.domain.changeset import Step

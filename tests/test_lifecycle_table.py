@@ -1,7 +1,7 @@
 """The table of the lifecycle: every pair of state and event, and every sequence of commands and answers to length 5."""
 
 import pytest
-from decision_stand import (
+from support.decision_stand import (
     ALREADY,
     DECLINED,
     EXPIRED,

@@ -19,9 +19,9 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from event_stand import ENDPOINTS, a_payment_id, an_edge, ask, merchant_of, tell
-from gateway import Gateway, eventually
-from webhook_stand import HASTE
+from support.event_stand import ENDPOINTS, a_payment_id, an_edge, ask, merchant_of, tell
+from support.gateway import Gateway, eventually
+from support.webhook_stand import HASTE
 
 from engine.contracts.signature import signatures
 from ops.stack.embedded import EmbeddedRedis

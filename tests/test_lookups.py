@@ -12,15 +12,15 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from bank_harness import Bank, fresh_cards
-from gateway import Gateway, a_gateway, a_payment, eventually
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, a_gateway, a_payment, eventually
 
 from engine.domain.ids import partition_of
 from engine.gateway.accepted_work import ENTRIES_MAX
 from engine.streams import keys
 from ops.stack.embedded import EmbeddedRedis
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 OTHER = {"X-API-Key": "sk_local_other"}
 AWKWARD = 'o "1", \\ é \' $.*%'

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gateway import Gateway, a_gateway, eventually
-from lossy_wire import LossyWire, a_lossy_wire
+from support.gateway import Gateway, a_gateway, eventually
+from support.lossy_wire import LossyWire, a_lossy_wire
 
 from ops.stack.embedded import EmbeddedRedis
 

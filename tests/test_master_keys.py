@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from gateway import FINGERPRINT_KEY, MASTER_KEY, Gateway, Running, a_payment, eventually
+from support.gateway import FINGERPRINT_KEY, MASTER_KEY, Gateway, Running, a_payment, eventually
 
 from engine.ledger.statement import statement
 from engine.security.encryption import Vault, key_id

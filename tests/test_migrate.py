@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from gateway import Gateway
+from support.gateway import Gateway
 
 from engine.ledger.migrate import MigrationError, migrate, seed_local
 from ops.stack.embedded import EmbeddedPostgres

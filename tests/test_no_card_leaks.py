@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from ficmart_asks import CVV, PAN, an_ask
-from gateway import Gateway, a_gateway, eventually
 from rich.pretty import pretty_repr
 from structlog.tracebacks import ExceptionDictTransformer
+from support.ficmart_asks import CVV, PAN, an_ask
+from support.gateway import Gateway, a_gateway, eventually
 
 from engine.domain.payment import Card
 

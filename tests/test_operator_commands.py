@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from bank_harness import Bank, fresh_cards
-from gateway import Gateway, a_gateway, eventually
 from rich.console import Console
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 from typer.testing import CliRunner
 
 from edge.openapi.timeline_schemas import Timeline
@@ -20,7 +20,7 @@ from ops.cli.main import app
 from ops.errors import in_words
 from ops.terminal import in_colour
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 
 @pytest.fixture(scope="module")

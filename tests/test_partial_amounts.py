@@ -7,11 +7,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from bank_harness import Bank, fresh_cards
-from crash_stage import effects
-from gateway import Gateway, a_gateway
+from support.bank_harness import Bank, fresh_cards
+from support.crash_stage import effects
+from support.gateway import Gateway, a_gateway
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 FULL = 5000
 

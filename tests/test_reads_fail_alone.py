@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from gateway import Gateway
-from lossy_wire import LossyWire, a_lossy_wire
+from support.gateway import Gateway
+from support.lossy_wire import LossyWire, a_lossy_wire
 
 from engine.ledger.statement import statement
 from ops.stack.embedded import EmbeddedPostgres

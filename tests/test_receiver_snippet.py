@@ -16,8 +16,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gateway import eventually
 from standardwebhooks import Webhook
+from support.gateway import eventually
 
 from engine.contracts.signature import secret_text, signatures
 from ops.stack.address import any_free_port

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
-from simulated_loop import SimulatedLoop
+from simulation.simulated_loop import SimulatedLoop
 
 from engine.errors import Broken
 from engine.streams.command_stream import LeaseLost, StreamEntry

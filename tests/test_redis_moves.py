@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from gateway import Gateway, Running, a_gateway, eventually
-from lossy_wire import LossyWire, a_lossy_wire
 from redis.exceptions import RedisError
+from support.gateway import Gateway, Running, a_gateway, eventually
+from support.lossy_wire import LossyWire, a_lossy_wire
 
 from ops.stack.embedded import EmbeddedRedis
 

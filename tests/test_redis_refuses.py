@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import redis as plain_redis
-from lossy_wire import LossyWire, a_lossy_wire
 from redis._parsers.base import BaseParser
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from scripted import OPEN, PARTITION, STREAM, UNSETTLED
+from support.lossy_wire import LossyWire, a_lossy_wire
+from support.scripted import OPEN, PARTITION, STREAM, UNSETTLED
 
 from engine.errors import Refused, Unavailable
 from engine.streams import keys

@@ -15,11 +15,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from bank_harness import POSTGRES_BIN, Bank, a_bank, fresh_cards
-from event_stand import ENDPOINTS, ask
-from gateway import Gateway, eventually
 from redis import Redis
-from webhook_stand import HASTE, Shop, a_shop
+from support.bank_harness import POSTGRES_BIN, Bank, a_bank, fresh_cards
+from support.event_stand import ENDPOINTS, ask
+from support.gateway import Gateway, eventually
+from support.webhook_stand import HASTE, Shop, a_shop
 
 from engine.ledger.migrate import migrate, seed_local
 from ops.audit.auditor import Auditor
@@ -27,7 +27,7 @@ from ops.audit.breach import Report
 from ops.stack.embedded import EmbeddedPostgres, EmbeddedRedis
 from ops.store_url import Locations
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 PARTITIONS = 16
 

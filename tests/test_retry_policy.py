@@ -6,9 +6,9 @@ from datetime import timedelta
 from itertools import pairwise
 
 import pytest
-from decision_stand import LOST, NOON, PATIENCE, a_payment_begun, changed
 from hypothesis import given
 from hypothesis import strategies as st
+from support.decision_stand import LOST, NOON, PATIENCE, a_payment_begun, changed
 
 from engine.domain.payment import Operation, Verb
 from engine.domain.retry_policy import Schedule

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bank_harness import Bank, fresh_cards
-from gateway import a_gateway
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import a_gateway
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 MORE_THAN_IN_HAND = 6
 

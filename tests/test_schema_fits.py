@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import psycopg
 import pytest
-from gateway import Gateway, Running, eventually
+from support.gateway import Gateway, Running, eventually
 
 from engine.errors import Broken
 from engine.ledger.schema import migrations, misfit

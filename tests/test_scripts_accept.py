@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from scripted import OPEN, PARTITION, SETTLED, STREAM, UNSETTLED, Scripted, scripts_on
+from support.scripted import OPEN, PARTITION, SETTLED, STREAM, UNSETTLED, Scripted, scripts_on
 
 from engine.streams import keys
 from engine.streams.encoding import decode_record

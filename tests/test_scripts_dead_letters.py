@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from scripted import MERCHANTS, OPEN, PARTITION, STREAM, Scripted, scripts_on
+from support.scripted import MERCHANTS, OPEN, PARTITION, STREAM, Scripted, scripts_on
 
 from engine.streams import keys
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from scripted import LEASE, MINE, STREAM, THEIRS, Scripted, ids, scripts_on
+from support.scripted import LEASE, MINE, STREAM, THEIRS, Scripted, ids, scripts_on
 
 from engine.streams import keys
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from scripted import MINE, OPEN, PARTITION, STREAM, THEIRS, UNSETTLED, Scripted, ids, scripts_on
+from support.scripted import MINE, OPEN, PARTITION, STREAM, THEIRS, UNSETTLED, Scripted, ids, scripts_on
 
 from engine.errors import Unavailable
 from engine.streams import keys

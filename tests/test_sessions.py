@@ -9,11 +9,11 @@ from uuid import uuid4
 import anyio
 import psycopg
 import pytest
-from gateway import Gateway, a_gateway
 from msgspec.structs import replace
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
+from support.gateway import Gateway, a_gateway
 from test_unable_worker import an_authorization
 
 from engine.domain.changeset import Step

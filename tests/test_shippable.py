@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from bank_harness import Bank, fresh_cards
-from gateway import Gateway, a_gateway, eventually
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 
 @pytest.fixture(scope="module")

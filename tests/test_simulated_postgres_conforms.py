@@ -11,14 +11,14 @@ from unittest.mock import patch
 
 import anyio
 import psycopg
-from decision_stand import PATIENCE, a_command, approved
 from msgspec.structs import replace
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
-from simulated_loop import SimulatedLoop
-from simulated_network import Link
-from simulated_postgres import PostgresPool, PostgresServer
-from simulation import run
+from simulation.run import run
+from simulation.simulated_loop import SimulatedLoop
+from simulation.simulated_network import Link
+from simulation.simulated_postgres import PostgresPool, PostgresServer
+from support.decision_stand import PATIENCE, a_command, approved
 
 from engine.domain.changeset import Step
 from engine.domain.creation import opening

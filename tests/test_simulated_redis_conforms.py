@@ -15,8 +15,8 @@ import pytest
 import redis
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
-from simulated_scripts import HANDS, SCRIPTS, Database
-from simulated_streams import Stream, text_of
+from simulation.simulated_scripts import HANDS, SCRIPTS, Database
+from simulation.simulated_streams import Stream, text_of
 
 from engine.errors import Broken
 from engine.streams import keys

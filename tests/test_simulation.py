@@ -10,10 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from simulation import History, again, run
+from simulation.run import History, again, run
 
 HISTORIES = 5000
-SCRIPT = Path(__file__).parent / "simulation.py"
 # What a run must have gone through, or it shows nothing: each as often as a hundredth of the histories at least.
 COMMON = (
     "operation_settled",
@@ -29,8 +28,9 @@ RARE = ("reclaimed", "circuit_breaker")  # at least once
 
 def simulation(*arguments: object, **environ: str) -> subprocess.Popen[str]:
     """The command line, in a process of its own."""
-    words = [sys.executable, "-W", "error", str(SCRIPT), *map(str, arguments)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={**os.environ, **environ})
+    words = [sys.executable, "-W", "error", "-m", "simulation.run", *map(str, arguments)]
+    tests, given = Path(__file__).parent, {**os.environ, **environ}
+    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=given, cwd=tests)
 
 
 @pytest.mark.slow

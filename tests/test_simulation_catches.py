@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from simulation import run
-from simulation_variants import VARIANTS
+from simulation.run import run
+from simulation.variants import VARIANTS
 
 SEEDS = range(1000)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from gateway import Gateway, a_gateway, eventually
-from nursery import Child
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from redis import Redis
+from support.gateway import Gateway, a_gateway, eventually
+from support.nursery import Child
 
 from ops.stack.embedded import EmbeddedPostgres
 

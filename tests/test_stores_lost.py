@@ -17,13 +17,13 @@ from uuid import uuid4
 import httpx
 import psutil
 import pytest
-from bank_harness import Bank, fresh_cards
-from gateway import Gateway, a_gateway, eventually
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 
 from engine.streams import keys
 from ops.stack.embedded import EmbeddedPostgres, EmbeddedRedis
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 AWAY_S = float(os.environ.get("AWAY_S", "6"))  # for longer: AWAY_S=30 pytest tests/test_stores_lost.py
 LOAD = 100  # payments journaled before a store is struck, and after

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway import Gateway, a_gateway, a_payment
+from support.gateway import Gateway, a_gateway, a_payment
 
 CARD = "4111111111111111"
 OWNER, STRANGER = "sk_local_merchant", "sk_local_other"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway import Gateway, Running, a_gateway, eventually
 from redis import Redis
+from support.gateway import Gateway, Running, a_gateway, eventually
 
 from engine.domain.ids import partition_of
 from engine.streams import keys

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway import Gateway, a_gateway, eventually
-from webhook_stand import Ledger, Shop, a_shop, dispatchers
+from support.gateway import Gateway, a_gateway, eventually
+from support.webhook_stand import Ledger, Shop, a_shop, dispatchers
 
 CARD = "4111111111111111"
 LOOK_S = 0.25  # of a waiting client at its record, and half of what a reader blocks for

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from bank_harness import Bank, fresh_cards
-from decision_stand import PATIENCE
-from gateway import MASTER_KEY, Gateway, Running, a_gateway, eventually
 from prometheus_client import CollectorRegistry
+from support.bank_harness import Bank, fresh_cards
+from support.decision_stand import PATIENCE
+from support.gateway import MASTER_KEY, Gateway, Running, a_gateway, eventually
 
 from engine.domain.command import Command
 from engine.domain.creation import opening
@@ -23,7 +23,7 @@ from engine.metrics import Meters
 from engine.security.encryption import Vault
 from engine.worker.bank_caller import Teller, Unable
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 NEW_KEY = base64.b64encode(b"n" * 32).decode()
 BOTH = {"PENSTOCK_MASTER_KEY": NEW_KEY, "PENSTOCK_RETIRED_MASTER_KEYS": MASTER_KEY}

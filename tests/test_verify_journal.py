@@ -13,8 +13,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from audit_stand import Ledger
-from gateway import FINGERPRINT_KEY
+from support.audit_stand import Ledger
+from support.gateway import FINGERPRINT_KEY
 
 from engine.domain.journal import Journal
 from engine.errors import Broken
@@ -22,7 +22,7 @@ from ops.audit.anchor import Draft, Head, read
 from ops.audit.verification import Verification, verify
 from ops.stack.embedded import EmbeddedPostgres
 
-pytest_plugins = ["bank_fixtures", "audit_fixtures"]
+pytest_plugins = ["support.bank_fixtures", "support.audit_fixtures"]
 
 COLUMNS = "from_state, to_state, event, operation, at, evidence, mac"
 JOURNAL = Journal(base64.b64decode(FINGERPRINT_KEY))

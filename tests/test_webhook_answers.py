@@ -8,7 +8,7 @@ import time
 import tracemalloc
 
 import pytest
-from raw_bank import Received, Script, raw_bank, sending, silence
+from support.raw_bank import Received, Script, raw_bank, sending, silence
 
 from engine.contracts.url_policy import Targets, networks
 from engine.contracts.webhooks import Outcome

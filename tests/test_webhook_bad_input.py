@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from event_stand import ENDPOINTS, MERCHANT, OTHER, an_edge, an_endpoint, ask
-from gateway import Gateway
+from support.event_stand import ENDPOINTS, MERCHANT, OTHER, an_edge, an_endpoint, ask
+from support.gateway import Gateway
 
 from engine.contracts.webhooks import OVERLAP_S_MAX
 from engine.pagination import cursor

@@ -12,9 +12,9 @@ import httpx
 import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from gateway import Gateway, eventually
 from standardwebhooks import Webhook, WebhookVerificationError
-from webhook_stand import Ledger, Shop, a_shop, dispatchers, silent_port
+from support.gateway import Gateway, eventually
+from support.webhook_stand import Ledger, Shop, a_shop, dispatchers, silent_port
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from event_stand import ENDPOINTS, MERCHANT, OTHER, a_payment_id, an_edge, an_endpoint, ask, merchant_of, tell
-from gateway import MASTER_KEY, Gateway
+from support.event_stand import ENDPOINTS, MERCHANT, OTHER, a_payment_id, an_edge, an_endpoint, ask, merchant_of, tell
+from support.gateway import MASTER_KEY, Gateway
 
 from edge.openapi import webhook_schemas as shapes
 from engine.contracts.signature import secret_bytes

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from gateway import Gateway, eventually
-from webhook_stand import Ledger, Shop, a_shop, dispatchers
+from support.gateway import Gateway, eventually
+from support.webhook_stand import Ledger, Shop, a_shop, dispatchers
 
 TYPES = ("payment.created", "payment.authorized", "payment.captured", "payment.refunded")
 

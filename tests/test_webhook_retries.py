@@ -10,8 +10,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from gateway import Gateway, eventually
-from webhook_stand import Ledger, Shop, a_shop, dispatchers
+from support.gateway import Gateway, eventually
+from support.webhook_stand import Ledger, Shop, a_shop, dispatchers
 
 SEND_S = 0.5  # a claim may be sent so long: lease less time-out, of webhook_stand.HASTE
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from gateway import Gateway, Running, eventually
-from webhook_stand import Answer, Ledger, Received, Shop, a_shop, dispatchers
+from support.gateway import Gateway, Running, eventually
+from support.webhook_stand import Answer, Ledger, Received, Shop, a_shop, dispatchers
 
 CRASHES, DISPATCHERS = 20, 2
 PAYMENTS = 30  # a round

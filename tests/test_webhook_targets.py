@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
-from raw_bank import Received, raw_bank
+from support.raw_bank import Received, raw_bank
 
 from engine.contracts.url_policy import Targets, networks, normal_form
 from engine.contracts.webhooks import Outcome

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from ledger_stand import LedgerStand, a_ledger, an_authorized_payment
 from psycopg_pool import AsyncConnectionPool
+from support.ledger_stand import LedgerStand, a_ledger, an_authorized_payment
 
 from engine.domain.payment import Verb
 from engine.ledger.reader import Archive

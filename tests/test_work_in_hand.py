@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from bank_harness import Bank, fresh_cards
-from crash_stage import effects
-from gateway import Gateway, a_gateway, a_payment, eventually
+from support.bank_harness import Bank, fresh_cards
+from support.crash_stage import effects
+from support.gateway import Gateway, a_gateway, a_payment, eventually
 
 from engine.domain.ids import partition_of
 from engine.streams import keys
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 BANK_MS = 1000
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bank_harness import Bank, fresh_cards
-from gateway import Gateway, Running, a_gateway, eventually
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, Running, a_gateway, eventually
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 WRONG = ["-20", "+4", "691200"]  # seconds: slow, a little fast, eight days ahead
 

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from bank_harness import Bank, fresh_cards
-from crash_stage import AT_THE_BANK, EFFECTS, ENDS, FROM_THE_ANSWER, TO_THE_INTENT, Stage, a_stage, effects
-from gateway import Gateway, Running, a_gateway, eventually
+from support.bank_harness import Bank, fresh_cards
+from support.crash_stage import AT_THE_BANK, EFFECTS, ENDS, FROM_THE_ANSWER, TO_THE_INTENT, Stage, a_stage, effects
+from support.gateway import Gateway, Running, a_gateway, eventually
 
-pytest_plugins = ["bank_fixtures"]
+pytest_plugins = ["support.bank_fixtures"]
 
 
 @pytest.fixture(scope="module")

@@ -9,4 +9,4 @@ from importlib.resources import files
 @cache
 def statement(name: str) -> bytes:
     """The text of sql/<name>.sql. Raises FileNotFoundError for a name that is none."""
-    return files("engine").joinpath("sql", f"{name}.sql").read_bytes()
+    return files("engine.ledger").joinpath("sql", f"{name}.sql").read_bytes()

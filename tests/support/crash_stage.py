@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bank_harness import Bank, fresh_cards
-from gateway import Gateway, Running, a_gateway, eventually
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, Running, a_gateway, eventually
 
 from ops.stack.embedded import EmbeddedRedis
 

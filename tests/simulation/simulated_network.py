@@ -13,7 +13,7 @@ from functools import partial
 from random import Random
 from typing import Any, Generic, TypeVar
 
-from simulated_loop import SimulatedLoop
+from simulation.simulated_loop import SimulatedLoop
 
 Reply = TypeVar("Reply")
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from bank_harness import Bank, a_bank, a_postgres
+from support.bank_harness import Bank, a_bank, a_postgres
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ CARDS = Capabilities(
 )
 NO_LIMITS = AdmissionLimits()
 TARGETS = Targets(https_only=False, inside=networks("127.0.0.0/8"))
-_SCHEMA = Path(__file__).parent.parent / "engine" / "ledger" / "migrations" / "0001_ledger.sql"
+_SCHEMA = Path(__file__).parent.parent.parent / "engine" / "ledger" / "migrations" / "0001_ledger.sql"
 
 
 class MemoryEngine:

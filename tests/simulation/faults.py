@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import anyio
-from simulated_network import FAIR, Link
-from simulated_scripts import HANDS
-from simulation_plan import Blow, Fault, Moment
-from simulation_processes import EdgeProcess, Process, Town, WorkerProcess
-from simulation_witness import Witness
 
 from engine.streams import keys
+from simulation.plan import Blow, Fault, Moment
+from simulation.processes import EdgeProcess, Process, Town, WorkerProcess
+from simulation.simulated_network import FAIR, Link
+from simulation.simulated_scripts import HANDS
+from simulation.witness import Witness
 
 _RESTART_S = 0.2  # the least that a process takes to come back
 _UNTIL_S = 1.0

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import orjson
 import psycopg
-from gateway import Gateway
 from redis import Redis
 
 from engine.domain.ids import event_id, payment_id
 from ops.stack.embedded import EmbeddedRedis
+from support.gateway import Gateway
 
 MERCHANT, OTHER = "sk_local_merchant", "sk_local_other"
 ENDPOINTS = "/v1/webhook-endpoints"

@@ -12,8 +12,8 @@ from datetime import timedelta
 from enum import StrEnum
 from random import Random
 
-from simulated_bank import Habits, Mishap
-from simulated_network import Weather
+from simulation.simulated_bank import Habits, Mishap
+from simulation.simulated_network import Weather
 
 from engine.domain.payment import Verb
 from engine.domain.retry_policy import Policy

@@ -7,14 +7,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import psycopg
-from bank_harness import fresh_cards
-from gateway import Gateway
 from psycopg import sql
 
 from ops.audit.auditor import Auditor
 from ops.audit.breach import Report
 from ops.stack.embedded import EmbeddedPostgres
 from ops.store_url import Locations
+from support.bank_harness import fresh_cards
+from support.gateway import Gateway
 
 GRACE_S = 60.0
 

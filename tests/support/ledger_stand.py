@@ -10,7 +10,6 @@ from typing import Any
 
 import anyio
 import psycopg
-from decision_stand import NOON, PATIENCE, Desk, a_command, approved
 from msgspec.structs import replace
 from psycopg_pool import AsyncConnectionPool
 
@@ -19,6 +18,7 @@ from engine.domain.creation import opening
 from engine.domain.ids import operation_id, payment_id
 from engine.domain.payment import Verb
 from engine.ledger.writer import Fence, Ledger, Verdict
+from support.decision_stand import NOON, PATIENCE, Desk, a_command, approved
 
 PARTITION = 3
 

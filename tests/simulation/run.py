@@ -1,12 +1,14 @@
 """Histories of the whole engine on a virtual clock, each decided by its seed and judged by DESIGN.md's invariants.
 
-    python tests/simulation.py --seed 7            one history, and what is wrong with it
-    python tests/simulation.py --seed 7 --trace    the same, told step by step
-    python tests/simulation.py --seeds 0 5000      many; those that fail are named, with the command that replays them
+In tests/:
+
+    python -m simulation.run --seed 7            one history, and what is wrong with it
+    python -m simulation.run --seed 7 --trace    the same, told step by step
+    python -m simulation.run --seeds 0 5000      many; those that fail are named, with the command that replays them
 
 The engine is the real one: workers with keeper, tenures, actors, reader, reclaimer, sweeper, settlement and ledger, and
 edges with front, archive and intake. Redis, Postgres, the bank, the network and time are simulated (simulated_*.py);
-what happens is drawn beforehand (simulation_plan.py), what must hold is seen by a witness and judged at the end.
+what happens is drawn beforehand (plan.py), what must hold is seen by a witness and judged at the end.
 """
 
 from __future__ import annotations
@@ -30,23 +32,23 @@ from psycopg import OperationalError
 from psycopg.errors import QueryCanceled
 from redis.exceptions import ConnectionError as RedisBroken
 from redis.exceptions import TimeoutError as RedisSilent
-from simulated_bank import Attempt, Habits, SimulatedBank
-from simulated_commit import Batch, Row
-from simulated_loop import SimulatedLoop, current_host, determined
-from simulated_network import Link
-from simulated_postgres import PostgresServer
-from simulated_redis import RedisServer
-from simulation_faults import strike
-from simulation_log import overheard
-from simulation_plan import FAULTS_END_S, Moment, Plan, plan_of
-from simulation_processes import EdgeProcess, Process, WorkerProcess
-from simulation_shop import Shop
-from simulation_variants import VARIANTS
-from simulation_verdict import breaches, rests
-from simulation_witness import Witness
 
 from engine.contracts.connector import Ask
 from engine.streams import keys
+from simulation.faults import strike
+from simulation.log import overheard
+from simulation.plan import FAULTS_END_S, Moment, Plan, plan_of
+from simulation.processes import EdgeProcess, Process, WorkerProcess
+from simulation.shop import Shop
+from simulation.simulated_bank import Attempt, Habits, SimulatedBank
+from simulation.simulated_commit import Batch, Row
+from simulation.simulated_loop import SimulatedLoop, current_host, determined
+from simulation.simulated_network import Link
+from simulation.simulated_postgres import PostgresServer
+from simulation.simulated_redis import RedisServer
+from simulation.variants import VARIANTS
+from simulation.verdict import breaches, rests
+from simulation.witness import Witness
 
 QUIET_BY_S = 60.0  # of virtual time: whatever was accepted has ended long before
 _LOOK_S = 0.25
@@ -229,7 +231,7 @@ def run(seed: int, *, traced: bool = False) -> History:
 
 def again(seed: int, variant: str | None = None) -> str:
     """The command that replays exactly this history."""
-    command = f"python tests/simulation.py --seed {seed} --trace"
+    command = f"python -m simulation.run --seed {seed} --trace"
     return command if variant is None else f"{command} --variant {variant}"
 
 

@@ -16,10 +16,10 @@ from typing import Any, Self
 
 from redis.exceptions import ConnectionError as RedisGone
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
-from simulated_loop import BEGINNING, SimulatedLoop
-from simulated_network import Link, Promise
-from simulated_scripts import HANDS, SCRIPTS, Argument, Database
-from simulated_streams import id_of, text_of
+from simulation.simulated_loop import BEGINNING, SimulatedLoop
+from simulation.simulated_network import Link, Promise
+from simulation.simulated_scripts import HANDS, SCRIPTS, Argument, Database
+from simulation.simulated_streams import id_of, text_of
 
 from engine.errors import Unavailable
 from engine.streams.scripts import Call, Scripts, translated

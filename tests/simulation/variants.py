@@ -15,12 +15,12 @@ from unittest.mock import patch
 
 import anyio
 import orjson
-import simulated_postgres
-from simulated_bank import SimulatedConnector
-from simulated_commit import Batch, Row, Tables, ledger_commit
-from simulated_postgres import STATEMENTS
-from simulated_scripts import SCRIPTS, Arguments, Database, Keys, accept, read
-from simulated_streams import text_of
+from simulation import simulated_postgres
+from simulation.simulated_bank import SimulatedConnector
+from simulation.simulated_commit import Batch, Row, Tables, ledger_commit
+from simulation.simulated_postgres import STATEMENTS
+from simulation.simulated_scripts import SCRIPTS, Arguments, Database, Keys, accept, read
+from simulation.simulated_streams import text_of
 
 from engine.contracts.connector import Ask
 from engine.domain.bank_answer import Answer, NoAnswer, Refusal, Refused

@@ -8,9 +8,9 @@ from secrets import token_hex
 
 import psycopg
 import pytest
-from audit_stand import Ledger, a_database, every_kind
-from bank_harness import Bank
-from gateway import a_gateway
+from support.audit_stand import Ledger, a_database, every_kind
+from support.bank_harness import Bank
+from support.gateway import a_gateway
 
 from ops.stack.embedded import EmbeddedPostgres, EmbeddedRedis
 

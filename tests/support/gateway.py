@@ -19,7 +19,7 @@ import httpx
 import psutil
 import psycopg
 import redis
-from nursery import NURSERY, Child
+from support.nursery import NURSERY, Child
 
 from engine.domain.ids import partition_of, payment_id
 from ops.stack.address import any_free_port

@@ -6,15 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
-from simulated_bank import SimulatedBank
-from simulated_commit import Tables
-from simulated_redis import RedisServer
-from simulation_shop import Shop
-from simulation_witness import Witness
-
 from engine.domain.lifecycle import TRANSITIONS, Event
 from engine.domain.payment import State
 from engine.streams import keys
+from simulation.shop import Shop
+from simulation.simulated_bank import SimulatedBank
+from simulation.simulated_commit import Tables
+from simulation.simulated_redis import RedisServer
+from simulation.witness import Witness
 
 
 def rests(tables: Tables, witness: Witness, payment: str) -> bool:

@@ -14,13 +14,13 @@ from itertools import count
 from typing import Any
 
 import psycopg
-from gateway import MASTER_KEY, Gateway
 from standardwebhooks import Webhook
 
 from engine.contracts.signature import public_text, secret_text
 from engine.domain.ids import endpoint_id, event_id, payment_id
 from engine.security.encryption import Vault
 from ops.assembly.settings import load_settings
+from support.gateway import MASTER_KEY, Gateway
 
 Answer = int | tuple[int, dict[str, str], bytes]  # a status, or a status with headers and a body
 _serial = count(1)

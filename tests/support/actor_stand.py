@@ -13,9 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
-from decision_stand import AMOUNT, JOURNAL, NOON, PATIENCE, Desk
 from prometheus_client import CollectorRegistry
-from simulated_loop import SimulatedLoop
+from simulation.simulated_loop import SimulatedLoop
 
 from engine.contracts.connector import Ask, Capabilities
 from engine.domain.bank_answer import Answer, Approved, Finding, Found
@@ -40,6 +39,7 @@ from engine.worker.actor import Actor
 from engine.worker.bank_caller import Teller
 from engine.worker.context import Tools
 from engine.worker.pending_entries import Delivery
+from support.decision_stand import AMOUNT, JOURNAL, NOON, PATIENCE, Desk
 
 VAULT = Vault([b"m" * 32])
 CARD = Card(number="4111111111111111", cvv="123", expiry_month=12, expiry_year=2030)

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 from redis.exceptions import ResponseError
-from simulated_streams import ZERO, Entry, Group, Stream, id_of, text_of
+from simulation.simulated_streams import ZERO, Entry, Group, Stream, id_of, text_of
 
 Argument = str | bytes | int
 _ENTRY = re.compile(rb'{"entry":"(\d+-\d+)"')

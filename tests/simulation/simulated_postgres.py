@@ -15,8 +15,8 @@ from typing import Any, Self
 import anyio
 from psycopg.rows import dict_row
 from psycopg_pool import PoolTimeout
-from simulated_commit import Batch, Partition, Row, Tables, decoded, ledger_commit
-from simulated_network import Link
+from simulation.simulated_commit import Batch, Partition, Row, Tables, decoded, ledger_commit
+from simulation.simulated_network import Link
 
 _BY_THE_CLOCK = frozenset({"due", "unanswered", "ledger_time"})
 Parameters = Mapping[str, Any]
@@ -25,7 +25,7 @@ Tell = Callable[..., None]
 
 _NAMES = {
     file.read_bytes(): file.name.removesuffix(".sql")
-    for file in files("engine").joinpath("sql").iterdir()
+    for file in files("engine.ledger").joinpath("sql").iterdir()
     if file.name.endswith(".sql")
 }
 

@@ -17,7 +17,7 @@ from random import Random
 from typing import Any
 
 import orjson
-from simulated_loop import SimulatedLoop
+from simulation.simulated_loop import SimulatedLoop
 
 from bank import dialect
 from bank.classification import MESSAGES, NO_WORD, TEXT, Doubt, classify

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import orjson
-from raw_bank import http
+from support.raw_bank import http
 
 from engine.contracts.connector import Ask
 from engine.domain.money import Money

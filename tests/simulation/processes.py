@@ -15,11 +15,6 @@ from typing import Any, Protocol, TypeVar
 
 import anyio
 from prometheus_client import CollectorRegistry
-from simulated_bank import SimulatedBank, SimulatedConnector
-from simulated_loop import Host, SimulatedLoop
-from simulated_postgres import PostgresPool, PostgresServer
-from simulated_redis import RedisClient, RedisServer, SimulatedScripts
-from simulation_plan import Plan
 
 from engine.domain.decision import Decider
 from engine.domain.ids import partition_of
@@ -46,6 +41,11 @@ from engine.worker.lease_keeper import LeaseTerms
 from engine.worker.stream_reader import ReadLimits
 from engine.worker.worker import Worker, WorkerLimits
 from ops.assembly.clocks import ledger_time, redis_time
+from simulation.plan import Plan
+from simulation.simulated_bank import SimulatedBank, SimulatedConnector
+from simulation.simulated_loop import Host, SimulatedLoop
+from simulation.simulated_postgres import PostgresPool, PostgresServer
+from simulation.simulated_redis import RedisClient, RedisServer, SimulatedScripts
 
 JOURNAL = Journal(b"j" * 32)
 _VAULT, _FINGERPRINTER = Vault([b"v" * 32]), Fingerprinter(b"f" * 32)

@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import Protocol
 
 import anyio
-from simulation_plan import Act, Purchase
-from simulation_processes import EdgeGone, EdgeProcess, Town
+from simulation.plan import Act, Purchase
+from simulation.processes import EdgeGone, EdgeProcess, Town
 
 from engine.contracts.gateway import NewPayment, Origin, Reply
 from engine.domain.ids import operation_id, payment_id

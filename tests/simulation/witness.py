@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from simulated_bank import Attempt
-from simulated_commit import Batch, Row, Tables
-from simulated_scripts import Argument
-from simulation_plan import Plan
-
 from engine.contracts.connector import Ask
 from engine.streams.encoding import decode_record
+from simulation.plan import Plan
+from simulation.simulated_bank import Attempt
+from simulation.simulated_commit import Batch, Row, Tables
+from simulation.simulated_scripts import Argument
 
 _BEGUN = frozenset({"sent", "in_doubt", "review", "succeeded", "declined", "rejected", "failed"})
 _SLACK_S = 0.001
