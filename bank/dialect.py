@@ -15,7 +15,7 @@ from typing import NamedTuple
 import orjson
 
 from bank.classification import NO_WORD, TEXT
-from engine.contracts.connector import Ask
+from engine.contracts.connector import BankRequest
 from engine.domain.bank_answer import Approved, Found
 from engine.domain.payment import Verb
 from engine.errors import Broken
@@ -64,7 +64,7 @@ class Mismatch(ValueError):
     """A readable success, but of something else than was asked. The text names the fields, never their values."""
 
 
-def request(ask: Ask) -> bytes:
+def request(ask: BankRequest) -> bytes:
     """The JSON body of this attempt. Raises Broken for what the edge should never have let through."""
     if ask.money.currency != CURRENCY:
         raise Broken(f"this bank takes {CURRENCY} only, and was to be asked for {ask.money.currency}")
@@ -84,7 +84,7 @@ def request(ask: Ask) -> bytes:
     return orjson.dumps(fields)
 
 
-def approval(ask: Ask, body: bytes, evidence: Mapping[str, object]) -> Approved:
+def approval(ask: BankRequest, body: bytes, evidence: Mapping[str, object]) -> Approved:
     """The success this 2xx body tells of. Raises Unreadable or Mismatch."""
     endpoint = ENDPOINTS[ask.verb]
     said = _object(body)

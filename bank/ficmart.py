@@ -25,7 +25,7 @@ from yarl import URL
 
 from bank import dialect
 from bank.classification import MESSAGES, NO_WORD, TEXT, Doubt, classify
-from engine.contracts.connector import Ask, Capabilities, Clock
+from engine.contracts.connector import BankRequest, Capabilities, Clock
 from engine.domain.bank_answer import Absent, Answer, Finding, NoAnswer, Refusal, Refused, Unsearchable, Unsent
 from engine.domain.payment import DeclineCode, Verb
 
@@ -90,7 +90,7 @@ class FicmartBank:
             await self._session.close()
             self._session = None
 
-    async def ask(self, ask: Ask) -> Answer:
+    async def ask(self, ask: BankRequest) -> Answer:
         """One attempt. Raises Broken for an Ask that this bank cannot be asked."""
         body = _Body(dialect.request(ask), clock=self._clock, send_by=min(ask.send_by, ask.deadline))
         if not await self._take_place(body.send_by):
@@ -147,7 +147,7 @@ class FicmartBank:
             return not wait.cancelled_caught
         return True
 
-    async def _exchange(self, ask: Ask, body: _Body) -> Answer:
+    async def _exchange(self, ask: BankRequest, body: _Body) -> Answer:
         if self._session is None:
             raise RuntimeError("the connector is not open")
         began = self._clock()
@@ -220,7 +220,7 @@ async def _read(response: ClientResponse) -> bytes | None:
     return whole if len(whole) <= ANSWER_BYTES_MAX else None
 
 
-def _translate(ask: Ask, response: ClientResponse, body: bytes, evidence: dict[str, object]) -> Answer:
+def _translate(ask: BankRequest, response: ClientResponse, body: bytes, evidence: dict[str, object]) -> Answer:
     """The answer in the engine's words."""
     if 200 <= response.status < 300:
         try:

@@ -13,7 +13,7 @@ from random import Random
 
 import anyio
 
-from engine.contracts.connector import Ask, Capabilities, Clock
+from engine.contracts.connector import BankRequest, Capabilities, Clock
 from engine.domain.bank_answer import Answer, Approved, Finding, NoAnswer, Unsearchable, Unsent
 from engine.domain.money import CURRENCIES
 from engine.domain.payment import Verb
@@ -62,7 +62,7 @@ class InstantBank:
     def capabilities(self) -> Capabilities:
         return self._capabilities
 
-    async def ask(self, ask: Ask) -> Answer:
+    async def ask(self, ask: BankRequest) -> Answer:
         began = self._clock()
         if began >= min(ask.send_by, ask.deadline):
             return Unsent(reason="send_by had passed")

@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Coalescer(Generic[Item, Result]):
+class Batcher(Generic[Item, Result]):
     """`carry_out` takes a batch and returns one result or exception per item, or raises for all of them."""
 
     def __init__(

@@ -17,7 +17,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class ProblemKind:
     """One kind of problem: its HTTP status, a title, and what the reader can do about it."""
 
     status: int
@@ -25,12 +25,12 @@ class Kind:
     meaning: str
 
 
-def _kind(status: int, title: str, meaning: str) -> Kind:
-    return Kind(status=status, title=title, meaning=meaning)
+def _kind(status: int, title: str, meaning: str) -> ProblemKind:
+    return ProblemKind(status=status, title=title, meaning=meaning)
 
 
 # fmt: off
-CATALOGUE: Mapping[str, Kind] = {
+CATALOGUE: Mapping[str, ProblemKind] = {
     "malformed_json":           _kind(400, "The body is not valid JSON", "Send one JSON object in UTF-8, each name once, nested at most 32 deep."),
     "malformed_request":        _kind(400, "The request is malformed", "Correct the header, parameter or framing that `detail` names."),
     "idempotency_key_missing":  _kind(400, "Idempotency-Key is missing", "Send an Idempotency-Key header: 1 to 255 printable ASCII characters, one value per intended operation."),

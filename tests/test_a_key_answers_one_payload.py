@@ -11,13 +11,13 @@ from uuid import uuid4
 import httpx
 import psutil
 import pytest
-from support.bank_harness import Bank, fresh_cards
-from support.gateway import Gateway, a_gateway, eventually
 
 from engine.domain.ids import operation_id, partition_of
 from engine.domain.payment import Verb
 from engine.streams import keys
 from ops.stack.embedded import EmbeddedPostgres
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 
 pytest_plugins = ["support.bank_fixtures"]
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import orjson
 import pytest
-from support.decision_stand import a_command, an_authorized_payment, changed
 
 from engine.domain.command import Command
 from engine.domain.ids import operation_id, payment_id
 from engine.domain.payment import Operation, Verb
 from engine.errors import Unavailable
-from engine.gateway.accepted_work import AcceptedWork, Wanted
-from engine.gateway.queries import Enquiry
+from engine.gateway.accepted_work import AcceptedWork, WorkFilter
+from engine.gateway.queries import PaymentQueries
 from engine.ledger.reader import Page
 from engine.pagination import cursor
 from engine.streams.encoding import encode_command
+from support.decision_stand import a_command, an_authorized_payment, changed
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 TERMS = a_command(Verb.AUTHORIZE, "first").terms
@@ -84,9 +84,9 @@ class HeldArchive:
         self.told.append("operation")
 
 
-def found(front: HeldFront, wanted: Wanted) -> list[str]:
+def found(acceptance_store: HeldFront, wanted: WorkFilter) -> list[str]:
     """Keys, in order."""
-    work = AcceptedWork(front, 3)  # type: ignore[arg-type]
+    work = AcceptedWork(acceptance_store, 3)  # type: ignore[arg-type]
     return [accepted.command.key for accepted in asyncio.run(work.find("m_1", wanted))]
 
 
@@ -101,40 +101,46 @@ ALL = [
 @pytest.mark.parametrize(
     ("wanted", "keys"),
     [
-        (Wanted(), ["k_4", "k_3", "k_2", "k_1"]),
-        (Wanted(key="k_2"), ["k_2"]),
-        (Wanted(order_id="o_1"), ["k_3", "k_1"]),
-        (Wanted(customer_id="c_1"), ["k_2", "k_1"]),
-        (Wanted(order_id="o_1", customer_id="c_2"), ["k_3"]),
-        (Wanted(verb=Verb.AUTHORIZE), ["k_3", "k_2", "k_1"]),
-        (Wanted(operation=an_authorize("k_2").operation), ["k_2"]),
+        (WorkFilter(), ["k_4", "k_3", "k_2", "k_1"]),
+        (WorkFilter(key="k_2"), ["k_2"]),
+        (WorkFilter(order_id="o_1"), ["k_3", "k_1"]),
+        (WorkFilter(customer_id="c_1"), ["k_2", "k_1"]),
+        (WorkFilter(order_id="o_1", customer_id="c_2"), ["k_3"]),
+        (WorkFilter(verb=Verb.AUTHORIZE), ["k_3", "k_2", "k_1"]),
+        (WorkFilter(operation=an_authorize("k_2").operation), ["k_2"]),
     ],
     ids=str,
 )
-def test_only_what_fits_is_found_whatever_the_script_lets_through(wanted: Wanted, keys: list[str]) -> None:
+def test_only_what_fits_is_found_whatever_the_script_lets_through(wanted: WorkFilter, keys: list[str]) -> None:
     assert found(HeldFront(rows=ALL), wanted) == keys
 
 
 def test_each_partition_is_searched_once_for_entries_of_this_merchant_alone() -> None:
-    front = HeldFront(rows=[])
+    acceptance_store = HeldFront(rows=[])
 
-    for wanted in (Wanted(), Wanted(key="k"), Wanted(order_id="o"), Wanted(customer_id="c"), Wanted(operation="op")):
-        assert found(front, wanted) == []
+    for wanted in (
+        WorkFilter(),
+        WorkFilter(key="k"),
+        WorkFilter(order_id="o"),
+        WorkFilter(customer_id="c"),
+        WorkFilter(operation="op"),
+    ):
+        assert found(acceptance_store, wanted) == []
 
-    assert front.searched == [(partition, "m_1", b'{"merchant":"m_1",') for partition in range(3)] * 5
+    assert acceptance_store.searched == [(partition, "m_1", b'{"merchant":"m_1",') for partition in range(3)] * 5
 
 
 @pytest.mark.parametrize("whole", [(0, 1, 1), (1, 1, 0), (0, 0, 0)])
 def test_a_search_that_was_not_whole_somewhere_says_nothing(whole: tuple[int, ...]) -> None:
     with pytest.raises(Unavailable, match="More accepted commands wait"):
-        found(HeldFront(rows=ALL, whole=whole), Wanted(key="k_1"))
+        found(HeldFront(rows=ALL, whole=whole), WorkFilter(key="k_1"))
 
 
 def test_of_several_entries_of_an_operation_the_first_accepted_is_the_one() -> None:
     first, again = an_authorize("k_1"), changed(an_authorize("k_1"), request_id="req_2")
     work = AcceptedWork(HeldFront(rows=[a_row(again, "9-0"), a_row(first, "5-0")]), 3)  # type: ignore[arg-type]
 
-    (accepted,) = asyncio.run(work.find("m_1", Wanted()))
+    (accepted,) = asyncio.run(work.find("m_1", WorkFilter()))
 
     assert (accepted.command.request_id, accepted.order) == ("req_1", 5_000_000)
 
@@ -143,7 +149,7 @@ def test_a_dead_letter_has_the_place_of_its_entry_in_the_order_of_acceptance() -
     buried = a_row(an_authorize("k_2"), "9-0", letter_of="2-0")
     work = AcceptedWork(HeldFront(rows=[a_row(an_authorize("k_1"), "5-0"), buried]), 3)  # type: ignore[arg-type]
 
-    accepted = asyncio.run(work.find("m_1", Wanted()))
+    accepted = asyncio.run(work.find("m_1", WorkFilter()))
 
     assert [(each.command.key, each.order, each.dead_letter) for each in accepted] == [
         ("k_2", 2_000_000, "9-0"),
@@ -157,23 +163,23 @@ def test_one_search_at_a_time_and_who_waits_too_long_is_told_to_ask_again(monkey
     async def story() -> list[int]:
         goes_on = asyncio.Event()
         work = AcceptedWork(HeldFront(rows=ALL, waits_for=goes_on), 3)  # type: ignore[arg-type]
-        first = asyncio.create_task(work.find("m_1", Wanted()))
+        first = asyncio.create_task(work.find("m_1", WorkFilter()))
         await asyncio.sleep(0)
         with pytest.raises(Unavailable, match="Too many look-ups"):
-            await work.find("m_1", Wanted())
+            await work.find("m_1", WorkFilter())
         goes_on.set()
-        return [len(await first), len(await work.find("m_1", Wanted()))]
+        return [len(await first), len(await work.find("m_1", WorkFilter()))]
 
     assert asyncio.run(story()) == [4, 4]
 
 
-def listed(front: HeldFront, *journaled: Operation, **filters: Any) -> dict[str, Any]:
+def listed(acceptance_store: HeldFront, *journaled: Operation, **filters: Any) -> dict[str, Any]:
     usual = {"order_id": None, "customer_id": None, "status": None, "limit": 10, "cursor": None}
-    archive = HeldArchive(told=front.told, journaled=list(journaled))
-    enquiry = Enquiry(front, archive, 3, lambda: NOON, 60_000)  # type: ignore[arg-type]
+    ledger_reader = HeldArchive(told=acceptance_store.told, journaled=list(journaled))
+    queries = PaymentQueries(acceptance_store, ledger_reader, 3, lambda: NOON, 60_000)  # type: ignore[arg-type]
     if "key" in filters:
-        return dict(orjson.loads(asyncio.run(enquiry.operations("m_1", filters["key"], 10, filters.get("cursor")))))
-    return dict(orjson.loads(asyncio.run(enquiry.payments("m_1", **{**usual, **filters}))))
+        return dict(orjson.loads(asyncio.run(queries.operations("m_1", filters["key"], 10, filters.get("cursor")))))
+    return dict(orjson.loads(asyncio.run(queries.payments("m_1", **{**usual, **filters}))))
 
 
 @pytest.mark.parametrize("filters", [{}, {"key": "k_1"}], ids=["payments", "operations"])
@@ -181,12 +187,12 @@ def test_the_streams_are_read_before_the_ledger_and_a_list_is_as_of_before_both_
     filters: dict[str, Any],
 ) -> None:
     """An entry leaves the stream when the ledger has it: read the other way round, it would be in neither."""
-    front = HeldFront(rows=ALL[:1])
+    acceptance_store = HeldFront(rows=ALL[:1])
 
-    page = listed(front, **filters)
+    page = listed(acceptance_store, **filters)
 
-    assert list(dict.fromkeys(front.told)) == ["streams", "operation", "time", "ledger"]
-    assert datetime.fromisoformat(page["as_of"]) == NOON + timedelta(seconds=front.told.index("time") + 1)
+    assert list(dict.fromkeys(acceptance_store.told)) == ["streams", "operation", "time", "ledger"]
+    assert datetime.fromisoformat(page["as_of"]) == NOON + timedelta(seconds=acceptance_store.told.index("time") + 1)
     assert len(page["data"]) == 1
 
 

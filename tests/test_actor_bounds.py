@@ -10,11 +10,11 @@ from typing import Any
 
 import orjson
 import pytest
-from support.bank_harness import Bank, fresh_cards
-from support.gateway import Gateway, a_gateway, eventually
 
 from engine.domain.ids import partition_of
 from engine.streams import keys
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 
 pytest_plugins = ["support.bank_fixtures"]
 

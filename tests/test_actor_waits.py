@@ -6,6 +6,12 @@ from datetime import timedelta
 
 import anyio
 import pytest
+
+from engine.domain.bank_answer import Absent, Found, NoAnswer
+from engine.domain.operator_rules import PaymentActionKind, WaitingAction
+from engine.domain.payment import PaymentState, Status, Verb
+from engine.ledger.store_clock import Store
+from engine.worker.pending_entries import MailboxMessage
 from support.actor_stand import BANK_S, CARD, VAULT, Stand, played
 from support.decision_stand import (
     ALREADY,
@@ -22,12 +28,6 @@ from support.decision_stand import (
     an_authorized_payment,
     changed,
 )
-
-from engine.domain.bank_answer import Absent, Found, NoAnswer
-from engine.domain.operator_rules import Intervention, Kind
-from engine.domain.payment import State, Status, Verb
-from engine.ledger.store_clock import Store
-from engine.worker.pending_entries import Delivery
 
 ATTEMPT_S = PATIENCE.attempt.total_seconds()
 WINDOW_S = PATIENCE.send_window.total_seconds()
@@ -59,7 +59,7 @@ def test_a_lost_attempt_is_waited_for_in_whole_and_until_the_bank_has_drained_it
 
         (asked_at,) = stand.bank.asked_at
         assert least_s <= asked_at < least_s + 0.1
-        assert stand.ledger.payment is not None and stand.ledger.payment.state is State.CAPTURED
+        assert stand.ledger.payment is not None and stand.ledger.payment.state is PaymentState.CAPTURED
 
     played(story, lost_by_its_owner(), worst_s=worst_s)
 
@@ -85,7 +85,7 @@ def test_a_lost_attempt_needs_a_proof_of_its_own_whatever_was_proven_of_the_one_
 def test_what_a_tenure_has_waited_for_is_not_waited_for_again(worst_s: float, least_s: float) -> None:
     async def story(stand: Stand) -> None:
         since_s = anyio.current_time()
-        assert await stand.tools.teller.all_drained("3:token")
+        assert await stand.context.bank_caller.all_drained("3:token")
         await stand.works(PAYMENT, drained_since_s=since_s)
 
         ((asked_at, ask),) = stand.bank.asked[:1]
@@ -98,7 +98,7 @@ def test_what_a_tenure_has_waited_for_is_not_waited_for_again(worst_s: float, le
 def test_an_attempt_that_this_actor_may_have_committed_is_waited_for_in_whole() -> None:
     async def story(stand: Stand) -> None:
         since_s = anyio.current_time()
-        assert await stand.tools.teller.all_drained("3:token")
+        assert await stand.context.bank_caller.all_drained("3:token")
         stand.ledger.unheard = 1
         await stand.works(PAYMENT, drained_since_s=since_s)
 
@@ -111,9 +111,9 @@ def test_an_attempt_that_this_actor_may_have_committed_is_waited_for_in_whole() 
 def test_nothing_is_drained_while_the_bank_does_not_answer() -> None:
     async def story(stand: Stand) -> None:
         stand.bank.answers = False
-        assert not await stand.tools.teller.all_drained("3:token")
+        assert not await stand.context.bank_caller.all_drained("3:token")
         stand.bank.answers = True
-        assert await stand.tools.teller.all_drained("3:token")
+        assert await stand.context.bank_caller.all_drained("3:token")
 
     played(story, worst_s=60.0)
 
@@ -122,7 +122,7 @@ def test_a_call_that_was_sent_while_a_lost_attempt_could_still_be_written_proves
     async def story(stand: Stand) -> None:
         async def other() -> None:
             await anyio.sleep(WINDOW_S / 2)
-            await stand.tools.teller.ask(
+            await stand.context.bank_caller.ask(
                 desk.payment, changed(capture, id="op_other"), stand.clock.steady(), inherited=False
             )
 
@@ -228,7 +228,7 @@ def test_what_this_worker_cannot_carry_out_is_not_committed_and_its_entries_are_
         stand.connectors.clear()
         command = a_command(Verb.CAPTURE, "next")
 
-        await stand.works(PAYMENT, Delivery(command=command, entry="5-0", first=True))
+        await stand.works(PAYMENT, MailboxMessage(command=command, entry="5-0", first=True))
 
         assert "has no connector" in stand.home.why_unable
         assert (stand.ledger.steps, stand.let_go, stand.home.released) == ([], [], [])
@@ -269,7 +269,7 @@ def test_another_merchant_s_command_is_given_up_and_never_carried_out(verb: Verb
     async def story(stand: Stand) -> None:
         command = changed(a_command(verb, "theirs"), merchant="m_2")
 
-        await stand.works(PAYMENT, Delivery(command=command, entry="5-0", first=True))
+        await stand.works(PAYMENT, MailboxMessage(command=command, entry="5-0", first=True))
 
         assert (stand.bank.asked, stand.ledger.steps) == ([], [])
         assert [(buried.entry, buried.merchant) for buried in stand.home.buried] == [("5-0", "m_2")]
@@ -277,9 +277,9 @@ def test_another_merchant_s_command_is_given_up_and_never_carried_out(verb: Verb
     played(story, an_authorized_payment())
 
 
-def an_act(kind: Kind, desk: Desk, verb: Verb, **detail: object) -> tuple[Intervention, ...]:
+def an_act(kind: PaymentActionKind, desk: Desk, verb: Verb, **detail: object) -> tuple[WaitingAction, ...]:
     operation = desk.operation(verb)
-    act = Intervention(id=1, kind=kind, operation=operation.id, actor="ada", reason="a test", detail=detail)
+    act = WaitingAction(id=1, kind=kind, operation=operation.id, actor="ada", reason="a test", detail=detail)
     return (act,)
 
 
@@ -297,7 +297,7 @@ def test_a_retry_waits_for_what_is_left_of_the_parked_attempt_and_no_longer_than
 
     async def story(stand: Stand) -> None:
         stand.tells(Store.LEDGER, behind_s)
-        stand.ledger.acts = an_act(Kind.RETRY, desk, Verb.CAPTURE)
+        stand.ledger.acts = an_act(PaymentActionKind.RETRY, desk, Verb.CAPTURE)
         await stand.works(PAYMENT)
 
         (asked_at,) = stand.bank.asked_at
@@ -318,7 +318,9 @@ def test_an_act_s_claim_is_looked_up_in_the_ledger_and_at_the_bank() -> None:
 
         async def story(stand: Stand, finding: Found | Absent = finding, taken: str = taken) -> None:
             stand.bank.findings, stand.ledger.taken = [finding], taken
-            stand.ledger.acts = an_act(Kind.RESOLVE, desk, Verb.REFUND, outcome="approved", reference="ref_9")
+            stand.ledger.acts = an_act(
+                PaymentActionKind.RESOLVE, desk, Verb.REFUND, outcome="approved", reference="ref_9"
+            )
             await stand.works(PAYMENT)
             results.extend(stand.ledger.results)
             looked_up.extend(stand.bank.looked_up)
@@ -337,7 +339,7 @@ def test_a_look_up_that_was_not_answered_is_made_again_before_the_act_is_refused
 
     async def story(stand: Stand) -> None:
         stand.bank.findings = [NoAnswer(reason="timeout"), NoAnswer(reason="timeout"), right]
-        stand.ledger.acts = an_act(Kind.RESOLVE, desk, Verb.REFUND, outcome="approved", reference="ref_9")
+        stand.ledger.acts = an_act(PaymentActionKind.RESOLVE, desk, Verb.REFUND, outcome="approved", reference="ref_9")
         await stand.works(PAYMENT)
 
         assert stand.ledger.results[0].startswith("carried out")
@@ -351,7 +353,7 @@ def test_only_an_id_that_an_operator_gave_is_corrected(by_hand: bool) -> None:
 
     async def story(stand: Stand) -> None:
         stand.ledger.by_hand = {desk.operation(Verb.AUTHORIZE).id} if by_hand else set()
-        stand.ledger.acts = an_act(Kind.CORRECT, desk, Verb.AUTHORIZE, reference="auth_9")
+        stand.ledger.acts = an_act(PaymentActionKind.CORRECT, desk, Verb.AUTHORIZE, reference="auth_9")
         await stand.works(PAYMENT)
 
         assert stand.ledger.results[0].startswith("carried out" if by_hand else "refused: the bank itself gave")
@@ -363,7 +365,7 @@ def test_an_act_waits_for_the_outcome_of_an_attempt_that_its_owner_lost() -> Non
     desk = lost_by_its_owner()
 
     async def story(stand: Stand) -> None:
-        stand.ledger.acts = an_act(Kind.RETRY, desk, Verb.CAPTURE)
+        stand.ledger.acts = an_act(PaymentActionKind.RETRY, desk, Verb.CAPTURE)
         await stand.works(PAYMENT)
 
         assert len(stand.bank.asked) == 1
@@ -378,7 +380,7 @@ def test_an_entry_that_names_another_payment_s_operation_is_given_up() -> None:
 
     async def story(stand: Stand) -> None:
         stand.ledger.others = {theirs.id: theirs}
-        await stand.works(PAYMENT, Delivery(command=command, entry="5-0", first=False))
+        await stand.works(PAYMENT, MailboxMessage(command=command, entry="5-0", first=False))
 
         assert (stand.bank.asked, stand.ledger.steps) == ([], [])
         assert [buried.entry for buried in stand.home.buried] == ["5-0"]
@@ -398,7 +400,7 @@ def test_an_entry_from_before_its_payment_comes_behind_all_that_is_known_and_any
     desk = desk.holding(changed(capture, accept_order=8_000_000, next_attempt_at=waits))
 
     async def story(stand: Stand) -> None:
-        delivery = Delivery(command=a_command(Verb.VOID, "late"), entry=entry, first=True)
+        delivery = MailboxMessage(command=a_command(Verb.VOID, "late"), entry=entry, first=True)
         await stand.works(PAYMENT, delivery)
 
         known = stand.operation(Verb.VOID).accept_order

@@ -9,10 +9,10 @@ from typing import Any
 
 import orjson
 import pytest
-from support.bank_harness import Bank, fresh_cards
-from support.gateway import Gateway, a_gateway, eventually
 
 from engine.domain.ids import partition_of
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 
 pytest_plugins = ["support.bank_fixtures"]
 
@@ -92,7 +92,7 @@ def test_a_former_owner_carries_out_nothing(gateway: Gateway, bank: Bank) -> Non
     gateway.start("worker")
     eventually(lambda: _result(gateway, act), "the new owner carries it out", 15)
     zombie.send(signal.SIGCONT)
-    eventually(lambda: "ousted" in zombie.log.read_text(), "the old owner finds out")
+    eventually(lambda: "partition_fenced" in zombie.log.read_text(), "the old owner finds out")
 
     assert gateway.sql("SELECT count(*) FROM transitions WHERE event = 'capture_refused'") == [(1,)]
     assert gateway.get(payment)["status"] == "authorized"

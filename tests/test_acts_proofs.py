@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
+from engine.domain.bank_answer import Absent, Finding, NoAnswer, Unsearchable
+from engine.domain.operator_rules import PaymentActionKind, Proof
+from engine.domain.payment import PaymentState, Status, Verb
 from support.decision_stand import (
     ALREADY,
     AMOUNT,
@@ -23,10 +27,6 @@ from support.decision_stand import (
     changed,
 )
 
-from engine.domain.bank_answer import Absent, Finding, NoAnswer, Unsearchable
-from engine.domain.operator_rules import Kind, Proof
-from engine.domain.payment import State, Status, Verb
-
 # verb to the payment in review for it, and the id that the bank's statement shows
 REVIEWS = {
     Verb.AUTHORIZE: (lambda: a_payment_begun().answer(NEVER_AGAIN), "auth_9"),
@@ -42,7 +42,7 @@ def in_review(verb: Verb) -> tuple[Desk, str]:
 
 def resolved(verb: Verb, proof: Proof | None) -> Desk:
     desk, reference = in_review(verb)
-    return desk.act(Kind.RESOLVE, desk.operation(verb), proof, outcome="approved", reference=reference)
+    return desk.act(PaymentActionKind.RESOLVE, desk.operation(verb), proof, outcome="approved", reference=reference)
 
 
 @pytest.mark.parametrize("verb", REVIEWS)
@@ -138,15 +138,15 @@ def test_a_void_s_id_cannot_be_looked_up_so_it_is_refused_only_where_another_rec
     unsearchable = Proof(finding=Unsearchable(reason="the bank shows no void by its id"), taken_by=None, by_hand=False)
 
     def resolve(proof: Proof | None, **more: str) -> Desk:
-        return desk.act(Kind.RESOLVE, desk.operation(Verb.VOID), proof, outcome="approved", **more)
+        return desk.act(PaymentActionKind.RESOLVE, desk.operation(Verb.VOID), proof, outcome="approved", **more)
 
     taken = resolve(changed(unsearchable, taken_by="payment pay_other"), reference="void_9")
     named, nameless = resolve(unsearchable, reference="void_9"), resolve(None)
 
     assert "is taken" in taken.result
-    assert (named.payment.state, named.payment.bank.void_id) == (State.VOIDED, "void_9")
+    assert (named.payment.state, named.payment.bank.void_id) == (PaymentState.VOIDED, "void_9")
     assert named.told[-1][0].entry.evidence["look_up"] == "not possible: the bank shows no void by its id"
-    assert (nameless.payment.state, nameless.payment.bank.void_id) == (State.VOIDED, None)
+    assert (nameless.payment.state, nameless.payment.bank.void_id) == (PaymentState.VOIDED, None)
 
 
 def test_the_bank_s_own_times_win_over_what_was_typed() -> None:
@@ -155,7 +155,7 @@ def test_the_bank_s_own_times_win_over_what_was_typed() -> None:
     proof = a_proof(Verb.AUTHORIZE, reference, desk.payment, expires_at=ends)
 
     after = desk.act(
-        Kind.RESOLVE,
+        PaymentActionKind.RESOLVE,
         desk.operation(Verb.AUTHORIZE),
         proof,
         outcome="approved",
@@ -169,7 +169,7 @@ def test_the_bank_s_own_times_win_over_what_was_typed() -> None:
 
 
 def corrected(desk: Desk, verb: Verb, reference: str, proof: Proof | None = None) -> Desk:
-    return desk.act(Kind.CORRECT, desk.operation(verb), proof, reference=reference)
+    return desk.act(PaymentActionKind.CORRECT, desk.operation(verb), proof, reference=reference)
 
 
 @pytest.mark.parametrize("verb", REVIEWS)
@@ -240,9 +240,11 @@ def test_a_corrected_hold_ends_when_the_bank_says_that_it_does(known: bool) -> N
 def test_the_id_of_a_void_is_corrected_to_another_and_not_to_none() -> None:
     desk = an_authorized_payment().accept(Verb.VOID).answer(ALREADY)
     unsearchable = Proof(finding=Unsearchable(reason="the bank shows no void by its id"), taken_by=None, by_hand=True)
-    desk = desk.act(Kind.RESOLVE, desk.operation(Verb.VOID), unsearchable, outcome="approved", reference="void_9")
+    desk = desk.act(
+        PaymentActionKind.RESOLVE, desk.operation(Verb.VOID), unsearchable, outcome="approved", reference="void_9"
+    )
 
-    nameless = desk.act(Kind.CORRECT, desk.operation(Verb.VOID), unsearchable)
+    nameless = desk.act(PaymentActionKind.CORRECT, desk.operation(Verb.VOID), unsearchable)
     named = corrected(desk, Verb.VOID, "void_8", unsearchable)
 
     assert "is needed as reference" in nameless.result
@@ -258,12 +260,15 @@ def test_only_what_an_operator_said_is_corrected_and_only_with_a_proof() -> None
     assert "the bank itself gave this id" in corrected(ours, Verb.AUTHORIZE, "auth_8", by_bank).result
     assert "does not know it" in corrected(theirs, Verb.AUTHORIZE, "auth_8", absent).result
     assert "there is no id of it to correct" in corrected(in_review(Verb.CAPTURE)[0], Verb.CAPTURE, "cap_8").result
-    assert "is needed as reference" in theirs.act(Kind.CORRECT, theirs.operation(Verb.AUTHORIZE), absent).result
+    assert (
+        "is needed as reference"
+        in theirs.act(PaymentActionKind.CORRECT, theirs.operation(Verb.AUTHORIZE), absent).result
+    )
 
 
 def test_a_hold_that_somebody_else_captured_is_not_corrected() -> None:
     desk = resolved(Verb.AUTHORIZE, None).accept(Verb.VOID).answer(ALREADY)
-    desk = desk.act(Kind.RESOLVE, desk.operation(Verb.VOID), outcome="captured", reference="cap_9")
+    desk = desk.act(PaymentActionKind.RESOLVE, desk.operation(Verb.VOID), outcome="captured", reference="cap_9")
 
     after = corrected(desk, Verb.AUTHORIZE, "auth_8")
 
@@ -271,7 +276,9 @@ def test_a_hold_that_somebody_else_captured_is_not_corrected() -> None:
 
 
 def found_captured(desk: Desk, verb: Verb = Verb.VOID, proof: Proof | None = None, **detail: object) -> Desk:
-    return desk.act(Kind.RESOLVE, desk.operation(verb), proof, outcome="captured", **{"reference": "cap_9", **detail})
+    return desk.act(
+        PaymentActionKind.RESOLVE, desk.operation(verb), proof, outcome="captured", **{"reference": "cap_9", **detail}
+    )
 
 
 @pytest.mark.parametrize("verb", REVIEWS)
@@ -296,9 +303,9 @@ def test_a_capture_of_another_hold_is_not_taken_for_one_of_this() -> None:
 
 def test_a_payment_that_has_ended_is_not_found_captured_by_its_release() -> None:
     desk = an_authorized_payment().accept(Verb.CAPTURE).answer(EXPIRED).answer(ALREADY)
-    assert (desk.payment.state, desk.operation(Verb.VOID).status) == (State.EXPIRED, Status.REVIEW)
+    assert (desk.payment.state, desk.operation(Verb.VOID).status) == (PaymentState.EXPIRED, Status.REVIEW)
 
     after = found_captured(desk)
 
     assert after.result.startswith("refused: the payment is expired already")
-    assert (after.payment.state, after.operations) == (State.EXPIRED, desk.operations)
+    assert (after.payment.state, after.operations) == (PaymentState.EXPIRED, desk.operations)

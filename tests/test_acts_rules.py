@@ -7,6 +7,10 @@ from datetime import timedelta
 
 import orjson
 import pytest
+
+from engine.domain.bank_answer import Unsent
+from engine.domain.operator_rules import PaymentActionKind
+from engine.domain.payment import PaymentState, Status, Verb
 from support.decision_stand import (
     ALREADY,
     HELD_BACK,
@@ -23,10 +27,6 @@ from support.decision_stand import (
     approved,
     changed,
 )
-
-from engine.domain.bank_answer import Unsent
-from engine.domain.operator_rules import Kind
-from engine.domain.payment import State, Status, Verb
 
 ACT = {"id": 1, "actor": "ada", "reason": "the statement"}
 REFERENCES = {Verb.CAPTURE: "cap_9", Verb.VOID: "void_9", Verb.REFUND: "ref_9"}
@@ -49,7 +49,7 @@ def test_in_review_it_may_be_asked_again_with_the_same_bank_key(verb: Verb) -> N
     desk = in_review(verb)
     before = desk.operation(verb)
 
-    desk = desk.act(Kind.RETRY, before)
+    desk = desk.act(PaymentActionKind.RETRY, before)
 
     assert desk.at_bank is not None
     assert (desk.at_bank.bank_key, desk.at_bank.attempts) == (before.bank_key, before.attempts + 1)
@@ -60,7 +60,7 @@ def test_in_review_it_may_be_asked_again_with_the_same_bank_key(verb: Verb) -> N
 def test_a_retry_of_what_was_asked_too_often_is_one_more_attempt_and_no_more() -> None:
     desk = in_review(Verb.CAPTURE)
     worn_out = changed(desk.operation(Verb.CAPTURE), attempts=desk.patience.attempts_max)
-    desk = desk.holding(worn_out).act(Kind.RETRY, worn_out)
+    desk = desk.holding(worn_out).act(PaymentActionKind.RETRY, worn_out)
 
     desk = desk.answer(LOST)
 
@@ -81,7 +81,7 @@ def worn_out(verb: Verb, *, by_age: bool) -> Desk:
 @pytest.mark.parametrize("unsent", [HELD_BACK, NOT_SENT], ids=["held back", "bank out of reach"])
 def test_a_retry_that_does_not_reach_the_bank_goes_on_until_one_does(verb: Verb, by_age: bool, unsent: Unsent) -> None:
     desk = worn_out(verb, by_age=by_age)
-    desk = desk.act(Kind.RETRY, desk.operation(verb))
+    desk = desk.act(PaymentActionKind.RETRY, desk.operation(verb))
     told = desk.events
 
     for _ in range(10):
@@ -98,7 +98,7 @@ def test_a_retry_that_does_not_reach_the_bank_goes_on_until_one_does(verb: Verb,
 @pytest.mark.parametrize("by_age", [False, True], ids=["asked too often", "asked too long ago"])
 def test_a_retry_that_goes_with_its_worker_is_made_by_the_next_one(by_age: bool) -> None:
     desk = worn_out(Verb.CAPTURE, by_age=by_age)
-    desk = desk.act(Kind.RETRY, desk.operation(Verb.CAPTURE)).lost_by_its_owner()
+    desk = desk.act(PaymentActionKind.RETRY, desk.operation(Verb.CAPTURE)).lost_by_its_owner()
 
     assert desk.at_bank is not None
     assert desk.answer(LOST).operation(Verb.CAPTURE).status is Status.REVIEW
@@ -116,7 +116,7 @@ def test_what_nobody_insists_on_is_a_person_s_when_it_is_spent_however_it_came_t
 
 def test_no_authorization_is_asked_again_when_the_bank_may_have_forgotten_it_whoever_had_it_asked() -> None:
     desk = a_payment_begun().answer(LOST).answer(LOST)
-    desk = desk.act(Kind.RETRY, desk.operation(Verb.AUTHORIZE)).answer(HELD_BACK)
+    desk = desk.act(PaymentActionKind.RETRY, desk.operation(Verb.AUTHORIZE)).answer(HELD_BACK)
     # As after a change of settings: when it was asked last, its key would have been too old by today's rules.
     hasty = replace(desk, patience=replace(desk.patience, bank_key_life=timedelta(0)))
 
@@ -126,7 +126,7 @@ def test_no_authorization_is_asked_again_when_the_bank_may_have_forgotten_it_who
 def test_an_authorization_in_review_is_not_asked_again() -> None:
     desk = an_authorization_in_review()
 
-    after = desk.act(Kind.RETRY, desk.operation(Verb.AUTHORIZE))
+    after = desk.act(PaymentActionKind.RETRY, desk.operation(Verb.AUTHORIZE))
 
     assert after.result.startswith("refused: its card is gone") and "resolve it" in after.result
     assert (after.operations, after.told, after.at_bank) == (desk.operations, desk.told, None)
@@ -139,7 +139,7 @@ def test_an_authorization_that_the_bank_never_saw_keeps_its_card_in_review_and_i
     desk = begun.commit(begun.decider.review(begun.payment, unseen, begun.now, "no worker could open its card"))
     kept = desk.operation(Verb.AUTHORIZE)
 
-    after = desk.act(Kind.RETRY, kept)
+    after = desk.act(PaymentActionKind.RETRY, kept)
 
     assert (kept.status, kept.sealed) == (Status.REVIEW, unseen.sealed)
     assert after.at_bank is not None and after.result.startswith("carried out")
@@ -164,7 +164,7 @@ def test_what_is_parked_is_asked_at_once_and_not_before_its_last_attempt_is_over
     parked = desk.operation(Verb.CAPTURE)
     assert parked.deadline is not None
 
-    desk = desk.act(Kind.RETRY, parked)
+    desk = desk.act(PaymentActionKind.RETRY, parked)
 
     assert desk.at_bank is not None
     assert desk.now == parked.deadline
@@ -176,17 +176,21 @@ def test_a_parked_authorization_may_be_asked_again_while_its_bank_key_lives() ->
     parked = desk.operation(Verb.AUTHORIZE)
     worn_out = changed(parked, attempts=desk.patience.attempts_max)
 
-    assert desk.act(Kind.RETRY, parked).at_bank is not None
-    assert "too often" in desk.holding(worn_out).act(Kind.RETRY, worn_out).result
+    assert desk.act(PaymentActionKind.RETRY, parked).at_bank is not None
+    assert "too often" in desk.holding(worn_out).act(PaymentActionKind.RETRY, worn_out).result
 
 
 @pytest.mark.parametrize("verb", REFERENCES)
 def test_resolved_as_approved_it_is_as_if_the_bank_had_said_so(verb: Verb) -> None:
     desk = in_review(verb)
-    said = desk.act(Kind.RETRY, desk.operation(verb)).answer(approved)
+    said = desk.act(PaymentActionKind.RETRY, desk.operation(verb)).answer(approved)
 
     found = desk.act(
-        Kind.RESOLVE, desk.operation(verb), outcome="approved", reference=REFERENCES[verb], bank_at=NOON.isoformat()
+        PaymentActionKind.RESOLVE,
+        desk.operation(verb),
+        outcome="approved",
+        reference=REFERENCES[verb],
+        bank_at=NOON.isoformat(),
     )
 
     assert found.payment.state is said.payment.state
@@ -200,19 +204,21 @@ def test_an_authorization_is_resolved_with_the_bank_s_id_and_can_be_captured() -
     desk = an_authorization_in_review().accept(Verb.CAPTURE)
     assert desk.at_bank is None
 
-    desk = desk.act(Kind.RESOLVE, desk.operation(Verb.AUTHORIZE), outcome="approved", reference="auth_9", auth_code="7")
+    desk = desk.act(
+        PaymentActionKind.RESOLVE, desk.operation(Verb.AUTHORIZE), outcome="approved", reference="auth_9", auth_code="7"
+    )
 
     assert (desk.payment.bank.authorization_id, desk.payment.bank.auth_code) == ("auth_9", "7")
     assert desk.at_bank is not None and desk.at_bank.verb is Verb.CAPTURE
-    assert desk.answer(approved).payment.state is State.CAPTURED
+    assert desk.answer(approved).payment.state is PaymentState.CAPTURED
 
 
 def test_a_void_is_resolved_without_an_id() -> None:
     desk = in_review(Verb.VOID)
 
-    desk = desk.act(Kind.RESOLVE, desk.operation(Verb.VOID), outcome="approved", reference=None)
+    desk = desk.act(PaymentActionKind.RESOLVE, desk.operation(Verb.VOID), outcome="approved", reference=None)
 
-    assert (desk.payment.state, desk.payment.bank.void_id) == (State.VOIDED, None)
+    assert (desk.payment.state, desk.payment.bank.void_id) == (PaymentState.VOIDED, None)
 
 
 @pytest.mark.parametrize("verb", REFERENCES)
@@ -220,7 +226,7 @@ def test_resolved_as_refused_the_operation_failed_and_the_payment_stays(verb: Ve
     desk = in_review(verb)
     before = desk.payment.state
 
-    desk = desk.act(Kind.RESOLVE, desk.operation(verb), outcome="refused")
+    desk = desk.act(PaymentActionKind.RESOLVE, desk.operation(verb), outcome="refused")
 
     operation = desk.operation(verb)
     assert (operation.status, operation.response_status, desk.payment.state) == (Status.FAILED, 402, before)
@@ -230,29 +236,29 @@ def test_resolved_as_refused_the_operation_failed_and_the_payment_stays(verb: Ve
 def test_an_authorization_resolved_as_refused_is_a_failed_payment() -> None:
     desk = an_authorization_in_review().accept(Verb.CAPTURE)
 
-    desk = desk.act(Kind.RESOLVE, desk.operation(Verb.AUTHORIZE), outcome="refused")
+    desk = desk.act(PaymentActionKind.RESOLVE, desk.operation(Verb.AUTHORIZE), outcome="refused")
 
-    assert (desk.payment.state, desk.operation(Verb.CAPTURE).response_status) == (State.FAILED, 409)
+    assert (desk.payment.state, desk.operation(Verb.CAPTURE).response_status) == (PaymentState.FAILED, 409)
 
 
 def test_what_waits_behind_runs_in_order_once_it_is_resolved() -> None:
     desk = in_review(Verb.CAPTURE).accept(Verb.VOID, "first").accept(Verb.REFUND, "second")
 
-    desk = desk.act(Kind.RESOLVE, desk.operation(Verb.CAPTURE), outcome="approved", reference="cap_9")
+    desk = desk.act(PaymentActionKind.RESOLVE, desk.operation(Verb.CAPTURE), outcome="approved", reference="cap_9")
 
     assert desk.operation(Verb.VOID).response_status == 409
     assert desk.at_bank is not None and desk.at_bank.verb is Verb.REFUND
-    assert desk.answer(approved).payment.state is State.REFUNDED
+    assert desk.answer(approved).payment.state is PaymentState.REFUNDED
 
 
 def test_a_sale_whose_capture_is_resolved_is_answered_as_a_sale() -> None:
     desk = a_payment_begun(sale=True).answer(approved).answer(LOST).answer(ALREADY)
 
-    captured = desk.act(Kind.RESOLVE, desk.operation(Verb.CAPTURE), outcome="approved", reference="cap_9")
-    refused = desk.act(Kind.RESOLVE, desk.operation(Verb.CAPTURE), outcome="refused").answer(approved)
+    captured = desk.act(PaymentActionKind.RESOLVE, desk.operation(Verb.CAPTURE), outcome="approved", reference="cap_9")
+    refused = desk.act(PaymentActionKind.RESOLVE, desk.operation(Verb.CAPTURE), outcome="refused").answer(approved)
 
-    assert (captured.payment.state, captured.operations[0].response_status) == (State.CAPTURED, 201)
-    assert (refused.payment.state, refused.operations[0].response_status) == (State.FAILED, 402)
+    assert (captured.payment.state, captured.operations[0].response_status) == (PaymentState.CAPTURED, 201)
+    assert (refused.payment.state, refused.operations[0].response_status) == (PaymentState.FAILED, 402)
     assert refused.payment.bank.void_id == "void_1"
 
 
@@ -260,10 +266,10 @@ def test_a_sale_whose_capture_is_resolved_is_answered_as_a_sale() -> None:
 def test_a_sale_whose_hold_cannot_be_released_ends_as_a_person_says(outcome: str, words: str) -> None:
     desk = a_payment_begun(sale=True).answer(approved).answer(MISTAKEN).answer(MISTAKEN)
 
-    desk = desk.act(Kind.RESOLVE, desk.operation(Verb.VOID), outcome=outcome)
+    desk = desk.act(PaymentActionKind.RESOLVE, desk.operation(Verb.VOID), outcome=outcome)
 
     body = orjson.loads(desk.operations[0].response_body or b"")
-    assert (desk.payment.state, body["code"]) == (State.FAILED, "payment_failed")
+    assert (desk.payment.state, body["code"]) == (PaymentState.FAILED, "payment_failed")
     assert words in body["detail"]
 
 
@@ -272,8 +278,8 @@ def test_what_the_bank_never_saw_can_be_given_up_and_cannot_be_approved() -> Non
     parked = desk.operation(Verb.CAPTURE)
     assert parked.status is Status.ACCEPTED
 
-    approve = desk.act(Kind.RESOLVE, parked, outcome="approved", reference="cap_9")
-    refuse = desk.act(Kind.RESOLVE, parked, outcome="refused")
+    approve = desk.act(PaymentActionKind.RESOLVE, parked, outcome="approved", reference="cap_9")
+    refuse = desk.act(PaymentActionKind.RESOLVE, parked, outcome="refused")
 
     assert approve.result.startswith("refused: the bank has not been asked")
     assert refuse.operation(Verb.CAPTURE).status is Status.FAILED
@@ -298,14 +304,14 @@ def test_what_the_bank_never_saw_can_be_given_up_and_cannot_be_approved() -> Non
 def test_a_resolution_that_says_too_little_changes_nothing(detail: dict[str, object], why: str) -> None:
     desk = in_review(Verb.CAPTURE)
 
-    after = desk.act(Kind.RESOLVE, desk.operation(Verb.CAPTURE), **detail)
+    after = desk.act(PaymentActionKind.RESOLVE, desk.operation(Verb.CAPTURE), **detail)
 
     assert after.result.startswith("refused: ") and why in after.result
     assert (after.operations, after.told, after.payment.state) == (desk.operations, desk.told, desk.payment.state)
 
 
-@pytest.mark.parametrize("kind", [Kind.RETRY, Kind.RESOLVE])
-def test_what_is_settled_unknown_or_waits_behind_another_is_left_alone(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [PaymentActionKind.RETRY, PaymentActionKind.RESOLVE])
+def test_what_is_settled_unknown_or_waits_behind_another_is_left_alone(kind: PaymentActionKind) -> None:
     desk = in_review(Verb.CAPTURE).accept(Verb.VOID)
     unknown = changed(desk.operation(Verb.VOID), id="op_unknown")
 

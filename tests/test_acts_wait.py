@@ -12,11 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import orjson
+
+from engine.domain.payment import Verb
 from support.bank_harness import fresh_cards
 from support.ficmart_asks import SUCCESS
 from support.gateway import a_gateway, eventually
-
-from engine.domain.payment import Verb
 
 TIMEOUT_S = 3  # of an attempt at the bank
 

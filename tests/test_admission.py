@@ -11,12 +11,12 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.edge_stand import OTHER, Stand, assert_refused, running_edge, running_postgres
-from support.gateway import eventually
 
 from edge.server.admission import Admission, AdmissionLimits, Rate
-from engine.contracts.gateway import Origin
+from engine.contracts.gateway import RequestContext
 from engine.errors import Unavailable
+from support.edge_stand import OTHER, Stand, assert_refused, running_edge, running_postgres
+from support.gateway import eventually
 
 Held = Callable[..., list[Future[httpx.Response]]]
 SMALL = AdmissionLimits(in_flight_max=4, waiting_max=2, merchant_rate_per_s=10_000)
@@ -163,7 +163,7 @@ def test_beyond_those_who_may_wait_nobody_is_made_to(small: Stand, held: Held) -
 
     assert {call.result().status_code for call in (*waiting, *not_waiting)} == {202}
     origins = [asked[1] for asked in small.engine.asked]
-    assert [origin.wait_s for origin in origins if isinstance(origin, Origin)] == [5, 0]
+    assert [origin.wait_s for origin in origins if isinstance(origin, RequestContext)] == [5, 0]
 
 
 def test_who_waits_for_events_takes_no_place_of_those_who_read(small: Stand, held: Held) -> None:

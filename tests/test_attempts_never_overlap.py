@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 import pytest
+
 from support.bank_harness import fresh_cards
 from support.gateway import Gateway, a_gateway, eventually
 
@@ -59,7 +60,7 @@ def test_each_owner_waits_for_the_end_of_the_attempt_before(
         fourth = _attempt(gateway, 4)
         stopped.send(signal.SIGCONT)
         gateway.settled()
-        eventually(lambda: "ousted" in stopped.log.read_text(), "the one that slept knows that it lost")
+        eventually(lambda: "partition_fenced" in stopped.log.read_text(), "the one that slept knows that it lost")
 
     began, ended = zip(*(first, second, third, fourth), strict=True)
     between_s = [start - end for start, end in zip(began[1:], ended[:-1], strict=True)]

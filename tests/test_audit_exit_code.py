@@ -11,10 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.audit_stand import Ledger
-from support.gateway import Gateway, eventually
 
 from ops.stack.embedded import EmbeddedPostgres
+from support.audit_stand import Ledger
+from support.gateway import Gateway, eventually
 
 pytest_plugins = ["support.bank_fixtures", "support.audit_fixtures"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from support.audit_stand import GRACE_S, Ledger, named
 
 from engine.contracts.webhooks import ENDPOINT_DISABLED
 from engine.domain.ids import endpoint_id
 from ops.audit.invariant import INVARIANTS, Scan
 from ops.audit.snapshot import one_moment
 from ops.statement import statement
+from support.audit_stand import GRACE_S, Ledger, named
 
 pytest_plugins = ["support.bank_fixtures", "support.audit_fixtures"]
 

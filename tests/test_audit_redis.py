@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from support.audit_stand import Ledger, named
 
-from engine.domain.command import Record, Snapshot
+from engine.domain.command import IdempotencyRecord, OpenOperation
 from engine.domain.payment import Verb
 from engine.streams import keys
 from engine.streams.encoding import encode_record, encode_snapshot
 from ops.audit.breach import Breach
 from ops.audit.streams import look
+from support.audit_stand import Ledger, named
 
 pytest_plugins = ["support.bank_fixtures", "support.audit_fixtures"]
 
@@ -192,7 +192,7 @@ def test_dead_letters_are_named_with_their_reason(ledger: Ledger, redis: Redis) 
 
 
 def opened(redis: Redis, operation: str, payment: str, at: datetime = LONG_AGO, partition: int = 3) -> None:
-    snapshot = Snapshot(operation=operation, verb=Verb.AUTHORIZE, merchant="mer_local", accepted_at=at, body=b"{}")
+    snapshot = OpenOperation(operation=operation, verb=Verb.AUTHORIZE, merchant="mer_local", accepted_at=at, body=b"{}")
     redis.hset(keys.open_operations(partition, payment), operation, encode_snapshot(snapshot))  # type: ignore[arg-type]
 
 
@@ -207,7 +207,8 @@ def test_what_was_accepted_and_is_nowhere_is_lost(ledger: Ledger, redis: Redis) 
 def test_a_record_whose_entry_is_gone_is_lost_though_nothing_shows_it_open(ledger: Ledger, redis: Redis) -> None:
     (entry,) = entries(redis, 1, at=LONG_AGO)
     redis.set(
-        keys.record(3, OPERATION), b'{"entry":"%s",%s' % (entry.encode(), encode_record(Record(fingerprint={}))[1:])
+        keys.record(3, OPERATION),
+        b'{"entry":"%s",%s' % (entry.encode(), encode_record(IdempotencyRecord(fingerprint={}))[1:]),
     )
     read(redis, 1)
     assert "accepted_is_not_lost" not in named(ledger.audited())
@@ -220,7 +221,7 @@ def test_a_record_whose_entry_is_gone_is_lost_though_nothing_shows_it_open(ledge
 
 
 def test_what_is_lost_is_named_once_with_its_payment(ledger: Ledger, redis: Redis) -> None:
-    record = b'{"entry":"1700000000000-0",' + encode_record(Record(fingerprint={}))[1:]
+    record = b'{"entry":"1700000000000-0",' + encode_record(IdempotencyRecord(fingerprint={}))[1:]
     redis.set(keys.record(3, OPERATION), record)
     opened(redis, OPERATION, PAYMENT)
 
@@ -269,9 +270,9 @@ def test_an_open_operation_that_nobody_can_read_is_named(ledger: Ledger, redis: 
 def test_an_answer_that_is_not_the_ledgers_is_named(ledger: Ledger, redis: Redis, change: str) -> None:
     operation = ledger.one("SELECT id FROM operations WHERE verb = 'refund' AND response_status = 200")
     body = ledger.one(f"SELECT convert_from(response_body, 'UTF8') FROM operations WHERE id = '{operation}'")
-    record = Record(fingerprint={}, status=200, body=body.encode())
+    record = IdempotencyRecord(fingerprint={}, status=200, body=body.encode())
     redis.set(keys.record(3, operation), encode_record(record), px=60_000)
-    redis.set(keys.record(4, "op_pending"), encode_record(Record(fingerprint={})))
+    redis.set(keys.record(4, "op_pending"), encode_record(IdempotencyRecord(fingerprint={})))
     assert named(ledger.audited()) == set()
 
     ledger.write(

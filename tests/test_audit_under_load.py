@@ -12,15 +12,15 @@ from datetime import UTC, datetime
 import anyio
 import httpx
 import pytest
-from support.audit_stand import named
-from support.bank_harness import Bank, a_bank, fresh_cards
-from support.gateway import Gateway, Running, a_gateway, eventually
 
 from bank.ficmart import FicmartBank
 from ops.audit.auditor import Auditor
 from ops.audit.breach import Report
 from ops.audit.holds import find, release
 from ops.store_url import Locations
+from support.audit_stand import named
+from support.bank_harness import Bank, a_bank, fresh_cards
+from support.gateway import Gateway, Running, a_gateway, eventually
 
 pytest_plugins = ["support.bank_fixtures"]
 pytestmark = pytest.mark.slow

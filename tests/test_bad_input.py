@@ -10,12 +10,12 @@ from uuid import uuid4
 
 import orjson
 import pytest
-from support.gateway import Gateway, Running, a_gateway, eventually
 
 from engine.domain.ids import operation_id, partition_of, payment_id
 from engine.domain.payment import Verb
 from engine.streams import keys
 from engine.streams.encoding import ENTRY_BYTES_MAX
+from support.gateway import Gateway, Running, a_gateway, eventually
 
 CARD = "4111111111111111"
 OPERATOR = {"X-API-Key": "ok_local_operator"}

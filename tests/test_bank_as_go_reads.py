@@ -7,10 +7,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from support.bank_harness import Bank, a_card_request
 
 from bank.simulator.decoding import BadBody, read_body
 from bank.simulator.syntax import DEPTH_MAX, SyntaxFault, flatten
+from support.bank_harness import Bank, a_card_request
 
 pytest_plugins = ["support.bank_fixtures"]
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+
 from support.bank_harness import EXTRA_CARDS, Bank, a_bank, a_card_request
 
 pytest_plugins = ["support.bank_fixtures"]

@@ -10,9 +10,9 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.bank_harness import Bank, a_bank, a_card_request
 
 from bank.simulator.settings import BankSettings
+from support.bank_harness import Bank, a_bank, a_card_request
 
 pytest_plugins = ["support.bank_fixtures"]
 

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
-from support.bank_harness import Bank, a_bank, a_card_request
 
 from bank.simulator.instant import NS_PER_HOUR
 from bank.simulator.key_sweeper import KeySweeper
 from bank.simulator.lanes import Lanes
+from support.bank_harness import Bank, a_bank, a_card_request
 
 pytest_plugins = ["support.bank_fixtures"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bank_harness import Bank, a_bank, fresh_cards
-from support.gateway import Gateway, a_gateway, eventually
 
 from ops.stack.address import any_free_port
+from support.bank_harness import Bank, a_bank, fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 
 pytest_plugins = ["support.bank_fixtures"]
 

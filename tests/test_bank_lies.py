@@ -7,11 +7,11 @@ from typing import Any
 
 import orjson
 import pytest
-from support.bank_harness import Bank, fresh_cards
-from support.gateway import Gateway, a_gateway, eventually
 
 from engine.domain.ids import partition_of
 from engine.domain.payment import Verb
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 
 pytest_plugins = ["support.bank_fixtures"]
 

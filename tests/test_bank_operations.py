@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+
 from support.bank_harness import Bank, a_bank, a_card_request
 
 pytest_plugins = ["support.bank_fixtures"]

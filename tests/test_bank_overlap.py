@@ -6,9 +6,8 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
-from support.bank_harness import a_bank
-
 from bank.simulator.overlap import EVENT
+from support.bank_harness import a_bank
 
 pytest_plugins = ["support.bank_fixtures"]
 SLOW = {"MIN_LATENCY_MS": "300", "MAX_LATENCY_MS": "300"}

@@ -11,11 +11,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.bank_harness import CALM, RUN, Bank, a_bank, a_card_request
 
 from bank.simulator.card import extra_card, is_card_number
 from bank.simulator.database import BankDatabaseError, prepare_database
 from bank.simulator.settings import BankSettings, BankSettingsError
+from support.bank_harness import CALM, RUN, Bank, a_bank, a_card_request
 
 pytest_plugins = ["support.bank_fixtures"]
 

@@ -22,7 +22,6 @@ import pytest
 from anyio import to_thread
 from redis import Redis
 from redis.exceptions import ReadOnlyError, RedisError
-from support.gateway import eventually
 
 from bank.simulator.card import EXTRA_CARD_CVV, extra_card
 from engine.streams import keys
@@ -32,6 +31,7 @@ from ops.chaos.environment import TICK_S, Plan, Rig
 from ops.chaos.faults import MARGIN_S, Losses, Stage, strike_out
 from ops.chaos.schedule import FAULTS, PARTITIONS, Fault, Part, Strike
 from ops.stack.ephemeral_stack import MERCHANT_KEY
+from support.gateway import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 PLAN = Plan(workers=2, edges=1, bank_failure_rate=0, bank_latency_ms=(0, 20), cards=50)

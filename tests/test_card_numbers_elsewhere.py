@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+
 from support.edge_stand import Stand, a_payment, running_edge, running_postgres
 
 NUMBER = "4111111111111111"  # as in edge_stand.a_card

@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from engine.contracts.connector import Ask, Capabilities
+from engine.contracts.connector import BankRequest, Capabilities
 from engine.domain.bank_answer import Absent, Answer, Approved, Finding, NoAnswer, Refusal, Refused, Unsent
 from engine.domain.money import CURRENCIES, Money
 from engine.domain.payment import Verb
 from engine.metrics import Meters
-from engine.resilience.circuit_breaker import CIRCUITS, Breaker, Circuit, Sign, Tolerance
-from engine.resilience.guarded_connector import Gate, Patience
-from engine.resilience.retry_budget import Allowance, RetryBudget
+from engine.resilience.circuit_breaker import CIRCUITS, BreakerPolicy, Circuit, CircuitBreaker, Signal
+from engine.resilience.guarded_connector import GuardedConnector, HoldBackPolicy
+from engine.resilience.retry_budget import RetryBudget, RetryBudgetPolicy
 
-TOLERANCE = Tolerance(silences_max=3, rest_s=1.0, rest_cap_s=5.0, probes=2)
-PATIENCE = Patience(attempt_s=1.0, worst_latency_s=0.5)
-PLENTY = Allowance(share=1.0, floor_per_s=1000)
+TOLERANCE = BreakerPolicy(silences_max=3, rest_s=1.0, rest_cap_s=5.0, probes=2)
+PATIENCE = HoldBackPolicy(attempt_s=1.0, worst_latency_s=0.5)
+PLENTY = RetryBudgetPolicy(share=1.0, floor_per_s=1000)
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 SILENCE = NoAnswer(reason="timeout")
 YES = Approved(reference="auth_1", at=NOW)
@@ -31,24 +31,24 @@ AWAY = Unsent(reason="connection refused", unreachable=True)
 TOO_LATE = Unsent(reason="send_by had passed")
 
 
-def opened() -> Breaker:
+def opened() -> CircuitBreaker:
     """Just opened, at second 0."""
-    breaker = Breaker(TOLERANCE)
+    breaker = CircuitBreaker(TOLERANCE)
     for _ in range(TOLERANCE.silences_max):
         breaker.silent(0.0)
     return breaker
 
 
 def test_the_circuit_has_a_row_for_all_that_can_happen() -> None:
-    impossible = {(Circuit.CLOSED, Sign.RESTED), (Circuit.HALF_OPEN, Sign.RESTED)}
+    impossible = {(Circuit.CLOSED, Signal.RESTED), (Circuit.HALF_OPEN, Signal.RESTED)}
     # Only a closed circuit counts how much is too much.
-    impossible |= {(Circuit.OPEN, Sign.TOO_SILENT), (Circuit.HALF_OPEN, Sign.TOO_SILENT)}
+    impossible |= {(Circuit.OPEN, Signal.TOO_SILENT), (Circuit.HALF_OPEN, Signal.TOO_SILENT)}
 
-    assert {(circuit, sign) for circuit in Circuit for sign in Sign} - set(CIRCUITS) == impossible
+    assert {(circuit, sign) for circuit in Circuit for sign in Signal} - set(CIRCUITS) == impossible
 
 
 def test_silence_in_a_row_opens_it_and_any_answer_starts_the_count_anew() -> None:
-    breaker = Breaker(TOLERANCE)
+    breaker = CircuitBreaker(TOLERANCE)
 
     for _ in range(10):
         breaker.silent(0.0)
@@ -94,7 +94,7 @@ def test_a_probe_that_was_not_made_gives_its_place_back() -> None:
 
 @given(st.lists(st.sampled_from(["ask", "answered", "silent", "withdrawn", "wait"]), max_size=60))
 def test_whatever_happens_it_never_stays_shut_for_longer_than_its_longest_rest(story: list[str]) -> None:
-    breaker, now_s, under_way = Breaker(TOLERANCE), 0.0, 0
+    breaker, now_s, under_way = CircuitBreaker(TOLERANCE), 0.0, 0
     for event in story:
         if event == "ask":
             under_way += breaker.admits(now_s)
@@ -113,7 +113,7 @@ def test_whatever_happens_it_never_stays_shut_for_longer_than_its_longest_rest(s
 
 
 def test_repeats_are_a_share_of_fresh_calls_and_a_few_a_second() -> None:
-    budget = RetryBudget(Allowance(share=0.25, floor_per_s=2), 0.0)
+    budget = RetryBudget(RetryBudgetPolicy(share=0.25, floor_per_s=2), 0.0)
     spent_at_first = sum(budget.spend(0.0) for _ in range(100))
 
     for _ in range(8):
@@ -137,7 +137,7 @@ class ABank:
         self._answers = list(answers)
         self.asked = 0
 
-    async def ask(self, ask: Ask) -> Answer:
+    async def ask(self, ask: BankRequest) -> Answer:
         self.asked += 1
         return self._answers.pop(0)
 
@@ -148,9 +148,9 @@ class ABank:
         return True
 
 
-def asked(bank: ABank, calls: int, *, allowance: Allowance = PLENTY, repeated: bool = False) -> list[Answer]:
+def asked(bank: ABank, calls: int, *, allowance: RetryBudgetPolicy = PLENTY, repeated: bool = False) -> list[Answer]:
     """What the gate before this bank says to so many calls, one after the other."""
-    ask = Ask(
+    ask = BankRequest(
         bank_key="op_1",
         verb=Verb.AUTHORIZE,
         money=Money(amount=1, currency="USD"),
@@ -163,7 +163,7 @@ def asked(bank: ABank, calls: int, *, allowance: Allowance = PLENTY, repeated: b
     )
 
     async def story() -> list[Answer]:
-        gate = Gate(bank, TOLERANCE, allowance, PATIENCE, Meters(CollectorRegistry()))
+        gate = GuardedConnector(bank, TOLERANCE, allowance, PATIENCE, Meters(CollectorRegistry()))
         return [await gate.ask(ask) for _ in range(calls)]
 
     return asyncio.run(story())
@@ -188,7 +188,7 @@ def test_what_is_not_the_banks_doing_does_not_count_against_it() -> None:
 
 
 def test_beyond_the_budget_a_repeat_waits_and_a_fresh_call_does_not() -> None:
-    tight = Allowance(share=0.2, floor_per_s=1)
+    tight = RetryBudgetPolicy(share=0.2, floor_per_s=1)
     bank = ABank([YES] * 12)
 
     repeats = asked(bank, 10, allowance=tight, repeated=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from engine.batching import Coalescer
+from engine.batching import Batcher
 from engine.errors import Unavailable
 
 
@@ -41,7 +41,7 @@ async def _asked(*tasks: asyncio.Task[int]) -> None:
 def test_what_comes_while_a_batch_is_under_way_is_the_next_batch() -> None:
     async def scene() -> None:
         batches = Batches()
-        squares: Coalescer[int, int] = Coalescer(batches, 10)
+        squares: Batcher[int, int] = Batcher(batches, 10)
         running = asyncio.create_task(squares.run())
         batches.gate.clear()
         first = asyncio.create_task(squares(1))
@@ -63,7 +63,7 @@ def test_what_comes_while_a_batch_is_under_way_is_the_next_batch() -> None:
 def test_a_batch_has_a_limit() -> None:
     async def scene() -> None:
         batches = Batches()
-        squares: Coalescer[int, int] = Coalescer(batches, 4)
+        squares: Batcher[int, int] = Batcher(batches, 4)
         asked = [asyncio.create_task(squares(number)) for number in range(10)]
         await _asked(*asked)
         assert len(squares) == 10
@@ -80,7 +80,7 @@ def test_a_batch_has_a_limit() -> None:
 
 def test_one_item_s_exception_is_its_own() -> None:
     async def scene() -> None:
-        squares: Coalescer[int, int] = Coalescer(Batches(), 10)
+        squares: Batcher[int, int] = Batcher(Batches(), 10)
         asked = [asyncio.create_task(squares(number)) for number in (12, 13, 14)]
         await _asked(*asked)
 
@@ -95,7 +95,7 @@ def test_one_item_s_exception_is_its_own() -> None:
 
 def test_a_failed_batch_fails_everybody_in_it_and_not_the_next() -> None:
     async def scene() -> None:
-        squares: Coalescer[int, int] = Coalescer(Batches(), 2)
+        squares: Batcher[int, int] = Batcher(Batches(), 2)
         asked = [asyncio.create_task(squares(number)) for number in (666, 2, 3)]
         await _asked(*asked)
 
@@ -110,7 +110,7 @@ def test_a_failed_batch_fails_everybody_in_it_and_not_the_next() -> None:
 
 def test_who_gives_up_waiting_disturbs_nobody() -> None:
     async def scene() -> None:
-        squares: Coalescer[int, int] = Coalescer(Batches(), 10)
+        squares: Batcher[int, int] = Batcher(Batches(), 10)
         impatient, refused, patient = (asyncio.create_task(squares(number)) for number in (5, 13, 6))
         await _asked(impatient, refused, patient)
         impatient.cancel()
@@ -127,7 +127,7 @@ def test_who_gives_up_waiting_disturbs_nobody() -> None:
 def test_at_the_end_everybody_is_told_and_nobody_is_let_in() -> None:
     async def scene() -> None:
         batches = Batches()
-        squares: Coalescer[int, int] = Coalescer(batches, 1)
+        squares: Batcher[int, int] = Batcher(batches, 1)
         batches.gate.clear()
         running = asyncio.create_task(squares.run())
         asked = [asyncio.create_task(squares(number)) for number in (1, 2)]

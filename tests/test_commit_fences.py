@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable
 import psycopg
 import pytest
 from msgspec.structs import replace
+
+from engine.domain.changeset import ChangeSet
+from engine.domain.payment import Operation, Status, Verb
+from engine.ledger.writer import CommitVerdict
 from support.decision_stand import Desk
 from support.gateway import eventually
 from support.ledger_stand import PARTITION, LedgerStand, Tenure, a_ledger, a_payment_of, an_authorized_payment
-
-from engine.domain.changeset import Step
-from engine.domain.payment import Operation, Status, Verb
-from engine.ledger.writer import Verdict
 
 Scene = Callable[[LedgerStand], Awaitable[None]]
 WAITING = """SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
@@ -32,7 +32,7 @@ def on_a_ledger(dsn: str, scene: Scene) -> None:
     asyncio.run(played())
 
 
-def last_step(desk: Desk) -> Step:
+def last_step(desk: Desk) -> ChangeSet:
     return desk.steps[-1]
 
 
@@ -45,7 +45,7 @@ def test_a_former_owner_writes_nothing_not_even_a_new_operation(database: str) -
 
         verdict = await stand.commit(last_step(desk.accept(Verb.CAPTURE)), former)
 
-        assert verdict is Verdict.STALE
+        assert verdict is CommitVerdict.STALE
         assert stand.rows() == before
 
     on_a_ledger(database, scene)
@@ -55,12 +55,12 @@ def test_a_step_from_an_older_receipt_writes_nothing_not_even_a_new_operation(da
     async def scene(stand: LedgerStand) -> None:
         owner = await stand.acquire()
         desk = await an_authorized_payment(stand, owner)
-        assert await stand.commit(last_step(desk.accept(Verb.CAPTURE, "capture")), owner) is Verdict.COMMITTED
+        assert await stand.commit(last_step(desk.accept(Verb.CAPTURE, "capture")), owner) is CommitVerdict.COMMITTED
         before = stand.rows()
 
         verdict = await stand.commit(last_step(desk.accept(Verb.VOID, "void")), owner)
 
-        assert verdict is Verdict.CONFLICT
+        assert verdict is CommitVerdict.CONFLICT
         assert stand.rows() == before
 
     on_a_ledger(database, scene)
@@ -77,7 +77,7 @@ def test_a_payment_that_is_there_already_is_not_opened_again_with_another_operat
         again = replace(opened, operations=(replace(authorize, id="op_" + "0" * 26, key="another"),))
         verdict = await stand.commit(again, owner)
 
-        assert verdict is Verdict.CONFLICT
+        assert verdict is CommitVerdict.CONFLICT
         assert stand.rows() == before
 
     on_a_ledger(database, scene)
@@ -87,7 +87,7 @@ def test_who_loses_beside_winners_of_the_same_batch_writes_nothing(database: str
     async def scene(stand: LedgerStand) -> None:
         owner = await stand.acquire()
         desk = await an_authorized_payment(stand, owner)
-        assert await stand.commit(last_step(desk.accept(Verb.CAPTURE, "capture")), owner) is Verdict.COMMITTED
+        assert await stand.commit(last_step(desk.accept(Verb.CAPTURE, "capture")), owner) is CommitVerdict.COMMITTED
         held = set(stand.transactions())
         loser = last_step(desk.accept(Verb.VOID, "void"))
 
@@ -96,7 +96,7 @@ def test_who_loses_beside_winners_of_the_same_batch_writes_nothing(database: str
         )
 
         _assert_one_batch(stand, held)
-        assert verdicts == [Verdict.COMMITTED, Verdict.CONFLICT, Verdict.COMMITTED]
+        assert verdicts == [CommitVerdict.COMMITTED, CommitVerdict.CONFLICT, CommitVerdict.COMMITTED]
         assert stand.sql("SELECT verb FROM operations WHERE payment = %s ORDER BY verb", desk.payment.id) == [
             ("authorize",),
             ("capture",),
@@ -118,7 +118,7 @@ def test_a_write_of_the_tenure_before_is_stale_beside_one_of_this_tenure(databas
         )
 
         _assert_one_batch(stand, set())
-        assert verdicts == [Verdict.COMMITTED, Verdict.STALE, Verdict.COMMITTED]
+        assert verdicts == [CommitVerdict.COMMITTED, CommitVerdict.STALE, CommitVerdict.COMMITTED]
         assert stand.sql("SELECT 1 FROM payments WHERE id = %s", late.payment.id) == []
         assert stand.sql("SELECT 1 FROM operations WHERE payment = %s", late.payment.id) == []
 
@@ -145,9 +145,9 @@ def test_an_answer_once_stored_is_never_rewritten(database: str, rewritten: Call
 
         # Its receipt is at the right version and its owner is the right one: only the answer itself stands in the way.
         payment = replace(desk.payment, version=desk.payment.version + 1)
-        verdict = await stand.commit(Step(payment=payment, operations=(rewritten(authorize),)), owner)
+        verdict = await stand.commit(ChangeSet(payment=payment, operations=(rewritten(authorize),)), owner)
 
-        assert verdict is Verdict.COMMITTED
+        assert verdict is CommitVerdict.COMMITTED
         assert stand.sql("SELECT o::text FROM operations o WHERE id = %s", authorize.id) == stored
 
     on_a_ledger(database, scene)
@@ -166,7 +166,7 @@ def test_a_commit_waits_for_an_acquisition_under_way_and_sees_its_epoch(database
         verdict = await commit
 
         assert waited, "what commits meanwhile commits for an owner that is none any more"
-        assert verdict is Verdict.STALE
+        assert verdict is CommitVerdict.STALE
         assert stand.sql("SELECT 1 FROM payments WHERE id = %s", late.payment.id) == []
 
     on_a_ledger(database, scene)

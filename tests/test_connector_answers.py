@@ -6,6 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 import pytest
+
+from bank import dialect
+from bank.ficmart import FicmartBank
+from engine.domain.bank_answer import Approved, NoAnswer, Refusal, Refused
+from engine.domain.payment import DeclineCode, Verb
 from support.ficmart_asks import (
     AUTHORIZATION,
     CVV,
@@ -16,11 +21,6 @@ from support.ficmart_asks import (
     now,
 )
 from support.raw_bank import http, raw_bank, sending
-
-from bank import dialect
-from bank.ficmart import FicmartBank
-from engine.domain.bank_answer import Approved, NoAnswer, Refusal, Refused
-from engine.domain.payment import DeclineCode, Verb
 
 pytestmark = pytest.mark.anyio
 

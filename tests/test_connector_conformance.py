@@ -12,14 +12,14 @@ from itertools import count
 
 import anyio
 import pytest
-from support.bank_harness import Bank, fresh_cards
 
 from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
-from engine.contracts.connector import Ask, Connector
+from engine.contracts.connector import BankRequest, Connector
 from engine.domain.bank_answer import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
 from engine.domain.money import Money
 from engine.domain.payment import Card, DeclineCode, Verb
+from support.bank_harness import Bank, fresh_cards
 
 pytest_plugins = ["support.bank_fixtures"]
 pytestmark = pytest.mark.anyio
@@ -53,8 +53,8 @@ class Asker:
         return answer
 
 
-def an_ask(verb: Verb, reference: str | None = None, **changes: object) -> Ask:
-    usual = Ask(
+def an_ask(verb: Verb, reference: str | None = None, **changes: object) -> BankRequest:
+    usual = BankRequest(
         bank_key=next(keys),
         verb=verb,
         money=Money(amount=AMOUNT, currency="USD"),

@@ -7,6 +7,10 @@ import gzip
 from time import monotonic
 
 import pytest
+
+from bank.ficmart import FicmartBank
+from engine.domain.bank_answer import Approved, NoAnswer
+from engine.domain.payment import Verb
 from support.ficmart_asks import (
     BODY,
     OK,
@@ -15,10 +19,6 @@ from support.ficmart_asks import (
     now,
 )
 from support.raw_bank import Received, http, raw_bank, sending, silence
-
-from bank.ficmart import FicmartBank
-from engine.domain.bank_answer import Approved, NoAnswer
-from engine.domain.payment import Verb
 
 pytestmark = pytest.mark.anyio
 

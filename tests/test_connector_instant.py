@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from bank.instant import InstantBank
-from engine.contracts.connector import Ask
+from engine.contracts.connector import BankRequest
 from engine.domain.bank_answer import Approved, NoAnswer
 from engine.domain.money import Money
 from engine.domain.payment import Verb
@@ -27,8 +27,8 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def an_ask(key: str, *, deadline_ms: int = 5_000) -> Ask:
-    return Ask(
+def an_ask(key: str, *, deadline_ms: int = 5_000) -> BankRequest:
+    return BankRequest(
         bank_key=key,
         verb=Verb.AUTHORIZE,
         money=Money(amount=5000, currency="JPY"),

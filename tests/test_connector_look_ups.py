@@ -13,7 +13,6 @@ from uuid import uuid4
 import anyio
 import pytest
 from prometheus_client import CollectorRegistry
-from support.bank_harness import Bank
 
 from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
@@ -21,9 +20,10 @@ from engine.contracts.connector import Connector
 from engine.domain.bank_answer import Absent, Found, NoAnswer, Unsearchable
 from engine.domain.payment import Verb
 from engine.metrics import Meters
-from engine.resilience.circuit_breaker import Tolerance
-from engine.resilience.guarded_connector import Gate, Patience
-from engine.resilience.retry_budget import Allowance
+from engine.resilience.circuit_breaker import BreakerPolicy
+from engine.resilience.guarded_connector import GuardedConnector, HoldBackPolicy
+from engine.resilience.retry_budget import RetryBudgetPolicy
+from support.bank_harness import Bank
 
 pytest_plugins = ["support.bank_fixtures"]
 pytestmark = pytest.mark.anyio
@@ -47,13 +47,13 @@ async def ficmart(bank: Bank, request: pytest.FixtureRequest) -> AsyncIterator[C
         yield connector if request.param == "connector" else behind_a_gate(connector)
 
 
-def behind_a_gate(connector: Connector) -> Gate:
-    tolerance = Tolerance(silences_max=1, rest_s=60, rest_cap_s=60, probes=1)
-    return Gate(
+def behind_a_gate(connector: Connector) -> GuardedConnector:
+    tolerance = BreakerPolicy(silences_max=1, rest_s=60, rest_cap_s=60, probes=1)
+    return GuardedConnector(
         connector,
         tolerance,
-        Allowance(share=0, floor_per_s=0),
-        Patience(attempt_s=5.0, worst_latency_s=5.0),
+        RetryBudgetPolicy(share=0, floor_per_s=0),
+        HoldBackPolicy(attempt_s=5.0, worst_latency_s=5.0),
         Meters(CollectorRegistry()),
     )
 

@@ -14,6 +14,14 @@ from time import monotonic
 import anyio
 import orjson
 import pytest
+
+from bank import dialect
+from bank.ficmart import FicmartBank
+from engine.contracts.connector import BankRequest
+from engine.domain.bank_answer import Answer, Approved, NoAnswer, Unsent
+from engine.domain.money import Money
+from engine.domain.payment import Verb
+from engine.errors import Broken
 from support.ficmart_asks import (
     AUTHORIZATION,
     CAPTURE,
@@ -29,14 +37,6 @@ from support.ficmart_asks import (
 )
 from support.gateway import eventually
 from support.raw_bank import Received, http, raw_bank, sending, silence
-
-from bank import dialect
-from bank.ficmart import FicmartBank
-from engine.contracts.connector import Ask
-from engine.domain.bank_answer import Answer, Approved, NoAnswer, Unsent
-from engine.domain.money import Money
-from engine.domain.payment import Verb
-from engine.errors import Broken
 
 pytestmark = pytest.mark.anyio
 
@@ -91,7 +91,7 @@ def test_a_body_has_the_fields_of_the_contract(verb: Verb, fields: dict[str, obj
     ],
     ids=["no card", "no reference", "euros"],
 )
-async def test_what_the_edge_should_have_refused_is_a_bug_and_is_not_sent(ask: Ask) -> None:
+async def test_what_the_edge_should_have_refused_is_a_bug_and_is_not_sent(ask: BankRequest) -> None:
     async with raw_bank(sending(OK)) as bank, FicmartBank(bank.url, clock=now) as connector:
         with pytest.raises(Broken):
             await connector.ask(ask)

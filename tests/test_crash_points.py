@@ -8,11 +8,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from engine.domain.ids import payment_id
 from support.bank_harness import Bank, fresh_cards
 from support.crash_stage import AT_THE_BANK, EFFECTS, ENDS, FROM_THE_ANSWER, TO_THE_INTENT, Stage, a_stage, effects
 from support.gateway import Gateway, a_gateway, eventually
-
-from engine.domain.ids import payment_id
 
 pytest_plugins = ["support.bank_fixtures"]
 

@@ -9,12 +9,12 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from support.gateway import Gateway, a_gateway, eventually
 
 from edge.openapi.dead_letter_schemas import Act, DeadLetterList, WholeDeadLetter
 from edge.openapi.payment_schemas import Problem
 from engine.domain.ids import partition_of
 from engine.streams import keys
+from support.gateway import Gateway, a_gateway, eventually
 
 CARD = "4111111111111111"
 OPERATOR = "ok_local_operator"

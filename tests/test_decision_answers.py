@@ -4,6 +4,10 @@ from dataclasses import replace
 
 import orjson
 import pytest
+
+from engine.domain.bank_answer import Refused
+from engine.domain.creation import new_operation
+from engine.domain.payment import DeclineCode, PaymentState, Status, Verb
 from support.decision_stand import (
     ALREADY,
     AMOUNT,
@@ -21,10 +25,6 @@ from support.decision_stand import (
 )
 from support.decision_stand import changed as replaced
 
-from engine.domain.bank_answer import Refused
-from engine.domain.creation import operation_of
-from engine.domain.payment import DeclineCode, State, Status, Verb
-
 
 def test_an_approved_authorization_is_answered_201_with_the_bank_ids() -> None:
     desk = a_payment_begun()
@@ -33,7 +33,11 @@ def test_an_approved_authorization_is_answered_201_with_the_bank_ids() -> None:
 
     operation = desk.operation(Verb.AUTHORIZE)
     body = orjson.loads(operation.response_body or b"")
-    assert (desk.payment.state, operation.status, operation.response_status) == (State.AUTHORIZED, "succeeded", 201)
+    assert (desk.payment.state, operation.status, operation.response_status) == (
+        PaymentState.AUTHORIZED,
+        "succeeded",
+        201,
+    )
     assert body["bank"]["authorization_id"] == "authorize_1"
     assert body["status"] == "authorized" and body["expires_at"] is not None
     assert desk.events == ["created", "authorized"]
@@ -44,13 +48,13 @@ def test_a_captured_payment_is_answered_200_with_its_whole_amount() -> None:
 
     operation = desk.operation(Verb.CAPTURE)
     assert operation.response_status == 200
-    assert (desk.payment.state, desk.payment.amount_captured) == (State.CAPTURED, AMOUNT)
+    assert (desk.payment.state, desk.payment.amount_captured) == (PaymentState.CAPTURED, AMOUNT)
 
 
 def test_a_refunded_payment_holds_both_amounts() -> None:
     desk = a_captured_payment().accept(Verb.REFUND).answer(approved)
 
-    assert desk.payment.state is State.REFUNDED
+    assert desk.payment.state is PaymentState.REFUNDED
     assert (desk.payment.amount_captured, desk.payment.amount_refunded) == (AMOUNT, AMOUNT)
 
 
@@ -59,7 +63,11 @@ def test_a_declined_card_is_answered_402_with_its_decline_code() -> None:
 
     operation = desk.operation(Verb.AUTHORIZE)
     problem = orjson.loads(operation.response_body or b"")
-    assert (desk.payment.state, operation.status, operation.response_status) == (State.DECLINED, Status.DECLINED, 402)
+    assert (desk.payment.state, operation.status, operation.response_status) == (
+        PaymentState.DECLINED,
+        Status.DECLINED,
+        402,
+    )
     assert (problem["code"], problem["decline_code"]) == ("card_declined", "insufficient_funds")
     assert desk.payment.failure is not None
     assert desk.payment.failure.decline_code is DeclineCode.INSUFFICIENT_FUNDS
@@ -70,23 +78,23 @@ def test_our_own_mistake_is_a_failure_and_not_a_decline() -> None:
 
     operation = desk.operation(Verb.AUTHORIZE)
     problem = orjson.loads(operation.response_body or b"")
-    assert (desk.payment.state, operation.status) == (State.FAILED, Status.FAILED)
+    assert (desk.payment.state, operation.status) == (PaymentState.FAILED, Status.FAILED)
     assert problem["code"] == "payment_failed" and "decline_code" not in problem
 
 
 def test_a_refused_capture_leaves_the_payment_authorized_and_another_may_follow() -> None:
     desk = an_authorized_payment().accept(Verb.CAPTURE, "one").answer(MISTAKEN)
 
-    assert (desk.payment.state, desk.payment.failure) == (State.AUTHORIZED, None)
+    assert (desk.payment.state, desk.payment.failure) == (PaymentState.AUTHORIZED, None)
     assert desk.operation(Verb.CAPTURE).response_status == 402
-    assert desk.accept(Verb.CAPTURE, "two").answer(approved).payment.state is State.CAPTURED
+    assert desk.accept(Verb.CAPTURE, "two").answer(approved).payment.state is PaymentState.CAPTURED
 
 
 def test_a_capture_that_comes_too_late_expires_the_payment_with_409() -> None:
     desk = an_authorized_payment().accept(Verb.CAPTURE).answer(EXPIRED)
 
     operation = desk.operation(Verb.CAPTURE)
-    assert desk.payment.state is State.EXPIRED and desk.payment.at.expired_at is not None
+    assert desk.payment.state is PaymentState.EXPIRED and desk.payment.at.expired_at is not None
     assert operation.response_status == 409
     assert orjson.loads(operation.response_body or b"")["code"] == "authorization_expired"
 
@@ -103,7 +111,7 @@ def test_only_a_capture_can_find_the_authorization_expired(verb: Verb) -> None:
     desk = desk.answer(EXPIRED)
 
     assert desk.operation(verb).status is Status.FAILED
-    assert desk.payment.state is not State.EXPIRED
+    assert desk.payment.state is not PaymentState.EXPIRED
 
 
 def test_a_command_against_the_table_is_409_without_a_bank_call_and_names_the_winner() -> None:
@@ -137,14 +145,14 @@ def test_an_already_used_authorization_is_a_question_for_a_person() -> None:
 
     operation = desk.operation(Verb.CAPTURE)
     assert (operation.status, operation.response_status) == (Status.REVIEW, None)
-    assert (desk.payment.state, desk.payment.amount_captured) == (State.AUTHORIZED, 0)
+    assert (desk.payment.state, desk.payment.amount_captured) == (PaymentState.AUTHORIZED, 0)
     assert desk.events[-1] == "review"
 
 
 def test_a_void_that_was_already_done_after_an_unanswered_one_of_ours_is_voided() -> None:
     desk = an_authorized_payment().accept(Verb.VOID).answer(LOST).answer(ALREADY)
 
-    assert (desk.payment.state, desk.payment.bank.void_id) == (State.VOIDED, None)
+    assert (desk.payment.state, desk.payment.bank.void_id) == (PaymentState.VOIDED, None)
     assert desk.operation(Verb.VOID).response_status == 200
 
 
@@ -152,7 +160,7 @@ def test_a_void_that_was_already_done_by_nobody_we_know_is_reviewed() -> None:
     desk = an_authorized_payment().accept(Verb.VOID).answer(ALREADY)
 
     assert desk.operation(Verb.VOID).status is Status.REVIEW
-    assert desk.payment.state is State.AUTHORIZED
+    assert desk.payment.state is PaymentState.AUTHORIZED
 
 
 def test_a_void_that_was_already_done_is_reviewed_when_a_capture_of_ours_was_sent() -> None:
@@ -175,7 +183,7 @@ def test_a_void_that_is_reviewed_because_of_a_capture_of_ours_is_not_said_to_hav
 @pytest.mark.parametrize("by", [-1, 1], ids=["less", "more"])
 def test_another_amount_than_the_payment_s_is_rejected_for_good_and_never_sent(verb: Verb, by: int) -> None:
     desk = a_captured_payment() if verb is Verb.REFUND else an_authorized_payment()
-    asked = replaced(operation_of(a_command(verb, "other"), desk.payment, 9, desk.now), amount=AMOUNT + by)
+    asked = replaced(new_operation(a_command(verb, "other"), desk.payment, 9, desk.now), amount=AMOUNT + by)
 
     step = desk.decider.admit(desk.payment, asked, desk.now)
 
@@ -190,7 +198,7 @@ def test_a_refund_that_was_already_done_is_reviewed() -> None:
     desk = a_captured_payment().accept(Verb.REFUND).answer(LOST).answer(ALREADY)
 
     assert desk.operation(Verb.REFUND).status is Status.REVIEW
-    assert (desk.payment.state, desk.payment.amount_refunded) == (State.CAPTURED, 0)
+    assert (desk.payment.state, desk.payment.amount_refunded) == (PaymentState.CAPTURED, 0)
 
 
 def test_an_id_the_bank_does_not_know_is_asked_for_again_and_then_reviewed() -> None:
@@ -201,13 +209,13 @@ def test_an_id_the_bank_does_not_know_is_asked_for_again_and_then_reviewed() -> 
     desk = desk.answer(UNKNOWN)
 
     assert desk.operation(Verb.CAPTURE).status is Status.REVIEW
-    assert desk.payment.state is State.AUTHORIZED
+    assert desk.payment.state is PaymentState.AUTHORIZED
 
 
 def test_an_id_the_bank_knows_again_goes_on_as_if_nothing_was() -> None:
     desk = an_authorized_payment().accept(Verb.CAPTURE).answer(UNKNOWN).answer(approved)
 
-    assert desk.payment.state is State.CAPTURED
+    assert desk.payment.state is PaymentState.CAPTURED
 
 
 def test_what_was_accepted_behind_an_operation_runs_in_the_order_of_acceptance() -> None:
@@ -215,7 +223,7 @@ def test_what_was_accepted_behind_an_operation_runs_in_the_order_of_acceptance()
 
     desk = desk.answer(approved).answer(approved).answer(approved)
 
-    assert desk.payment.state is State.REFUNDED
+    assert desk.payment.state is PaymentState.REFUNDED
     assert [known.response_status for known in desk.operations] == [201, 200, 200, 409]
 
 

@@ -4,6 +4,12 @@ from datetime import timedelta
 
 import orjson
 import pytest
+
+from engine.domain.bank_answer import Answer
+from engine.domain.ids import operation_id
+from engine.domain.operator_rules import PaymentActionKind
+from engine.domain.payment import PaymentState, Status, Verb
+from engine.domain.rendering import operation_document
 from support.decision_stand import (
     ALREADY,
     BROKE,
@@ -19,12 +25,6 @@ from support.decision_stand import (
     approved,
 )
 
-from engine.domain.bank_answer import Answer
-from engine.domain.ids import operation_id
-from engine.domain.operator_rules import Kind
-from engine.domain.payment import State, Status, Verb
-from engine.domain.rendering import operation_document
-
 
 def expiring() -> Desk:
     """Its hold is being given back."""
@@ -39,13 +39,13 @@ def answer_of(desk: Desk, verb: Verb) -> tuple[int | None, str]:
 
 def test_the_hold_is_given_back_and_that_is_the_expiry() -> None:
     desk = expiring()
-    assert desk.payment.state is State.AUTHORIZED
+    assert desk.payment.state is PaymentState.AUTHORIZED
     assert desk.at_bank is not None and desk.at_bank.verb is Verb.VOID
 
     desk = desk.answer(approved)
 
     assert (desk.payment.state, desk.payment.at.expired_at, desk.payment.at.voided_at) == (
-        State.EXPIRED,
+        PaymentState.EXPIRED,
         desk.now,
         None,
     )
@@ -67,8 +67,8 @@ def test_a_merchant_is_told_once_that_it_expires_soon_and_may_still_capture() ->
     )
     assert (event["type"], event["data"]["status"]) == ("payment.expiring", "authorized")
     assert event["data"]["expires_at"] > event["timestamp"]
-    assert again.at_bank is None and again.payment.state is State.AUTHORIZED
-    assert again.accept(Verb.CAPTURE).answer(approved).payment.state is State.CAPTURED
+    assert again.at_bank is None and again.payment.state is PaymentState.AUTHORIZED
+    assert again.accept(Verb.CAPTURE).answer(approved).payment.state is PaymentState.CAPTURED
 
 
 @pytest.mark.parametrize("desk", [a_captured_payment(), an_authorized_payment().accept(Verb.VOID).answer(approved)])
@@ -92,7 +92,7 @@ def test_it_is_an_operation_of_the_engine_s_own_that_a_new_owner_finds_again() -
 
     assert begun.id == operation_id(desk.payment.id, Verb.VOID, f"§expire:{desk.payment.id}")
     assert operation_document(begun)["idempotency_key"] is None
-    assert (desk.payment.state, desk.operation(Verb.VOID).attempts) == (State.EXPIRED, 2)
+    assert (desk.payment.state, desk.operation(Verb.VOID).attempts) == (PaymentState.EXPIRED, 2)
 
 
 @pytest.mark.parametrize("desk", [a_captured_payment(), an_authorized_payment().accept(Verb.VOID).answer(approved)])
@@ -106,7 +106,7 @@ def test_a_capture_that_waits_behind_the_expiry_is_a_stable_409_without_a_bank_c
     desk = desk.answer(approved)
 
     assert answer_of(desk, Verb.CAPTURE) == (409, "authorization_expired")
-    assert (desk.operation(Verb.CAPTURE).attempts, desk.payment.state) == (0, State.EXPIRED)
+    assert (desk.operation(Verb.CAPTURE).attempts, desk.payment.state) == (0, PaymentState.EXPIRED)
 
 
 @pytest.mark.parametrize("verb", [Verb.VOID, Verb.REFUND])
@@ -120,8 +120,8 @@ def test_a_capture_that_came_first_is_asked_and_the_bank_s_word_wins() -> None:
     captured = an_authorized_payment().accept(Verb.CAPTURE)
     refused = captured.answer(EXPIRED)
 
-    assert captured.answer(approved).expires().payment.state is State.CAPTURED
-    assert refused.payment.state is State.EXPIRED
+    assert captured.answer(approved).expires().payment.state is PaymentState.CAPTURED
+    assert refused.payment.state is PaymentState.EXPIRED
     assert answer_of(refused, Verb.CAPTURE) == (409, "authorization_expired")
 
 
@@ -142,7 +142,7 @@ def test_the_bank_s_word_that_the_hold_is_gone_is_as_good_as_its_release(said: l
     for word in said:
         by_clock, by_bank = by_clock.answer(word), by_bank.answer(word)
 
-    assert by_clock.payment.state is by_bank.payment.state is State.EXPIRED
+    assert by_clock.payment.state is by_bank.payment.state is PaymentState.EXPIRED
     assert by_clock.payment.bank.void_id is by_bank.payment.bank.void_id is None
     assert by_clock.head is by_bank.head is None
 
@@ -167,15 +167,15 @@ def test_already_used_without_a_lost_attempt_of_this_release_is_somebody_else_s_
 def test_an_attempt_that_goes_unanswered_after_that_proves_nothing_any_more(said: Answer) -> None:
     desk = expiring().answer(ALREADY)
 
-    desk = desk.act(Kind.RETRY, desk.operation(Verb.VOID)).answer(said)
+    desk = desk.act(PaymentActionKind.RETRY, desk.operation(Verb.VOID)).answer(said)
     while desk.at_bank is None:
         desk = desk.later()
     desk = desk.answer(ALREADY)
 
-    assert (desk.payment.state, desk.operation(Verb.VOID).status) == (State.AUTHORIZED, Status.REVIEW)
+    assert (desk.payment.state, desk.operation(Verb.VOID).status) == (PaymentState.AUTHORIZED, Status.REVIEW)
     assert "no attempt of ours can have released the hold" in str(desk.told[-1][0].entry.evidence["reason"])
-    released = desk.act(Kind.RETRY, desk.operation(Verb.VOID)).answer(approved)
-    assert (released.payment.state, released.operation(Verb.VOID).failure) == (State.EXPIRED, None)
+    released = desk.act(PaymentActionKind.RETRY, desk.operation(Verb.VOID)).answer(approved)
+    assert (released.payment.state, released.operation(Verb.VOID).failure) == (PaymentState.EXPIRED, None)
 
 
 @pytest.mark.parametrize("ended_by", ["its clock", "its merchant"])
@@ -183,17 +183,17 @@ def test_a_hold_that_somebody_else_captured_ends_as_a_captured_payment_that_can_
     desk = expiring() if ended_by == "its clock" else an_authorized_payment().accept(Verb.VOID)
     desk = desk.answer(ALREADY)
 
-    desk = desk.act(Kind.RESOLVE, desk.operation(Verb.VOID), outcome="captured", reference="cap_9")
+    desk = desk.act(PaymentActionKind.RESOLVE, desk.operation(Verb.VOID), outcome="captured", reference="cap_9")
 
     assert (desk.payment.state, desk.payment.bank.capture_id, desk.payment.bank.void_id) == (
-        State.CAPTURED,
+        PaymentState.CAPTURED,
         "cap_9",
         None,
     )
     assert desk.operation(Verb.VOID).status is Status.FAILED
     assert desk.operation(Verb.VOID).response_status == (None if ended_by == "its clock" else 402)
     assert desk.events[-1] == "captured" and "expired" not in desk.events
-    assert desk.accept(Verb.REFUND).answer(approved).payment.state is State.REFUNDED
+    assert desk.accept(Verb.REFUND).answer(approved).payment.state is PaymentState.REFUNDED
 
 
 def test_a_hold_that_may_have_been_captured_is_for_a_person() -> None:
@@ -201,7 +201,7 @@ def test_a_hold_that_may_have_been_captured_is_for_a_person() -> None:
 
     desk = desk.answer(ALREADY)
 
-    assert (desk.payment.state, desk.operation(Verb.VOID).status) == (State.AUTHORIZED, Status.REVIEW)
+    assert (desk.payment.state, desk.operation(Verb.VOID).status) == (PaymentState.AUTHORIZED, Status.REVIEW)
 
 
 @pytest.mark.parametrize("said", [[ALREADY], [LOST, ALREADY]], ids=["at once", "after an attempt without an answer"])
@@ -209,12 +209,12 @@ def test_a_hold_that_the_bank_called_expired_may_still_have_been_captured_by_an_
     said: list[Answer],
 ) -> None:
     desk = an_authorized_payment().accept(Verb.CAPTURE).answer(LOST).answer(EXPIRED)
-    assert desk.payment.state is State.EXPIRED
+    assert desk.payment.state is PaymentState.EXPIRED
 
     for word in said:
         desk = desk.answer(word)
 
-    assert (desk.payment.state, desk.operation(Verb.VOID).status) == (State.EXPIRED, Status.REVIEW)
+    assert (desk.payment.state, desk.operation(Verb.VOID).status) == (PaymentState.EXPIRED, Status.REVIEW)
 
 
 @pytest.mark.parametrize("said", [MISTAKEN, UNKNOWN], ids=["refused", "unknown"])
@@ -225,11 +225,11 @@ def test_a_hold_that_the_bank_does_not_release_is_for_a_person_who_ends_it(said:
     review = desk.operation(Verb.VOID)
     assert review.status is Status.REVIEW
 
-    released = desk.act(Kind.RESOLVE, review, outcome="approved", reference="void_9")
-    kept = desk.act(Kind.RESOLVE, review, outcome="refused")
+    released = desk.act(PaymentActionKind.RESOLVE, review, outcome="approved", reference="void_9")
+    kept = desk.act(PaymentActionKind.RESOLVE, review, outcome="refused")
 
-    assert (released.payment.state, released.payment.bank.void_id) == (State.EXPIRED, "void_9")
-    assert (kept.payment.state, kept.operation(Verb.VOID).status) == (State.EXPIRED, Status.FAILED)
+    assert (released.payment.state, released.payment.bank.void_id) == (PaymentState.EXPIRED, "void_9")
+    assert (kept.payment.state, kept.operation(Verb.VOID).status) == (PaymentState.EXPIRED, Status.FAILED)
     assert kept.payment.failure is not None and "was not released" in kept.payment.failure.message
 
 
@@ -246,4 +246,4 @@ def test_a_release_without_an_answer_is_in_doubt_and_what_comes_later_waits() ->
 def test_a_sale_answers_its_client_and_never_expires() -> None:
     desk = a_payment_begun(sale=True).answer(approved).answer(EXPIRED).answer(approved)
 
-    assert (desk.payment.state, desk.operations[0].response_status) == (State.FAILED, 402)
+    assert (desk.payment.state, desk.operations[0].response_status) == (PaymentState.FAILED, 402)

@@ -6,6 +6,9 @@ from datetime import timedelta
 import orjson
 import pytest
 from msgspec.structs import replace as replace_struct
+
+from engine.domain.changeset import RetryAt
+from engine.domain.payment import PaymentState, Status, Verb
 from support.decision_stand import (
     BROKE,
     HELD_BACK,
@@ -20,9 +23,6 @@ from support.decision_stand import (
     an_authorized_payment,
     approved,
 )
-
-from engine.domain.changeset import Again
-from engine.domain.payment import State, Status, Verb
 
 PATIENT = replace(PATIENCE, attempts_max=1000)
 
@@ -81,7 +81,7 @@ def test_a_parked_operation_is_in_doubt_visibly_and_the_payment_is_not_failed() 
 
     operation = desk.operation(Verb.AUTHORIZE)
     event = orjson.loads(desk.told[-1][1])
-    assert (operation.status, desk.payment.state) == (Status.IN_DOUBT, State.PENDING)
+    assert (operation.status, desk.payment.state) == (Status.IN_DOUBT, PaymentState.PENDING)
     assert operation.next_attempt_at is not None and operation.response_status is None
     assert event["type"] == "payment.in_doubt" and event["data"]["in_doubt"] is True
 
@@ -115,7 +115,7 @@ def test_what_is_held_back_rests_at_once_until_the_bank_may_be_asked_and_has_use
     operation = desk.operation(Verb.AUTHORIZE)
     assert (operation.status, operation.attempts, operation.first_sent_at) == (Status.ACCEPTED, 0, None)
     assert operation.next_attempt_at is not None and operation.next_attempt_at - desk.now >= timedelta(seconds=30)
-    assert desk.later().answer(approved).payment.state is State.AUTHORIZED
+    assert desk.later().answer(approved).payment.state is PaymentState.AUTHORIZED
 
 
 def test_a_doubt_that_is_held_back_for_long_is_not_reviewed_for_it() -> None:
@@ -137,7 +137,9 @@ def test_a_sales_own_operations_rest_and_go_on_like_any_other(verb: Verb) -> Non
     desk = desk.answer(HELD_BACK)
 
     assert desk.operation(verb).attempts == 0
-    assert desk.later().answer(approved).payment.state is (State.CAPTURED if verb is Verb.CAPTURE else State.FAILED)
+    assert desk.later().answer(approved).payment.state is (
+        PaymentState.CAPTURED if verb is Verb.CAPTURE else PaymentState.FAILED
+    )
 
 
 def test_a_later_unsent_attempt_does_not_take_an_earlier_doubt_away() -> None:
@@ -156,7 +158,7 @@ def test_a_doubt_that_comes_after_unsent_attempts_is_told() -> None:
 def test_an_answer_ends_the_doubt() -> None:
     desk = _parked(LOST).later().answer(approved)
 
-    assert desk.payment.state is State.AUTHORIZED
+    assert desk.payment.state is PaymentState.AUTHORIZED
     assert orjson.loads(desk.operation(Verb.AUTHORIZE).response_body or b"")["in_doubt"] is False
     assert desk.events == ["created", "in_doubt", "authorized"]
 
@@ -199,7 +201,7 @@ def test_what_never_left_us_is_tried_for_as_long_as_it_takes() -> None:
         desk = desk if desk.at_bank else desk.later(desk.now + timedelta(minutes=10))
 
     assert desk.operation(Verb.AUTHORIZE).doubted_at is None
-    assert desk.answer(approved).payment.state is State.AUTHORIZED
+    assert desk.answer(approved).payment.state is PaymentState.AUTHORIZED
     assert desk.events == ["created"]
 
 
@@ -263,7 +265,7 @@ def test_commands_behind_a_doubt_are_journaled_and_wait_their_turn() -> None:
 
     desk = desk.later().answer(approved).answer(approved)
 
-    assert desk.payment.state is State.CAPTURED
+    assert desk.payment.state is PaymentState.CAPTURED
     assert [known.response_status for known in desk.operations] == [201, 200, 409]
 
 
@@ -285,7 +287,7 @@ def test_a_ledger_whose_clock_steps_by_days_sends_nothing_to_review(wrong: timed
 
     verdict = decider.conclude(payment, attempt, [], LOST, stepped, desk.now)
 
-    assert isinstance(verdict, Again), "it is asked again"
+    assert isinstance(verdict, RetryAt), "it is asked again"
     step = decider.attempt(payment, verdict.operation, stepped, lost=False, agreed=desk.now)
     assert step.then is not None and step.then.status is Status.SENT
 
@@ -310,7 +312,7 @@ def test_an_attempt_that_may_be_at_work_is_waited_for_whatever_the_ledgers_clock
 
     verdict = desk.decider.conclude(desk.payment, attempt, [], LOST, stepped, desk.now)
 
-    assert isinstance(verdict, Again)
+    assert isinstance(verdict, RetryAt)
     assert verdict.at - stepped >= attempt.deadline - desk.now
 
 

@@ -1,10 +1,10 @@
 """A sale is two operations with two bank keys and one answer; a capture finally refused gives the hold back."""
 
 import orjson
-from support.decision_stand import ALREADY, DECLINED, EXPIRED, LOST, MISTAKEN, UNKNOWN, Desk, a_payment_begun, approved
 
 from engine.domain.ids import operation_id
-from engine.domain.payment import State, Status, Verb
+from engine.domain.payment import PaymentState, Status, Verb
+from support.decision_stand import ALREADY, DECLINED, EXPIRED, LOST, MISTAKEN, UNKNOWN, Desk, a_payment_begun, approved
 
 
 def _parent(desk: Desk) -> tuple[Status, int | None]:
@@ -21,7 +21,7 @@ def test_a_sale_is_answered_once_when_it_is_captured() -> None:
 
     body = orjson.loads(desk.operations[0].response_body or b"")
     assert _parent(desk) == (Status.SUCCEEDED, 201)
-    assert (desk.payment.state, body["status"]) == (State.CAPTURED, "captured")
+    assert (desk.payment.state, body["status"]) == (PaymentState.CAPTURED, "captured")
     assert desk.events == ["created", "authorized", "captured"]
 
 
@@ -70,7 +70,7 @@ def test_a_sale_whose_capture_is_refused_gives_the_hold_back_and_failed() -> Non
     desk = desk.answer(approved)
 
     problem = orjson.loads(desk.operations[0].response_body or b"")
-    assert (desk.payment.state, desk.payment.amount_captured) == (State.FAILED, 0)
+    assert (desk.payment.state, desk.payment.amount_captured) == (PaymentState.FAILED, 0)
     assert _parent(desk)[1] == 402 and problem["code"] == "payment_failed"
     assert desk.payment.bank.void_id == "void_1"
     assert desk.events == ["created", "authorized", "capture_refused", "failed"]
@@ -79,7 +79,7 @@ def test_a_sale_whose_capture_is_refused_gives_the_hold_back_and_failed() -> Non
 def test_a_sale_whose_hold_expired_is_released_too() -> None:
     desk = a_payment_begun(sale=True).answer(approved).answer(EXPIRED).answer(approved)
 
-    assert desk.payment.state is State.FAILED
+    assert desk.payment.state is PaymentState.FAILED
 
 
 def test_a_sale_whose_hold_cannot_be_given_back_is_for_a_person() -> None:
@@ -87,7 +87,7 @@ def test_a_sale_whose_hold_cannot_be_given_back_is_for_a_person() -> None:
 
     assert desk.operation(Verb.VOID).status is Status.REVIEW
     assert _parent(desk) == (Status.SUCCEEDED, None)
-    assert desk.payment.state is State.AUTHORIZED
+    assert desk.payment.state is PaymentState.AUTHORIZED
 
 
 def test_a_sale_whose_capture_goes_unanswered_is_in_doubt_and_unanswered() -> None:
@@ -127,7 +127,7 @@ def test_a_void_accepted_during_a_sale_waits_until_its_capture_is_answered() -> 
     assert [known.status for known in desk.operations] == ["succeeded", "in_doubt", "accepted"]
     desk = desk.later().answer(approved)
 
-    assert desk.payment.state is State.CAPTURED
+    assert desk.payment.state is PaymentState.CAPTURED
     assert desk.operation(Verb.VOID).response_status == 409
 
 
@@ -139,4 +139,4 @@ def test_a_new_owner_asks_for_the_capture_of_a_sale_with_the_same_key() -> None:
 
     assert before is not None and desk.at_bank is not None
     assert desk.at_bank.bank_key == before.bank_key
-    assert desk.answer(approved).payment.state is State.CAPTURED
+    assert desk.answer(approved).payment.state is PaymentState.CAPTURED

@@ -9,8 +9,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.event_stand import ENDPOINTS, OTHER, a_payment_id, an_edge, an_endpoint, ask, merchant_of, tell
-from support.gateway import Gateway
 from typer.testing import CliRunner
 
 from edge.openapi import webhook_schemas as shapes
@@ -19,6 +17,8 @@ from engine.contracts.webhooks import REDELIVERIES_MAX
 from engine.webhooks.delivery_log import _ATTEMPTS_SHOWN
 from ops.cli.main import app
 from ops.stack.embedded import EmbeddedRedis
+from support.event_stand import ENDPOINTS, OTHER, a_payment_id, an_edge, an_endpoint, ask, merchant_of, tell
+from support.gateway import Gateway
 
 HOUR = timedelta(hours=1)
 LONG_AGO = "2020-01-01T00:00:00Z"

@@ -42,9 +42,9 @@ def test_the_readme_names_the_streams_as_they_are_called() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    url_policy = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
 
-    assert [target for target in targets if not (page.parent / target).exists()] == []
+    assert [target for target in url_policy if not (page.parent / target).exists()] == []
 
 
 def test_decisions_are_numbered_without_gaps_and_short() -> None:

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from engine.contracts.connector import Ask, Capabilities
+from engine.contracts.connector import BankRequest, Capabilities
 from engine.domain.bank_answer import Answer, Approved, NoAnswer, Unsent
 from engine.domain.money import CURRENCIES, Money
 from engine.domain.payment import Verb
 from engine.metrics import Meters
-from engine.resilience.circuit_breaker import Tolerance
+from engine.resilience.circuit_breaker import BreakerPolicy
 from engine.resilience.drain_proof import DrainProof
-from engine.resilience.guarded_connector import Gate, Patience
-from engine.resilience.retry_budget import Allowance
+from engine.resilience.guarded_connector import GuardedConnector, HoldBackPolicy
+from engine.resilience.retry_budget import RetryBudgetPolicy
 
 WORST_S = 5.0
 NOON = datetime(2030, 1, 1, tzinfo=UTC)
@@ -132,7 +132,7 @@ class ABank:
     def __init__(self, *answers: Answer, probes: bool = True) -> None:
         self.answers, self.probes, self.probed = list(answers), probes, 0
 
-    async def ask(self, ask: Ask) -> Answer:
+    async def ask(self, ask: BankRequest) -> Answer:
         return self.answers.pop(0)
 
     async def probe(self, timeout_s: float) -> bool:
@@ -141,8 +141,8 @@ class ABank:
         return self.probes
 
 
-def an_ask(verb: Verb = Verb.AUTHORIZE, *, doubted: bool = True) -> Ask:
-    return Ask(
+def an_ask(verb: Verb = Verb.AUTHORIZE, *, doubted: bool = True) -> BankRequest:
+    return BankRequest(
         bank_key="op_1",
         verb=verb,
         money=Money(amount=1, currency="USD"),
@@ -155,14 +155,16 @@ def an_ask(verb: Verb = Verb.AUTHORIZE, *, doubted: bool = True) -> Ask:
     )
 
 
-def before(bank: ABank, story: Callable[[Gate], Coroutine[Any, Any, None]], worst_s: float = WORST_S) -> None:
+def before(
+    bank: ABank, story: Callable[[GuardedConnector], Coroutine[Any, Any, None]], worst_s: float = WORST_S
+) -> None:
     """Tell a story with a gate before this bank."""
 
     async def told() -> None:
-        tolerance = Tolerance(silences_max=1000, rest_s=1.0, rest_cap_s=1.0, probes=1)
-        patience = Patience(attempt_s=1.0, worst_latency_s=worst_s)
-        allowance = Allowance(share=1.0, floor_per_s=1000)
-        await story(Gate(bank, tolerance, allowance, patience, Meters(CollectorRegistry())))
+        tolerance = BreakerPolicy(silences_max=1000, rest_s=1.0, rest_cap_s=1.0, probes=1)
+        patience = HoldBackPolicy(attempt_s=1.0, worst_latency_s=worst_s)
+        allowance = RetryBudgetPolicy(share=1.0, floor_per_s=1000)
+        await story(GuardedConnector(bank, tolerance, allowance, patience, Meters(CollectorRegistry())))
 
     asyncio.run(told())
 
@@ -171,7 +173,7 @@ def before(bank: ABank, story: Callable[[Gate], Coroutine[Any, Any, None]], wors
 def test_a_silent_bank_is_not_asked_again_before_it_has_answered_a_probe_and_its_time_is_over(verb: Verb) -> None:
     bank = ABank(SILENCE, YES)
 
-    async def story(gate: Gate) -> None:
+    async def story(gate: GuardedConnector) -> None:
         await gate.ask(an_ask(verb, doubted=False))
         held = await gate.ask(an_ask(verb))
         assert isinstance(held, Unsent) and held.wait is not None and 0 < held.wait.total_seconds() <= WORST_S
@@ -183,7 +185,7 @@ def test_a_silent_bank_is_not_asked_again_before_it_has_answered_a_probe_and_its
 def test_a_bank_that_does_not_answer_the_probe_is_left_alone() -> None:
     bank = ABank(SILENCE, YES, probes=False)
 
-    async def story(gate: Gate) -> None:
+    async def story(gate: GuardedConnector) -> None:
         await gate.ask(an_ask(doubted=False))
         for _ in range(2):
             held = await gate.ask(an_ask())
@@ -196,7 +198,7 @@ def test_a_bank_that_does_not_answer_the_probe_is_left_alone() -> None:
 def test_once_the_queue_is_drained_the_attempt_is_made_again() -> None:
     bank = ABank(SILENCE, YES)
 
-    async def story(gate: Gate) -> None:
+    async def story(gate: GuardedConnector) -> None:
         await gate.ask(an_ask(doubted=False))
         assert isinstance(await gate.ask(an_ask()), Unsent)
         left_s = await gate.drained_in("op_1")
@@ -210,7 +212,7 @@ def test_once_the_queue_is_drained_the_attempt_is_made_again() -> None:
 def test_what_the_bank_has_failed_in_its_own_words_is_asked_again_at_once() -> None:
     bank = ABank(BROKE, YES)
 
-    async def story(gate: Gate) -> None:
+    async def story(gate: GuardedConnector) -> None:
         await gate.ask(an_ask(doubted=False))
         assert await gate.ask(an_ask()) is YES
         assert bank.probed == 0
@@ -221,7 +223,7 @@ def test_what_the_bank_has_failed_in_its_own_words_is_asked_again_at_once() -> N
 def test_one_probe_serves_all_who_asked_before_it_was_sent() -> None:
     bank = ABank(*[SILENCE] * 50)
 
-    async def story(gate: Gate) -> None:
+    async def story(gate: GuardedConnector) -> None:
         waits = await asyncio.gather(*(gate.drained_in(f"op_{number}") for number in range(50)))
         assert all(waits) and bank.probed == 2  # the first one's own, and one for those who came meanwhile
 

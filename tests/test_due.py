@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from support.ledger_stand import PARTITION, LedgerStand, a_ledger, an_authorized_payment
 
 from engine.domain.payment import Verb
-from engine.ledger.writer import DueTerms, Fence
+from engine.ledger.writer import DueTerms, FencingToken
+from support.ledger_stand import PARTITION, LedgerStand, a_ledger, an_authorized_payment
 
 TERMS = DueTerms(
     expiry_notice=timedelta(hours=2),
@@ -166,8 +166,8 @@ def test_only_the_owner_gives_a_partition_up(database: str, stranger: str) -> No
 async def _released(stand: LedgerStand, stranger: str) -> list[tuple[object, ...]]:
     owner = (await stand.acquire()).fence
     others = {
-        "of an earlier epoch": Fence(owner.epoch - 1, owner.token),
-        "with another token": Fence(owner.epoch, "another"),
+        "of an earlier epoch": FencingToken(owner.epoch - 1, owner.token),
+        "with another token": FencingToken(owner.epoch, "another"),
     }
     seen = []
     for fence in (others[stranger], owner):

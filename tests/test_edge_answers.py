@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
-from support.edge_stand import Stand, a_card, a_payment, running_edge, running_postgres
 
-from engine.contracts.gateway import Reply
+from engine.contracts.gateway import StoredResponse
 from engine.errors import Broken, FieldError, Rejected, Unavailable
+from support.edge_stand import Stand, a_card, a_payment, running_edge, running_postgres
 
 PAYMENT = "pay_4DVNQPMZBZFG0VHZJX492ZPG4J"
 LOCATION = f"/v1/payments/{PAYMENT}"
@@ -27,8 +27,8 @@ def edge(running: Stand) -> Stand:
     return running
 
 
-def a_reply(status: int, body: bytes = b'{"a": 1}', *, replayed: bool = False, waited: bool = False) -> Reply:
-    return Reply(status=status, body=body, payment=PAYMENT, operation="op_1", replayed=replayed, waited=waited)
+def a_reply(status: int, body: bytes = b'{"a": 1}', *, replayed: bool = False, waited: bool = False) -> StoredResponse:
+    return StoredResponse(status=status, body=body, payment=PAYMENT, operation="op_1", replayed=replayed, waited=waited)
 
 
 # fmt: off
@@ -47,7 +47,7 @@ REPLIES = [
 @pytest.mark.parametrize(("reply", "location", "retry_after", "replayed", "content_type"), REPLIES)
 def test_a_reply_keeps_its_status_and_bytes(
     edge: Stand,
-    reply: Reply,
+    reply: StoredResponse,
     location: str | None,
     retry_after: str | None,
     replayed: str | None,

@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 from psycopg_pool import AsyncConnectionPool
-from support.edge_stand import DISABLED, MERCHANT, OPERATOR, OTHER, Stand, add_key, running_edge, running_postgres
 
 from edge.server.authentication import UNKNOWN_MAX, UNKNOWN_S, WAITING_MAX, KeyRing
 from engine.errors import Rejected, Unavailable
+from support.edge_stand import DISABLED, MERCHANT, OPERATOR, OTHER, Stand, add_key, running_edge, running_postgres
 
 NOWHERE = "host=127.0.0.1 port=1 connect_timeout=1"
 PAYMENT = "/v1/payments/pay_4DVNQPMZBZFG0VHZJX492ZPG4J"

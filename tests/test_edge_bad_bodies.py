@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
+
 from support.edge_stand import Stand, a_card, a_payment, assert_refused, running_edge, running_postgres
 
 PAYMENT = "pay_4DVNQPMZBZFG0VHZJX492ZPG4J"

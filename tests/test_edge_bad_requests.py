@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from support.edge_stand import Stand, a_payment, assert_refused, running_edge, running_postgres
 
 PAYMENT = "pay_4DVNQPMZBZFG0VHZJX492ZPG4J"

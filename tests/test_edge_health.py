@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.edge_stand import Stand, running_edge, running_postgres
 
 from engine.problem import CATALOGUE, render
+from support.edge_stand import Stand, running_edge, running_postgres
 
 PAYMENT = "pay_4DVNQPMZBZFG0VHZJX492ZPG4J"
 LOCATION = f"/v1/payments/{PAYMENT}"

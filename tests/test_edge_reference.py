@@ -8,18 +8,17 @@ from datetime import UTC, datetime
 
 import orjson
 import pytest
-from support.edge_stand import Stand, running_edge, running_postgres
 
 from edge.openapi import payment_schemas as receipts
 from engine.domain.money import Money
 from engine.domain.payment import (
     BankIds,
     DeclineCode,
-    Failure,
     MaskedCard,
     Operation,
     Payment,
-    State,
+    PaymentFailure,
+    PaymentState,
     Status,
     Terms,
     Times,
@@ -27,6 +26,7 @@ from engine.domain.payment import (
 )
 from engine.domain.rendering import operation_document, render, render_failure, render_payment, render_refusal
 from engine.problem import CATALOGUE
+from support.edge_stand import Stand, running_edge, running_postgres
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 SAMPLES = {
@@ -94,9 +94,9 @@ def test_a_request_body_is_described_with_its_bounds(document: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    "failure", [None, Failure(code="card_declined", message="No.", decline_code=DeclineCode.INVALID_CVV)]
+    "failure", [None, PaymentFailure(code="card_declined", message="No.", decline_code=DeclineCode.INVALID_CVV)]
 )
-def test_what_the_engine_renders_is_what_is_described(failure: Failure | None) -> None:
+def test_what_the_engine_renders_is_what_is_described(failure: PaymentFailure | None) -> None:
     payment, operation = a_payment(failure), an_operation(failure)
 
     shown = receipts.Payment.model_validate_json(render_payment(payment, operation))
@@ -137,7 +137,7 @@ def resolved(document: dict, pointer: str) -> object:
     return place
 
 
-def a_payment(failure: Failure | None) -> Payment:
+def a_payment(failure: PaymentFailure | None) -> Payment:
     terms = Terms(
         merchant="m_1",
         money=Money(amount=5000, currency="USD"),
@@ -153,7 +153,7 @@ def a_payment(failure: Failure | None) -> Payment:
         id="pay_1",
         partition=1,
         terms=terms,
-        state=State.AUTHORIZED if failure is None else State.DECLINED,
+        state=PaymentState.AUTHORIZED if failure is None else PaymentState.DECLINED,
         version=2,
         sequence=2,
         amount_captured=0,
@@ -166,7 +166,7 @@ def a_payment(failure: Failure | None) -> Payment:
     )
 
 
-def an_operation(failure: Failure | None) -> Operation:
+def an_operation(failure: PaymentFailure | None) -> Operation:
     told: dict[str, object] = {
         "id": "op_1",
         "payment": "pay_1",

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import orjson
 import psutil
 import pytest
-from support.edge_stand import MERCHANT, Stand, a_payment, running_edge, running_postgres
 
 from edge.server.protocol import Protocol
+from support.edge_stand import MERCHANT, Stand, a_payment, running_edge, running_postgres
 
 BODY = orjson.dumps(a_payment())
 HEAD = (

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from redis.exceptions import ResponseError
-from support.gateway import Gateway, a_gateway, eventually
 
 from engine.domain.ids import partition_of, payment_id
 from engine.streams import keys
-from engine.worker.partition_consumer import _ALONE_MAX, _DELIVERIES_MAX
+from engine.worker.partition_consumer import _DELIVERIES_MAX, _ISOLATED_MAX
+from support.gateway import Gateway, a_gateway, eventually
 
 CARD = "4111111111111111"
 PARTITION = 3
@@ -47,12 +47,12 @@ def delivered(gateway: Gateway, *times: int) -> None:
 
 
 def ran_alone(gateway: Gateway) -> int:
-    return gateway.logs().count('"event":"run_alone"')
+    return gateway.logs().count('"event":"poison_isolated"')
 
 
 def test_who_was_only_there_when_its_workers_died_is_run_alone_and_comes_through(gateway: Gateway) -> None:
     payments = accepted(gateway, 3)
-    delivered(gateway, 1, _DELIVERIES_MAX + _ALONE_MAX, 1)
+    delivered(gateway, 1, _DELIVERIES_MAX + _ISOLATED_MAX, 1)
 
     gateway.start("worker")
     gateway.settled()
@@ -67,9 +67,9 @@ def test_a_killer_is_given_up_after_three_deaths_alone_and_its_neighbour_is_not(
     payments = accepted(gateway, 2)
     delivered(gateway, _DELIVERIES_MAX, _DELIVERIES_MAX)
 
-    for _ in range(1 + _ALONE_MAX):  # the first with its neighbour
+    for _ in range(1 + _ISOLATED_MAX):  # the first with its neighbour
         assert gateway.launch("worker", PENSTOCK_FAILPOINTS="before-intent:kill").died() == -signal.SIGKILL
-    assert ran_alone(gateway) == _ALONE_MAX
+    assert ran_alone(gateway) == _ISOLATED_MAX
     gateway.start("worker")
     gateway.settled()
 
@@ -83,7 +83,7 @@ def test_a_killer_is_given_up_after_three_deaths_alone_and_its_neighbour_is_not(
 def test_a_killer_that_the_bank_may_have_seen_is_for_a_person_to_look_at(gateway: Gateway) -> None:
     (payment,) = accepted(gateway, 1)
     assert gateway.launch("worker", PENSTOCK_FAILPOINTS="after-intent:kill").died() == -signal.SIGKILL
-    delivered(gateway, _DELIVERIES_MAX + _ALONE_MAX + 1)
+    delivered(gateway, _DELIVERIES_MAX + _ISOLATED_MAX + 1)
 
     gateway.start("worker")
     eventually(lambda: gateway.backlog() == 0, "its entry is let go", 20)

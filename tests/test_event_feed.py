@@ -11,13 +11,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.event_stand import MERCHANT, OTHER, a_payment_id, an_edge, ask, merchant_of, tell
-from support.gateway import Gateway, eventually
 
 from edge.openapi import webhook_schemas as shapes
 from engine.pagination import cursor as cursor_of
 from engine.webhooks.event_feed import SCAN_MAX
 from ops.stack.embedded import EmbeddedRedis
+from support.event_stand import MERCHANT, OTHER, a_payment_id, an_edge, ask, merchant_of, tell
+from support.gateway import Gateway, eventually
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
 from support.audit_stand import Ledger as Audited
 from support.audit_stand import named
 from support.gateway import Gateway, eventually

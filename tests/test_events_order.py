@@ -11,10 +11,10 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from support.event_stand import a_payment_id, tell
-from support.gateway import eventually
 
 from engine.ledger.statement import statement
+from support.event_stand import a_payment_id, tell
+from support.gateway import eventually
 
 MERCHANT = "mer_local"
 DRAWN = "SELECT last_value FROM outbox_id_seq"

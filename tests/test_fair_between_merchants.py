@@ -9,6 +9,7 @@ from statistics import median
 
 import httpx
 import pytest
+
 from support.bank_harness import Bank, fresh_cards
 from support.gateway import Gateway, a_gateway, a_payment
 

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool
-from support.event_stand import a_payment_id, tell
 
 from engine.webhooks.fan_out import FanOut
 from engine.webhooks.outbox import Outbox
+from support.event_stand import a_payment_id, tell
 
 SOON_S, SLEEPS_S = 0.01, 1.0  # between two looks
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from engine.contracts.connector import Ask, Capabilities
+from engine.contracts.connector import BankRequest, Capabilities
 from engine.domain.bank_answer import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
 from engine.domain.money import CURRENCIES, Money
 from engine.domain.payment import Verb
 from engine.metrics import Meters
-from engine.resilience.circuit_breaker import Tolerance
-from engine.resilience.guarded_connector import Gate, Patience
-from engine.resilience.retry_budget import Allowance
+from engine.resilience.circuit_breaker import BreakerPolicy
+from engine.resilience.guarded_connector import GuardedConnector, HoldBackPolicy
+from engine.resilience.retry_budget import RetryBudgetPolicy
 
 NOON = datetime(2030, 1, 1, tzinfo=UTC)
 SILENCE = NoAnswer(reason="timeout")
@@ -41,7 +41,7 @@ class ABank:
         self.calls: dict[str, asyncio.Future[Answer]] = {}
         self.probes: list[asyncio.Future[bool]] = []
 
-    async def ask(self, ask: Ask) -> Answer:
+    async def ask(self, ask: BankRequest) -> Answer:
         call = self.calls[ask.bank_key] = asyncio.get_running_loop().create_future()
         return await call
 
@@ -54,13 +54,16 @@ class Stand:
     """A gate before this bank, and what is under way. Between two steps the clock goes on."""
 
     def __init__(self, worst_s: float, silences_max: int) -> None:
-        tolerance = Tolerance(silences_max=silences_max, rest_s=0.02, rest_cap_s=0.02, probes=1)
-        patience, allowance = Patience(attempt_s=1.0, worst_latency_s=worst_s), Allowance(share=1.0, floor_per_s=1000)
+        tolerance = BreakerPolicy(silences_max=silences_max, rest_s=0.02, rest_cap_s=0.02, probes=1)
+        patience, allowance = (
+            HoldBackPolicy(attempt_s=1.0, worst_latency_s=worst_s),
+            RetryBudgetPolicy(share=1.0, floor_per_s=1000),
+        )
         self.bank, self.registry = ABank(), CollectorRegistry()
-        self.gate = Gate(self.bank, tolerance, allowance, patience, Meters(self.registry))  # type: ignore[arg-type]
+        self.gate = GuardedConnector(self.bank, tolerance, allowance, patience, Meters(self.registry))  # type: ignore[arg-type]
 
     async def sends(self, key: str, *, doubted: bool = False) -> asyncio.Task[Answer]:
-        ask = Ask(
+        ask = BankRequest(
             bank_key=key,
             verb=Verb.AUTHORIZE,
             money=Money(amount=1, currency="USD"),

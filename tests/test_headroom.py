@@ -8,9 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.gateway import Gateway, a_gateway
 
 from engine.domain.ids import partition_of
+from support.gateway import Gateway, a_gateway
 
 CARD = "4111111111111111"
 BACKLOG = 20  # so that the tenth more is two entries

@@ -9,13 +9,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from support.bank_harness import Bank, a_bank, fresh_cards
-from support.gateway import Gateway, a_gateway, eventually
 from typer.testing import CliRunner
 
 from engine.domain.ids import release_key
 from ops.cli.main import app
 from ops.errors import in_words
+from support.bank_harness import Bank, a_bank, fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 
 pytest_plugins = ["support.bank_fixtures"]
 

@@ -13,13 +13,13 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 from redis import Redis
-from support.gateway import Gateway, Running, a_gateway, eventually
 
 from engine.ledger.migrate import migrate
 from engine.streams import keys
 from ops.audit.auditor import Auditor
 from ops.stack.embedded import EmbeddedPostgres
 from ops.store_url import Locations
+from support.gateway import Gateway, Running, a_gateway, eventually
 
 CARD = "4111111111111111"
 OTHER = "0123456789abcdef0123456789abcdef"

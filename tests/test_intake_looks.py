@@ -1,4 +1,4 @@
-"""What the intake makes of what Redis and the ledger say of a key, where a race of processes would seldom show it."""
+"""What the acceptor makes of what Redis and the ledger say of a key, where a race of processes would seldom show it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from support.decision_stand import NOON, an_authorized_payment, changed
 
-from engine.contracts.gateway import Origin, Reply
-from engine.domain.command import Record
+from engine.contracts.gateway import RequestContext, StoredResponse
+from engine.domain.command import IdempotencyRecord
 from engine.domain.payment import Operation, Status, Verb
 from engine.errors import Rejected, Unavailable
 from engine.failpoint import Failpoints
-from engine.gateway.acceptance import Intake, IntakeTools
+from engine.gateway.acceptance import Acceptor, AcceptorContext
 from engine.metrics import Meters
 from engine.resilience.fitness import Fitness
 from engine.security.encryption import Vault
 from engine.security.fingerprint import Fingerprinter
 from engine.streams.acceptance_store import AcceptLimits
 from engine.streams.encoding import encode_record
+from support.decision_stand import NOON, an_authorized_payment, changed
 
 AMOUNT = 5000
 FINGERPRINTER = Fingerprinter(b"f" * 32)
@@ -40,7 +40,7 @@ class Stores:
     revived: list[str] = field(default_factory=list)
 
     async def accept(self, partition: int, payment: str, operation: str, **_: Any) -> tuple[str, Any, bool]:
-        record = encode_record(Record(fingerprint=FINGERPRINTER.of({"amount": AMOUNT})))
+        record = encode_record(IdempotencyRecord(fingerprint=FINGERPRINTER.of({"amount": AMOUNT})))
         return self.word, b"5-0" if self.word == "accepted" else record, self.held
 
     async def revive(self, partition: int, payment: str, operation: str, **_: Any) -> bool:
@@ -52,20 +52,20 @@ class Stores:
             raise self.known
         return self.known
 
-    def asked(self, *, fitness: Fitness | None = None) -> Reply:
+    def asked(self, *, fitness: Fitness | None = None) -> StoredResponse:
         """The reply to a capture."""
 
         async def known(merchant: str, payment: str) -> tuple[bytes, int]:
             return b'{"shown":"by a look-up"}', AMOUNT
 
-        tools = IntakeTools(
+        context = AcceptorContext(
             installation="stand",
             partitions=16,
             connector="ficmart_bank",
-            front=self,  # type: ignore[arg-type]
-            archive=self,  # type: ignore[arg-type]
-            enquiry=SimpleNamespace(known=known),  # type: ignore[arg-type]
-            wakeups=SimpleNamespace(edge="edge"),  # type: ignore[arg-type]
+            acceptance_store=self,  # type: ignore[arg-type]
+            ledger_reader=self,  # type: ignore[arg-type]
+            queries=SimpleNamespace(known=known),  # type: ignore[arg-type]
+            reply_channel=SimpleNamespace(edge="edge"),  # type: ignore[arg-type]
             vault=Vault([b"m" * 32]),
             fingerprinter=FINGERPRINTER,
             limits=AcceptLimits(backlog=10, backlog_headroom=11, merchant=10, merchant_headroom=11, open_operations=10),
@@ -75,8 +75,8 @@ class Stores:
             meters=Meters(CollectorRegistry()),
             fitness=fitness or Fitness(),
         )
-        origin = Origin(merchant="m_1", key="next", request_id="req_1", traceparent=None, wait_s=0)
-        return asyncio.run(Intake(tools).operate(origin, PAYMENT, Verb.CAPTURE, None))
+        origin = RequestContext(merchant="m_1", key="next", request_id="req_1", traceparent=None, wait_s=0)
+        return asyncio.run(Acceptor(context).operate(origin, PAYMENT, Verb.CAPTURE, None))
 
 
 def journaled(order: int) -> Operation:

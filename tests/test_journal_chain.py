@@ -12,24 +12,24 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from support.decision_stand import JOURNAL, a_captured_payment, a_payment_begun, approved
 
-from engine.domain.changeset import Step
+from engine.domain.changeset import ChangeSet
 from engine.domain.journal import Journal
 from engine.domain.payment import Verb
 from engine.ledger.rows import entry_rows
 from ops.audit.chain import Fault, Receipt, Row, walk
+from support.decision_stand import JOURNAL, a_captured_payment, a_payment_begun, approved
 
 NOON = datetime(2030, 1, 1, 12, 0, 0, 250, tzinfo=UTC)
 TEXTS = ("payment", "from_state", "to_state", "event", "operation")
 
 
-def _rows_of(steps: Sequence[Step]) -> list[dict[str, object]]:
+def _rows_of(steps: Sequence[ChangeSet]) -> list[dict[str, object]]:
     """As they are sent to Postgres."""
     return list(orjson.loads(orjson.dumps([row for step in steps for row in entry_rows(step)])))
 
 
-def _stored(steps: Sequence[Step]) -> list[Row]:
+def _stored(steps: Sequence[ChangeSet]) -> list[Row]:
     """As Postgres gives them back."""
     return [
         Row(

@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from support.gateway import Gateway, a_gateway, a_payment
 
 from engine.domain.ids import partition_of
 from engine.streams import keys
+from support.gateway import Gateway, a_gateway, a_payment
 
 CARD, OTHER_CARD = "4111111111111111", "4242424242424242"
 FIRST: dict[str, Any] = {

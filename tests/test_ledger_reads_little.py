@@ -11,16 +11,16 @@ import anyio
 import psycopg
 from msgspec.structs import replace
 from psycopg_pool import AsyncConnectionPool
-from support.decision_stand import JOURNAL, PATIENCE, a_command
-from support.gateway import eventually
 
 from engine.domain.bank_answer import Approved
-from engine.domain.changeset import Step
-from engine.domain.creation import opening
+from engine.domain.changeset import ChangeSet
+from engine.domain.creation import new_payment
 from engine.domain.decision import Decider
 from engine.domain.ids import operation_id, partition_of, payment_id
 from engine.domain.payment import Verb
-from engine.ledger.writer import DueTerms, Fence, Ledger, Verdict
+from engine.ledger.writer import CommitVerdict, DueTerms, FencingToken, LedgerWriter
+from support.decision_stand import JOURNAL, PATIENCE, a_command
+from support.gateway import eventually
 
 PARTITIONS = 16
 PAYMENTS = 100  # in a batch
@@ -61,10 +61,10 @@ async def a_day(database: str) -> None:
     """Payments are authorized, batch by batch, and swept for what is due: all of them expire soon, none waits."""
     pool = AsyncConnectionPool(database, min_size=1, max_size=1, open=False, kwargs={"autocommit": True})
     async with pool:
-        ledger = Ledger(pool, PAYMENTS)
+        ledger = LedgerWriter(pool, PAYMENTS)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ledger.run)
-            await ledger.acquire(dict.fromkeys(range(PARTITIONS), Fence(0, "token")), "worker")
+            await ledger.acquire(dict.fromkeys(range(PARTITIONS), FencingToken(0, "token")), "worker")
             for batch in range(BATCHES):
                 intents = [intent(f"{batch}-{number}") for number in range(PAYMENTS)]
                 await committed(ledger, intents)
@@ -75,24 +75,24 @@ async def a_day(database: str) -> None:
     assert len(due) == PAYMENTS * BATCHES
 
 
-async def committed(ledger: Ledger, steps: Iterable[Step]) -> None:
-    verdicts = await asyncio.gather(*(ledger.commit(step, Fence(1, "token")) for step in steps))
-    assert set(verdicts) == {Verdict.COMMITTED}
+async def committed(ledger: LedgerWriter, steps: Iterable[ChangeSet]) -> None:
+    verdicts = await asyncio.gather(*(ledger.commit(step, FencingToken(1, "token")) for step in steps))
+    assert set(verdicts) == {CommitVerdict.COMMITTED}
 
 
-def intent(key: str) -> Step:
+def intent(key: str) -> ChangeSet:
     """A new payment about to be authorized."""
     payment, now = payment_id("stand", "m_1", key), datetime.now(UTC)
     command = replace(
         a_command(Verb.AUTHORIZE, key), payment=payment, operation=operation_id(payment, Verb.AUTHORIZE, key)
     )
-    return DECIDER.admit(*opening(command, partition_of(payment, PARTITIONS), 1, now), now)
+    return DECIDER.admit(*new_payment(command, partition_of(payment, PARTITIONS), 1, now), now)
 
 
-def outcome(step: Step) -> Step:
+def outcome(step: ChangeSet) -> ChangeSet:
     """It is authorized, for an hour."""
     now = datetime.now(UTC)
     answer = Approved(reference=f"auth_{step.payment.id}", at=now, expires_at=now + timedelta(hours=1))
     authorized = DECIDER.conclude(step.payment, step.operations[0], [], answer, now)
-    assert isinstance(authorized, Step)
+    assert isinstance(authorized, ChangeSet)
     return authorized

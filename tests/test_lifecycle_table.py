@@ -1,6 +1,9 @@
 """The table of the lifecycle: every pair of state and event, and every sequence of commands and answers to length 5."""
 
 import pytest
+
+from engine.domain.lifecycle import ASKED, TRANSITIONS, Effect, Event, IllegalTransition, allowed, transition
+from engine.domain.payment import PaymentState, Status, Verb
 from support.decision_stand import (
     ALREADY,
     DECLINED,
@@ -16,29 +19,26 @@ from support.decision_stand import (
     approved,
 )
 
-from engine.domain.lifecycle import ASKED, TRANSITIONS, Effect, Event, IllegalTransition, allowed, step
-from engine.domain.payment import State, Status, Verb
-
 # What may be asked of the bank, by state; all else is the gateway's own refusal. A second table, written from the
 # product's words and not from the code's: PENDING -> AUTHORIZED -> CAPTURED -> REFUNDED, AUTHORIZED -> VOIDED.
 MAY_BE_ASKED = {
-    State.PENDING: {Verb.AUTHORIZE},
-    State.AUTHORIZED: {Verb.CAPTURE, Verb.VOID},
-    State.CAPTURED: {Verb.REFUND},
+    PaymentState.PENDING: {Verb.AUTHORIZE},
+    PaymentState.AUTHORIZED: {Verb.CAPTURE, Verb.VOID},
+    PaymentState.CAPTURED: {Verb.REFUND},
 }
 MOVES = {
-    (State.PENDING, Event.AUTHORIZED): State.AUTHORIZED,
-    (State.PENDING, Event.DECLINED): State.DECLINED,
-    (State.PENDING, Event.FAILED): State.FAILED,
-    (State.AUTHORIZED, Event.CAPTURED): State.CAPTURED,
-    (State.AUTHORIZED, Event.VOIDED): State.VOIDED,
-    (State.AUTHORIZED, Event.EXPIRED): State.EXPIRED,
-    (State.AUTHORIZED, Event.FAILED): State.FAILED,
-    (State.CAPTURED, Event.REFUNDED): State.REFUNDED,
+    (PaymentState.PENDING, Event.AUTHORIZED): PaymentState.AUTHORIZED,
+    (PaymentState.PENDING, Event.DECLINED): PaymentState.DECLINED,
+    (PaymentState.PENDING, Event.FAILED): PaymentState.FAILED,
+    (PaymentState.AUTHORIZED, Event.CAPTURED): PaymentState.CAPTURED,
+    (PaymentState.AUTHORIZED, Event.VOIDED): PaymentState.VOIDED,
+    (PaymentState.AUTHORIZED, Event.EXPIRED): PaymentState.EXPIRED,
+    (PaymentState.AUTHORIZED, Event.FAILED): PaymentState.FAILED,
+    (PaymentState.CAPTURED, Event.REFUNDED): PaymentState.REFUNDED,
 }
 STAYS = {
-    State.PENDING: {Event.AUTHORIZE, Event.CREATED, Event.IN_DOUBT, Event.REVIEW},
-    State.AUTHORIZED: {
+    PaymentState.PENDING: {Event.AUTHORIZE, Event.CREATED, Event.IN_DOUBT, Event.REVIEW},
+    PaymentState.AUTHORIZED: {
         Event.CAPTURE,
         Event.VOID,
         Event.CAPTURE_REFUSED,
@@ -48,32 +48,32 @@ STAYS = {
         Event.REVIEW,
         Event.CORRECTED,
     },
-    State.CAPTURED: {Event.REFUND, Event.REFUND_REFUSED, Event.IN_DOUBT, Event.REVIEW, Event.CORRECTED},
-    State.EXPIRED: {Event.RELEASED, Event.IN_DOUBT, Event.REVIEW, Event.CORRECTED},
-    State.REFUNDED: {Event.CORRECTED},
-    State.VOIDED: {Event.CORRECTED},
+    PaymentState.CAPTURED: {Event.REFUND, Event.REFUND_REFUSED, Event.IN_DOUBT, Event.REVIEW, Event.CORRECTED},
+    PaymentState.EXPIRED: {Event.RELEASED, Event.IN_DOUBT, Event.REVIEW, Event.CORRECTED},
+    PaymentState.REFUNDED: {Event.CORRECTED},
+    PaymentState.VOIDED: {Event.CORRECTED},
 }
 COMMANDS = (Verb.CAPTURE, Verb.VOID, Verb.REFUND)
 ANSWERS = (approved, DECLINED, EXPIRED, ALREADY, UNKNOWN, MISTAKEN, LOST, NEVER_AGAIN, NOT_SENT)
 LENGTH = 5
 
 
-@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("state", PaymentState)
 @pytest.mark.parametrize("event", Event)
-def test_a_pair_moves_where_the_product_says_or_is_refused(state: State, event: Event) -> None:
+def test_a_pair_moves_where_the_product_says_or_is_refused(state: PaymentState, event: Event) -> None:
     expected = MOVES.get((state, event), state if event in STAYS.get(state, ()) else None)
 
     if expected is None:
         with pytest.raises(IllegalTransition) as refused:
-            step(state, event)
+            transition(state, event)
         assert (refused.value.state, refused.value.event) == (state, event)
     else:
-        assert step(state, event)[0] is expected
+        assert transition(state, event)[0] is expected
 
 
-@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("state", PaymentState)
 @pytest.mark.parametrize("verb", Verb)
-def test_a_verb_is_asked_of_the_bank_only_where_the_product_says(state: State, verb: Verb) -> None:
+def test_a_verb_is_asked_of_the_bank_only_where_the_product_says(state: PaymentState, verb: Verb) -> None:
     assert allowed(state, verb) is (verb in MAY_BE_ASKED.get(state, set()))
 
 
@@ -105,7 +105,7 @@ def _walk(desk: Desk, length: int) -> int:
         after.append(desk.lost_by_its_owner())
     elif desk.head is not None and desk.head.next_attempt_at is not None:
         after.append(desk.later())
-    elif desk.head is None and desk.payment.state is State.AUTHORIZED:
+    elif desk.head is None and desk.payment.state is PaymentState.AUTHORIZED:
         after.append(desk.expires())
     for following in after:
         _check_rest(following)

@@ -19,12 +19,12 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from support.event_stand import ENDPOINTS, a_payment_id, an_edge, ask, merchant_of, tell
-from support.gateway import Gateway, eventually
-from support.webhook_stand import HASTE
 
 from engine.contracts.signature import signatures
 from ops.stack.embedded import EmbeddedRedis
+from support.event_stand import ENDPOINTS, a_payment_id, an_edge, ask, merchant_of, tell
+from support.gateway import Gateway, eventually
+from support.webhook_stand import HASTE
 
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith(("PENSTOCK_", "WEBHOOK_"))}
 SECRET, OTHERS = b"\x01" * 32, b"\x02" * 32

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_local_stack import CALM, Up, family, penstock, up, wait_for
 
 from engine.errors import Broken
 from ops.stack.address import Port, any_free_port, chosen_port
+from test_local_stack import CALM, Up, family, penstock, up, wait_for
 
 
 @pytest.fixture

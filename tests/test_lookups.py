@@ -12,13 +12,13 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from support.bank_harness import Bank, fresh_cards
-from support.gateway import Gateway, a_gateway, a_payment, eventually
 
 from engine.domain.ids import partition_of
 from engine.gateway.accepted_work import ENTRIES_MAX
 from engine.streams import keys
 from ops.stack.embedded import EmbeddedRedis
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, a_gateway, a_payment, eventually
 
 pytest_plugins = ["support.bank_fixtures"]
 

@@ -10,7 +10,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from engine import loop
-from engine.batching import Coalescer
+from engine.batching import Batcher
 from engine.errors import Broken
 from engine.loop import forever, surviving
 
@@ -78,7 +78,7 @@ def test_a_coalescer_survives_a_batch_with_the_wrong_number_of_results() -> None
         async def carry_out(batch: object) -> list[int | Exception]:
             return answers.pop(0)  # type: ignore[return-value]
 
-        asked: Coalescer[str, int] = Coalescer(carry_out, 10)
+        asked: Batcher[str, int] = Batcher(carry_out, 10)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(asked.run)
             with pytest.raises(Broken):

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.gateway import Gateway, a_gateway, eventually
-from support.lossy_wire import LossyWire, a_lossy_wire
 
 from ops.stack.embedded import EmbeddedRedis
+from support.gateway import Gateway, a_gateway, eventually
+from support.lossy_wire import LossyWire, a_lossy_wire
 
 CARD = "4111111111111111"
 READ = b"$4\r\nread\r\n"  # how a reply of read-2 begins
@@ -23,7 +23,7 @@ def wire(redis_server: EmbeddedRedis) -> Iterator[LossyWire]:
 
 @pytest.fixture
 def gateway(database: str, redis_url: str, wire: LossyWire, tmp_path: Path) -> Iterator[Gateway]:
-    """Its worker alone is behind the wire. The lease outlives the break: the same tenure goes on."""
+    """Its worker alone is behind the wire. The lease outlives the break: the same partition consumer goes on."""
     environ = {"PENSTOCK_CONNECTOR": "instant", "PENSTOCK_LEASE_MS": "5000"}
     with a_gateway(database, redis_url, "http://127.0.0.1:1", tmp_path, workers=0, **environ) as running:
         database_of_redis = redis_url.rpartition("/")[2]

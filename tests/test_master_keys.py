@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from support.gateway import FINGERPRINT_KEY, MASTER_KEY, Gateway, Running, a_payment, eventually
 
 from engine.ledger.statement import statement
 from engine.security.encryption import Vault, key_id
 from ops.cli.master_key_store import read_keys, reseal
+from support.gateway import FINGERPRINT_KEY, MASTER_KEY, Gateway, Running, a_payment, eventually
 
 CARD = "4111111111111111"
 OLD, NEW, OTHER = b"m" * 32, b"n" * 32, b"o" * 32

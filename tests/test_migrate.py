@@ -11,10 +11,10 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.gateway import Gateway
 
 from engine.ledger.migrate import MigrationError, migrate, seed_local
 from ops.stack.embedded import EmbeddedPostgres
+from support.gateway import Gateway
 
 ENGINE_SQL = Path(__file__).parent.parent / "engine" / "ledger" / "migrations"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from rich.pretty import pretty_repr
 from structlog.tracebacks import ExceptionDictTransformer
-from support.ficmart_asks import CVV, PAN, an_ask
-from support.gateway import Gateway, a_gateway, eventually
 
 from engine.domain.payment import Card
+from support.ficmart_asks import CVV, PAN, an_ask
+from support.gateway import Gateway, a_gateway, eventually
 
 # What somebody would hash who tries card numbers one by one, as our fingerprints have it too.
 GUESSES = (PAN.encode(), f'"{PAN}"'.encode(), f'["payment_method/number","{PAN}"]'.encode(), CVV.encode())

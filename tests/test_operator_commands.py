@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from support.bank_harness import Bank, fresh_cards
-from support.gateway import Gateway, a_gateway, eventually
 from typer.testing import CliRunner
 
 from edge.openapi.timeline_schemas import Timeline
@@ -19,6 +17,8 @@ from engine.streams import keys
 from ops.cli.main import app
 from ops.errors import in_words
 from ops.terminal import in_colour
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 
 pytest_plugins = ["support.bank_fixtures"]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from support.bank_harness import Bank, fresh_cards
 from support.crash_stage import effects
 from support.gateway import Gateway, a_gateway

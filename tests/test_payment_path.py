@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from support.bank_harness import Bank, fresh_cards
 from support.gateway import Gateway, a_gateway, eventually
 

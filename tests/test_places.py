@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from engine.resilience.fair_semaphore import Places
+from engine.resilience.fair_semaphore import FairSemaphore
 
 
 def run(story: Coroutine[Any, Any, None]) -> None:
     asyncio.run(story)
 
 
-async def waiting(places: Places, merchant: str, log: list[str]) -> asyncio.Task[None]:
+async def waiting(places: FairSemaphore, merchant: str, log: list[str]) -> asyncio.Task[None]:
     async def take() -> None:
         await places.take(merchant)
         log.append(merchant)
@@ -28,7 +28,7 @@ async def waiting(places: Places, merchant: str, log: list[str]) -> asyncio.Task
 
 def test_a_free_place_is_taken_at_once_and_there_are_no_more_than_there_are() -> None:
     async def story() -> None:
-        places, log = Places(2), []  # type: tuple[Places, list[str]]
+        places, log = FairSemaphore(2), []  # type: tuple[Places, list[str]]
         for merchant in ("a", "a", "b"):
             await waiting(places, merchant, log)
 
@@ -39,7 +39,7 @@ def test_a_free_place_is_taken_at_once_and_there_are_no_more_than_there_are() ->
 
 def test_merchants_take_turns_whoever_came_first_and_with_how_much() -> None:
     async def story() -> None:
-        places, log = Places(1), []  # type: tuple[Places, list[str]]
+        places, log = FairSemaphore(1), []  # type: tuple[Places, list[str]]
         await places.take("flood")
         for merchant in ["flood"] * 100 + ["b", "c", "b"]:
             await waiting(places, merchant, log)
@@ -55,7 +55,7 @@ def test_merchants_take_turns_whoever_came_first_and_with_how_much() -> None:
 
 def test_within_a_merchant_who_came_first_is_first() -> None:
     async def story() -> None:
-        places, log = Places(1), []  # type: tuple[Places, list[int]]
+        places, log = FairSemaphore(1), []  # type: tuple[Places, list[int]]
         await places.take("a")
 
         async def take(number: int) -> None:
@@ -76,7 +76,7 @@ def test_within_a_merchant_who_came_first_is_first() -> None:
 @pytest.mark.parametrize("given", [False, True], ids=["while it waited", "when it had just been given a place"])
 def test_who_is_cancelled_leaves_its_place_to_the_next(given: bool) -> None:
     async def story() -> None:
-        places, log = Places(1), []  # type: tuple[Places, list[str]]
+        places, log = FairSemaphore(1), []  # type: tuple[Places, list[str]]
         await places.take("a")
         doomed, heir = await waiting(places, "b", log), await waiting(places, "c", log)
 
@@ -98,7 +98,7 @@ def test_never_more_than_all_places_are_taken_and_in_the_end_all_are_free(seed: 
     chance = random.Random(seed)
 
     async def story() -> None:
-        places, taken, most = Places(3), 0, 0
+        places, taken, most = FairSemaphore(3), 0, 0
 
         async def attempt(merchant: str) -> None:
             nonlocal taken, most

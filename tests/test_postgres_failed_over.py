@@ -7,10 +7,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from support.bank_harness import Bank, fresh_cards
-from support.gateway import Gateway, a_gateway, eventually
 
 from engine.domain.ids import partition_of
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 
 pytest_plugins = ["support.bank_fixtures"]
 
@@ -35,7 +35,7 @@ def test_an_owner_whose_epoch_was_given_to_another_commits_nothing(gateway: Gate
 
     (worker,) = [running for running in gateway.processes if running.role == "worker"]
     assert captured.status_code == 200, "it takes the partition anew, and goes on"
-    assert '"ousted"' in worker.log.read_text()
+    assert '"partition_fenced"' in worker.log.read_text()
     assert gateway.sql("SELECT epoch FROM partitions WHERE id = %s", partition) > before
 
 

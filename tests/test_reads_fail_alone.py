@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from support.gateway import Gateway
-from support.lossy_wire import LossyWire, a_lossy_wire
 
 from engine.ledger.statement import statement
 from ops.stack.embedded import EmbeddedPostgres
+from support.gateway import Gateway
+from support.lossy_wire import LossyWire, a_lossy_wire
 
 CARD = "4111111111111111"
 

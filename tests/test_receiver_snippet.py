@@ -17,10 +17,10 @@ from pathlib import Path
 import httpx
 import pytest
 from standardwebhooks import Webhook
-from support.gateway import eventually
 
 from engine.contracts.signature import secret_text, signatures
 from ops.stack.address import any_free_port
+from support.gateway import eventually
 
 PAGE = Path(__file__).parent.parent / "docs" / "webhooks.md"
 NEW, OLD, WRONG = (secret_text(bytes([number]) * 32) for number in (1, 2, 3))

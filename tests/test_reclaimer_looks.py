@@ -9,11 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
-from simulation.simulated_loop import SimulatedLoop
 
 from engine.errors import Broken
 from engine.streams.command_stream import LeaseLost, StreamEntry
 from engine.worker.reclaimer import ADOPT_S, Reclaimer
+from simulation.simulated_loop import SimulatedLoop
 
 
 @dataclass(kw_only=True)
@@ -50,7 +50,7 @@ class HeldTenure:
     taken: list[str] = field(default_factory=list)
     ownership: Any = field(default_factory=lambda: SimpleNamespace(token="mine"))
 
-    def take_in(self, entries: list[StreamEntry]) -> None:
+    def dispatch(self, entries: list[StreamEntry]) -> None:
         self.taken += [entry.id for entry in entries]
         self.held |= {entry.id for entry in entries}
 
@@ -59,100 +59,100 @@ class HeldTenure:
 
 
 def looked(story: Callable[[Reclaimer, HeldStream, HeldTenure], Coroutine[Any, Any, None]]) -> None:
-    loop, stream, tenure = SimulatedLoop(Random(7), shuffled=False), HeldStream(), HeldTenure()
+    loop, stream, consumer = SimulatedLoop(Random(7), shuffled=False), HeldStream(), HeldTenure()
 
     async def begun() -> None:
         await anyio.sleep(1.0)
-        reclaimer = Reclaimer(stream, {3: tenure})  # type: ignore[arg-type, dict-item]
+        reclaimer = Reclaimer(stream, {3: consumer})  # type: ignore[arg-type, dict-item]
         await reclaimer.run_once()  # which would adopt
-        await story(reclaimer, stream, tenure)
+        await story(reclaimer, stream, consumer)
 
     loop.run_until_complete(begun())
     loop.close()
 
 
 def test_an_entry_between_its_read_and_its_delivery_is_left_alone_and_a_stray_is_delivered_once() -> None:
-    async def story(reclaimer: Reclaimer, stream: HeldStream, tenure: HeldTenure) -> None:
+    async def story(reclaimer: Reclaimer, stream: HeldStream, consumer: HeldTenure) -> None:
         stream.waiting = ["1-0", "2-0"]
         await reclaimer.run_once()
-        assert tenure.taken == []
-        tenure.held.add("2-0")  # its delivery was on the way
+        assert consumer.taken == []
+        consumer.held.add("2-0")  # its delivery was on the way
         stream.waiting.append("3-0")
 
         await reclaimer.run_once()
-        assert tenure.taken == ["1-0"]
+        assert consumer.taken == ["1-0"]
         await reclaimer.run_once()
-        assert tenure.taken == ["1-0", "3-0"]
+        assert consumer.taken == ["1-0", "3-0"]
         await reclaimer.run_once()
-        assert tenure.taken == ["1-0", "3-0"]
+        assert consumer.taken == ["1-0", "3-0"]
 
     looked(story)
 
 
 def test_an_entry_that_was_in_hand_between_two_looks_is_no_stray() -> None:
-    async def story(reclaimer: Reclaimer, stream: HeldStream, tenure: HeldTenure) -> None:
+    async def story(reclaimer: Reclaimer, stream: HeldStream, consumer: HeldTenure) -> None:
         stream.waiting = ["1-0"]
         await reclaimer.run_once()
-        tenure.held.add("1-0")
+        consumer.held.add("1-0")
         await reclaimer.run_once()
-        tenure.held.clear()
+        consumer.held.clear()
         await reclaimer.run_once()
 
-        assert tenure.taken == []
+        assert consumer.taken == []
 
     looked(story)
 
 
 def test_an_entry_that_is_delivered_while_it_is_being_reclaimed_is_not_delivered_again() -> None:
-    async def story(reclaimer: Reclaimer, stream: HeldStream, tenure: HeldTenure) -> None:
+    async def story(reclaimer: Reclaimer, stream: HeldStream, consumer: HeldTenure) -> None:
         stream.waiting = ["1-0", "2-0"]
-        stream.meanwhile = lambda: tenure.held.add("1-0")
+        stream.meanwhile = lambda: consumer.held.add("1-0")
         await reclaimer.run_once()
         await reclaimer.run_once()
 
-        assert tenure.taken == ["2-0"]
+        assert consumer.taken == ["2-0"]
 
     looked(story)
 
 
 def test_what_nobody_had_is_looked_for_now_and_then_and_comes_at_once_with_what_waited_behind_it() -> None:
-    async def story(reclaimer: Reclaimer, stream: HeldStream, tenure: HeldTenure) -> None:
+    async def story(reclaimer: Reclaimer, stream: HeldStream, consumer: HeldTenure) -> None:
         stream.waiting, stream.adopts = ["1-0", "2-0"], 1
-        tenure.held.add("2-0")
+        consumer.held.add("2-0")
         await reclaimer.run_once()
-        assert (stream.adopts, tenure.taken) == (1, [])
-        tenure.held.clear()
+        assert (stream.adopts, consumer.taken) == (1, [])
+        consumer.held.clear()
         stream.waiting = ["1-0", "2-0", "3-0"]
         await anyio.sleep(ADOPT_S)
         await reclaimer.run_once()
 
-        assert (stream.adopts, tenure.taken) == (0, ["1-0", "2-0", "3-0"])
+        assert (stream.adopts, consumer.taken) == (0, ["1-0", "2-0", "3-0"])
 
     looked(story)
 
 
 def test_what_is_missing_before_a_read_comes_at_once_and_then_the_reader_goes_on_behind_it() -> None:
-    async def story(reclaimer: Reclaimer, stream: HeldStream, tenure: HeldTenure) -> None:
+    async def story(reclaimer: Reclaimer, stream: HeldStream, consumer: HeldTenure) -> None:
         stream.waiting = ["1-0"]
-        await reclaimer.mend(tenure, "1-0")  # type: ignore[arg-type]
-        assert (tenure.taken, tenure.delivered) == (["1-0"], "1-0")
+        await reclaimer.mend(consumer, "1-0")  # type: ignore[arg-type]
+        assert (consumer.taken, consumer.delivered) == (["1-0"], "1-0")
 
         stream.waiting = [f"{number}-0" for number in range(1, 5001)]  # more than one look shows
-        await reclaimer.mend(tenure, "9999-0")  # type: ignore[arg-type]
-        assert tenure.delivered == "1-0"
+        await reclaimer.mend(consumer, "9999-0")  # type: ignore[arg-type]
+        assert consumer.delivered == "1-0"
 
         stream.fault = LeaseLost()
-        await reclaimer.mend(tenure, "9999-0")  # type: ignore[arg-type]
-        assert (tenure.reading, tenure.delivered) == (False, "1-0")
+        await reclaimer.mend(consumer, "9999-0")  # type: ignore[arg-type]
+        assert (consumer.reading, consumer.delivered) == (False, "1-0")
 
     looked(story)
 
 
 def test_a_partition_that_cannot_be_looked_at_ends_no_look() -> None:
-    async def story(reclaimer: Reclaimer, stream: HeldStream, tenure: HeldTenure) -> None:
+    async def story(reclaimer: Reclaimer, stream: HeldStream, consumer: HeldTenure) -> None:
         stream.fault = Broken("another kind of key")
         await reclaimer.run_once()
 
-        assert tenure.reading
+        assert consumer.reading
 
     looked(story)

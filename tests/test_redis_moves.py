@@ -13,10 +13,10 @@ import httpx
 import pytest
 import redis
 from redis.exceptions import RedisError
-from support.gateway import Gateway, Running, a_gateway, eventually
-from support.lossy_wire import LossyWire, a_lossy_wire
 
 from ops.stack.embedded import EmbeddedRedis
+from support.gateway import Gateway, Running, a_gateway, eventually
+from support.lossy_wire import LossyWire, a_lossy_wire
 
 CARD = "4111111111111111"
 LEASE = {"PENSTOCK_LEASE_MS": "2000", "PENSTOCK_CONNECTOR": "instant"}

@@ -16,13 +16,13 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from support.lossy_wire import LossyWire, a_lossy_wire
-from support.scripted import OPEN, PARTITION, STREAM, UNSETTLED
 
 from engine.errors import Refused, Unavailable
 from engine.streams import keys
 from engine.streams.scripts import Scripts, translated
 from ops.stack.embedded import EmbeddedRedis, _bundled_server
+from support.lossy_wire import LossyWire, a_lossy_wire
+from support.scripted import OPEN, PARTITION, STREAM, UNSETTLED
 
 ACCEPT = (
     *(keys.record(PARTITION, "op_1"), OPEN, STREAM, keys.merchants(PARTITION), keys.dead(PARTITION)),

@@ -16,16 +16,16 @@ from typing import Any
 import psycopg
 import pytest
 from redis import Redis
-from support.bank_harness import POSTGRES_BIN, Bank, a_bank, fresh_cards
-from support.event_stand import ENDPOINTS, ask
-from support.gateway import Gateway, eventually
-from support.webhook_stand import HASTE, Shop, a_shop
 
 from engine.ledger.migrate import migrate, seed_local
 from ops.audit.auditor import Auditor
 from ops.audit.breach import Report
 from ops.stack.embedded import EmbeddedPostgres, EmbeddedRedis
 from ops.store_url import Locations
+from support.bank_harness import POSTGRES_BIN, Bank, a_bank, fresh_cards
+from support.event_stand import ENDPOINTS, ask
+from support.gateway import Gateway, eventually
+from support.webhook_stand import HASTE, Shop, a_shop
 
 pytest_plugins = ["support.bank_fixtures"]
 

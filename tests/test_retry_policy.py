@@ -8,10 +8,10 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.decision_stand import LOST, NOON, PATIENCE, a_payment_begun, changed
 
 from engine.domain.payment import Operation, Verb
-from engine.domain.retry_policy import Schedule
+from engine.domain.retry_policy import RetrySchedule
+from support.decision_stand import LOST, NOON, PATIENCE, a_payment_begun, changed
 
 ATTEMPTS = st.integers(1, 100_000)
 
@@ -56,15 +56,17 @@ def test_every_few_attempts_it_is_parked(in_hand: int) -> None:
 @pytest.mark.parametrize(
     ("attempts", "hours", "spent"), [(1, 0, False), (4, 22.9, False), (5, 0, True), (1, 23, False), (1, 23.01, True)]
 )
-def test_it_is_over_after_the_last_attempt_or_the_last_hour(attempts: int, hours: float, spent: bool) -> None:
-    assert PATIENCE.spent(attempts, NOON, NOON + timedelta(hours=hours)) is spent
+def test_it_is_over_after_the_last_attempt_or_the_last_hour(
+    attempts: int, hours: float, retries_exhausted: bool
+) -> None:
+    assert PATIENCE.retries_exhausted(attempts, NOON, NOON + timedelta(hours=hours)) is retries_exhausted
 
 
 def test_what_was_never_sent_has_no_age() -> None:
-    assert not PATIENCE.spent(0, None, NOON)
+    assert not PATIENCE.retries_exhausted(0, None, NOON)
 
 
-SCHEDULE = Schedule(PATIENCE, random.Random(7))
+SCHEDULE = RetrySchedule(PATIENCE, random.Random(7))
 A_BIT = timedelta(microseconds=1)
 HASTY = replace(PATIENCE, send_window=A_BIT, attempt_timeout=A_BIT)  # so that an attempt hides no error of a schedule
 
@@ -78,7 +80,7 @@ def an_attempt() -> Operation:
 
 @given(ATTEMPTS, st.integers(), st.timedeltas(timedelta(0), timedelta(days=2)))
 def test_no_schedule_reaches_further_ahead_than_the_farthest(attempts: int, seed: int, wait: timedelta) -> None:
-    schedule, operation = Schedule(HASTY, random.Random(seed)), changed(an_attempt(), attempts=attempts)
+    schedule, operation = RetrySchedule(HASTY, random.Random(seed)), changed(an_attempt(), attempts=attempts)
 
     scheduled = [
         schedule.sent(operation, NOON).deadline or NOON,
@@ -107,14 +109,14 @@ def test_what_is_due_further_ahead_than_any_schedule_was_written_before_a_clock_
 @pytest.mark.parametrize("ahead", [timedelta(0), timedelta(hours=2)], ids=["as it was", "by a clock that was ahead"])
 def test_a_parked_attempt_is_waited_for_as_long_as_any_attempt_takes(ahead: timedelta) -> None:
     sent = SCHEDULE.sent(a_payment_begun(patience=PATIENCE).answer(LOST).operation(Verb.AUTHORIZE), NOON + ahead)
-    hasty = Schedule(replace(PATIENCE, park_base=A_BIT, park_cap=A_BIT), random.Random(7))
+    hasty = RetrySchedule(replace(PATIENCE, park_base=A_BIT, park_cap=A_BIT), random.Random(7))
 
     assert hasty.parked_until(sent, NOON, over=False) == NOON + PATIENCE.attempt
 
 
 def test_who_is_told_to_come_again_is_held_to_the_cap_and_comes_not_with_all_others() -> None:
     def returns(wait: timedelta | None) -> list[timedelta]:
-        return [Schedule(PATIENCE, random.Random(seed)).returning(NOON, wait) - NOON for seed in range(200)]
+        return [RetrySchedule(PATIENCE, random.Random(seed)).returning(NOON, wait) - NOON for seed in range(200)]
 
     for wait, least in [(None, PATIENCE.park_base), (timedelta(days=1), PATIENCE.park_cap), (timedelta(0), None)]:
         least = PATIENCE.park_base if least is None else least
@@ -125,7 +127,7 @@ def test_who_is_told_to_come_again_is_held_to_the_cap_and_comes_not_with_all_oth
 @pytest.mark.parametrize("theirs_s", [1, 60], ids=["more hasty than ours", "more patient than ours"])
 def test_a_lost_attempt_lasts_as_long_as_the_more_patient_of_its_owners_says(theirs_s: int) -> None:
     theirs = replace(PATIENCE, attempt_timeout=timedelta(seconds=theirs_s))
-    attempt = Schedule(theirs, random.Random(7)).sent(an_attempt(), NOON)
+    attempt = RetrySchedule(theirs, random.Random(7)).sent(an_attempt(), NOON)
 
     left = PATIENCE.left_of(attempt)
 
@@ -136,7 +138,7 @@ def test_a_lost_attempt_lasts_as_long_as_the_more_patient_of_its_owners_says(the
 def test_an_attempt_that_began_within_its_key_s_life_was_not_insisted_on_by_a_person() -> None:
     first = changed(an_attempt(), verb=Verb.CAPTURE, first_sent_at=NOON)
 
-    def insisted(began_after: timedelta) -> bool:
-        return SCHEDULE.insisted(SCHEDULE.sent(first, NOON + began_after), 1)
+    def was_forced(began_after: timedelta) -> bool:
+        return SCHEDULE.was_forced(SCHEDULE.sent(first, NOON + began_after), 1)
 
-    assert [insisted(PATIENCE.bank_key_life), insisted(PATIENCE.bank_key_life + A_BIT)] == [False, True]
+    assert [was_forced(PATIENCE.bank_key_life), was_forced(PATIENCE.bank_key_life + A_BIT)] == [False, True]

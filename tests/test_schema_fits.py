@@ -8,12 +8,12 @@ from pathlib import Path
 import anyio
 import psycopg
 import pytest
-from support.gateway import Gateway, Running, eventually
 
 from engine.errors import Broken
 from engine.ledger.schema import migrations, misfit
 from engine.ledger.session import connect, prepare
 from ops.cli.ledger_view import read_epochs
+from support.gateway import Gateway, Running, eventually
 
 NEWER = "9999_from_the_future.sql"
 LATEST = max(migrations())

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.scripted import OPEN, PARTITION, SETTLED, STREAM, UNSETTLED, Scripted, scripts_on
 
 from engine.streams import keys
 from engine.streams.encoding import decode_record
+from support.scripted import OPEN, PARTITION, SETTLED, STREAM, UNSETTLED, Scripted, scripts_on
 
 
 @pytest.fixture

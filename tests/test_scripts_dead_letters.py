@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.scripted import MERCHANTS, OPEN, PARTITION, STREAM, Scripted, scripts_on
 
 from engine.streams import keys
+from support.scripted import MERCHANTS, OPEN, PARTITION, STREAM, Scripted, scripts_on
 
 DEAD = keys.dead(PARTITION)
 SNAPSHOT = '{"verb":"capture","merchant":"m"}\n{"the":"body"}\nwith\0more'

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from support.scripted import LEASE, MINE, STREAM, THEIRS, Scripted, ids, scripts_on
 
 from engine.streams import keys
+from support.scripted import LEASE, MINE, STREAM, THEIRS, Scripted, ids, scripts_on
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from support.scripted import MINE, OPEN, PARTITION, STREAM, THEIRS, UNSETTLED, Scripted, ids, scripts_on
 
 from engine.errors import Unavailable
 from engine.streams import keys
 from engine.streams.command_stream import CommandStreams, StreamEntry
 from engine.streams.encoding import decode_record
 from engine.streams.scripts import Scripts
+from support.scripted import MINE, OPEN, PARTITION, STREAM, THEIRS, UNSETTLED, Scripted, ids, scripts_on
 
 GROUP = keys.GROUP
 

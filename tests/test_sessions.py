@@ -13,17 +13,17 @@ from msgspec.structs import replace
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
-from support.gateway import Gateway, a_gateway
-from test_unable_worker import an_authorization
 
-from engine.domain.changeset import Step
+from engine.domain.changeset import ChangeSet
 from engine.errors import Broken
 from engine.ledger.database import is_of_the_rows
 from engine.ledger.migrate import MigrationError, migrate
 from engine.ledger.session import connect, conninfo, prepare
-from engine.ledger.writer import Fence, Ledger, Verdict
+from engine.ledger.writer import CommitVerdict, FencingToken, LedgerWriter
 from engine.security.encryption import Vault
 from ops.stack.embedded import EmbeddedPostgres
+from support.gateway import Gateway, a_gateway
+from test_unable_worker import an_authorization
 
 CARD = "4111111111111111"
 HOSTILE = {
@@ -146,11 +146,11 @@ def test_tables_in_another_schema_are_named_and_no_second_installation_is_begun_
 
 
 def test_a_row_that_cannot_be_written_down_fails_alone(database: str) -> None:
-    def opened(number: int, order_id: str) -> Step:
+    def opened(number: int, order_id: str) -> ChangeSet:
         payment, operation = an_authorization(Vault([b"m" * 32]), "bank")
         terms = replace(payment.terms, order_id=order_id)
         payment = replace(payment, id=f"pay_{number}", terms=terms, version=1, operation_id=f"op_{number}")
-        return Step(
+        return ChangeSet(
             payment=payment, operations=(replace(operation, id=f"op_{number}", payment=payment.id),), opened=True
         )
 
@@ -163,12 +163,12 @@ def test_a_row_that_cannot_be_written_down_fails_alone(database: str) -> None:
             ) as pool,
             anyio.create_task_group() as life,
         ):
-            ledger = Ledger(pool, 100)
+            ledger = LedgerWriter(pool, 100)
             life.start_soon(ledger.run)
 
             async def one(number: int, order_id: str) -> None:
                 try:
-                    results[order_id] = await ledger.commit(opened(number, order_id), Fence(0, ""))
+                    results[order_id] = await ledger.commit(opened(number, order_id), FencingToken(0, ""))
                 except Broken as fault:
                     results[order_id] = str(fault)
 
@@ -179,7 +179,7 @@ def test_a_row_that_cannot_be_written_down_fails_alone(database: str) -> None:
 
     anyio.run(commit_all)
 
-    assert results["fine"] is results["Łódź"] is Verdict.COMMITTED
+    assert results["fine"] is results["Łódź"] is CommitVerdict.COMMITTED
     assert "the ledger refused pay_1" in str(results["half \ud800 of a pair"])
     assert "the ledger refused pay_2" in str(results["nul \x00 inside"])
 

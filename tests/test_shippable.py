@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from support.bank_harness import Bank, fresh_cards
 from support.gateway import Gateway, a_gateway, eventually
 

@@ -14,22 +14,22 @@ import psycopg
 from msgspec.structs import replace
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
+
+from engine.domain.changeset import ChangeSet
+from engine.domain.creation import new_payment
+from engine.domain.decision import Decider
+from engine.domain.ids import partition_of
+from engine.domain.journal import Journal
+from engine.domain.payment import BankIds, Operation, Payment, PaymentFailure, PaymentState, Status, Verb
+from engine.errors import Broken, Taken
+from engine.ledger.rows import operation_of
+from engine.ledger.statement import statement
+from engine.ledger.writer import CommitVerdict, FencingToken, LedgerWriter
 from simulation.run import run
 from simulation.simulated_loop import SimulatedLoop
 from simulation.simulated_network import Link
 from simulation.simulated_postgres import PostgresPool, PostgresServer
 from support.decision_stand import PATIENCE, a_command, approved
-
-from engine.domain.changeset import Step
-from engine.domain.creation import opening
-from engine.domain.decision import Decider
-from engine.domain.ids import partition_of
-from engine.domain.journal import Journal
-from engine.domain.payment import BankIds, Failure, Operation, Payment, State, Status, Verb
-from engine.errors import Broken, Taken
-from engine.ledger.rows import operation_of
-from engine.ledger.statement import statement
-from engine.ledger.writer import Fence, Ledger, Verdict
 
 PARTITIONS = 16
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -76,19 +76,19 @@ def _plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(read, key=lambda row: str(row.get("id") or row))
 
 
-def a_payment() -> tuple[Payment, Operation, list[Step]]:
+def a_payment() -> tuple[Payment, Operation, list[ChangeSet]]:
     """Authorized, with the two steps that led there."""
     decider = Decider(PATIENCE, Journal(b"j" * 32), Random(7))
     command = a_command(Verb.AUTHORIZE, "first")
-    payment, operation = opening(command, partition_of(command.payment, PARTITIONS), 1, NOON)
+    payment, operation = new_payment(command, partition_of(command.payment, PARTITIONS), 1, NOON)
     first = decider.admit(payment, operation, NOON)
     assert first.then is not None
     second = decider.conclude(first.payment, first.then, [], approved(first.then), NOON)
-    assert isinstance(second, Step)
+    assert isinstance(second, ChangeSet)
     return second.payment, second.operations[0], [first, second]
 
 
-def _broken(name: str) -> Step:
+def _broken(name: str) -> ChangeSet:
     """A further step that the constraint of this name must refuse; behind a comma, for what."""
     payment, operation, _ = a_payment()
     payment = replace(payment, version=payment.version + 1)
@@ -104,14 +104,14 @@ def _broken(name: str) -> Step:
         settled_at=None,
     )
     sent = replace(other, status=Status.SENT, attempts=1)
-    failure = Failure(code="payment_failed", message="no")
+    failure = PaymentFailure(code="payment_failed", message="no")
     receipts = {
         "authorized_has_its_proof": replace(payment, bank=BankIds()),
-        "captured_has_its_proof": replace(payment, state=State.CAPTURED),
-        "refunded_has_its_proof": replace(captured, state=State.REFUNDED),
-        "voided_has_its_proof": replace(payment, state=State.VOIDED),
-        "declined_has_its_proof": replace(payment, state=State.DECLINED, failure=failure),
-        "failed_has_its_proof": replace(payment, state=State.FAILED),
+        "captured_has_its_proof": replace(payment, state=PaymentState.CAPTURED),
+        "refunded_has_its_proof": replace(captured, state=PaymentState.REFUNDED),
+        "voided_has_its_proof": replace(payment, state=PaymentState.VOIDED),
+        "declined_has_its_proof": replace(payment, state=PaymentState.DECLINED, failure=failure),
+        "failed_has_its_proof": replace(payment, state=PaymentState.FAILED),
         "amounts_are_ordered": replace(payment, amount_refunded=1),
     }
     operations = {
@@ -123,10 +123,10 @@ def _broken(name: str) -> Step:
         "operations_succeed_once": replace(other, verb=Verb.AUTHORIZE, status=Status.SUCCEEDED, settled_at=NOON),
     }
     if name == "outbox_one_event":
-        return Step(payment=payment, operations=(), events=a_payment()[2][1].events)
+        return ChangeSet(payment=payment, operations=(), events=a_payment()[2][1].events)
     if name in receipts:
-        return Step(payment=receipts[name], operations=())
-    return Step(payment=payment, operations=(operations[name],))
+        return ChangeSet(payment=receipts[name], operations=())
+    return ChangeSet(payment=payment, operations=(operations[name],))
 
 
 CONSTRAINTS = (
@@ -137,19 +137,22 @@ CONSTRAINTS = (
 )  # fmt: skip
 
 
-async def story(ledger: Ledger) -> list[object]:
+async def story(ledger: LedgerWriter) -> list[object]:
     """What a ledger says to each broken step, and what it holds in the end."""
     payment, operation, steps = a_payment()
     said: list[object] = []
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ledger.run)
         epoch = (await ledger.fences())[payment.partition].epoch
-        seen = {payment.partition: Fence(epoch, "token")}
+        seen = {payment.partition: FencingToken(epoch, "token")}
         (fence,) = (await ledger.acquire(seen, "worker")).values()
         said += [await ledger.acquire(seen, "too late") == {}]
         said += [await ledger.commit(step, fence) for step in steps]
         said += [await ledger.commit(steps[1], fence), await ledger.commit(steps[0], fence)]  # too late
-        strangers = (Fence(fence.epoch - 1, fence.token), Fence(fence.epoch, "another token"))  # not the owner
+        strangers = (
+            FencingToken(fence.epoch - 1, fence.token),
+            FencingToken(fence.epoch, "another token"),
+        )  # not the owner
         further = replace(steps[1], payment=replace(payment, version=3))
         said += [await ledger.commit(further, stranger) for stranger in strangers]
         for name in CONSTRAINTS:
@@ -159,7 +162,7 @@ async def story(ledger: Ledger) -> list[object]:
                 said.append(name.partition(",")[0] in str(error))
         other = replace(payment, id="pay_" + "0" * 26, version=1)
         try:
-            said.append(await ledger.commit(Step(payment=other, operations=(), opened=True), fence))
+            said.append(await ledger.commit(ChangeSet(payment=other, operations=(), opened=True), fence))
         except Taken as error:
             said.append("authorization id" in str(error))
         said.append(await ledger.load(payment.id, operation.id))
@@ -170,14 +173,21 @@ async def story(ledger: Ledger) -> list[object]:
 def test_what_the_constraints_forbid_is_refused_alike_and_leaves_nothing(database: str) -> None:
     async def really() -> list[object]:
         async with AsyncConnectionPool(database, min_size=1, open=False, kwargs={"autocommit": True}) as pool:
-            return await story(Ledger(pool, 10))
+            return await story(LedgerWriter(pool, 10))
 
     there, here = asyncio.run(really()), simulated()
 
     assert here == there
     assert here[0] is True, "an epoch seen before another acquired is none"
-    assert here[1:5] == [Verdict.COMMITTED, Verdict.COMMITTED, Verdict.CONFLICT, Verdict.CONFLICT]
-    assert here[5:7] == [Verdict.STALE, Verdict.STALE], "neither another epoch nor another token owns a partition"
+    assert here[1:5] == [
+        CommitVerdict.COMMITTED,
+        CommitVerdict.COMMITTED,
+        CommitVerdict.CONFLICT,
+        CommitVerdict.CONFLICT,
+    ]
+    assert here[5:7] == [CommitVerdict.STALE, CommitVerdict.STALE], (
+        "neither another epoch nor another token owns a partition"
+    )
     assert here[7:-1] == [True] * (len(CONSTRAINTS) + 1)
 
 
@@ -187,6 +197,6 @@ def simulated() -> list[object]:
     server = PostgresServer(link, PARTITIONS, loop.clock, lambda *_: None, lambda *_: None)
     pool: Any = PostgresPool(server, "worker", 1.0)
     try:
-        return loop.run_until_complete(story(Ledger(pool, 10)))
+        return loop.run_until_complete(story(LedgerWriter(pool, 10)))
     finally:
         loop.close()

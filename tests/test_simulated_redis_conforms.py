@@ -15,12 +15,12 @@ import pytest
 import redis
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
-from simulation.simulated_scripts import HANDS, SCRIPTS, Database
-from simulation.simulated_streams import Stream, text_of
 
 from engine.errors import Broken
 from engine.streams import keys
 from engine.streams.scripts import Scripts
+from simulation.simulated_scripts import HANDS, SCRIPTS, Database
+from simulation.simulated_streams import Stream, text_of
 
 CALLS = 400
 LONG_MS, SHORT_MS, LAPSED_S = 60_000, 10, 0.03

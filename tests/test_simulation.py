@@ -10,16 +10,17 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
 from simulation.run import History, again, run
 
 HISTORIES = 5000
 # What a run must have gone through, or it shows nothing: each as often as a hundredth of the histories at least.
 COMMON = (
-    "operation_settled",
+    "operation_completed",
     "operation_parked",
-    "took_over",
-    "ousted",
-    "redis_forgot_us",
+    "partition_taken_over",
+    "partition_fenced",
+    "heartbeat_lost",
     "postgres_away",
     "acquired",
 )
@@ -49,7 +50,7 @@ def test_no_history_breaks_an_invariant() -> None:
 
 
 def test_a_seed_replays_exactly_in_any_process() -> None:
-    eventful = next(history for history in map(_traced, range(40)) if "ousted" in history.heard)
+    eventful = next(history for history in map(_traced, range(40)) if "partition_fenced" in history.heard)
 
     elsewhere = simulation("--seed", eventful.seed, "--trace", PYTHONHASHSEED="1")
     replayed = elsewhere.communicate()[0].splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from simulation.run import run
 from simulation.variants import VARIANTS
 

@@ -14,10 +14,10 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from redis import Redis
-from support.gateway import Gateway, a_gateway, eventually
-from support.nursery import Child
 
 from ops.stack.embedded import EmbeddedPostgres
+from support.gateway import Gateway, a_gateway, eventually
+from support.nursery import Child
 
 CARD = "4111111111111111"
 BAD_TIME_S = 2.5  # above the two seconds for which a task waits for a place in the pool

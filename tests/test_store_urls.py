@@ -9,10 +9,10 @@ from urllib.parse import quote
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 from redis.asyncio.connection import parse_url
-from test_settings_checked import KEYS
 
 from ops.assembly.settings import SettingsError, load_settings
 from ops.store_url import judged_http, judged_postgres, judged_redis
+from test_settings_checked import KEYS
 
 # A distinctive word in two halves, with something between them that moves the borders of a URL.
 HALVES = ("Xylo", "Phon")

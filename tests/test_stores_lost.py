@@ -17,11 +17,11 @@ from uuid import uuid4
 import httpx
 import psutil
 import pytest
-from support.bank_harness import Bank, fresh_cards
-from support.gateway import Gateway, a_gateway, eventually
 
 from engine.streams import keys
 from ops.stack.embedded import EmbeddedPostgres, EmbeddedRedis
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 
 pytest_plugins = ["support.bank_fixtures"]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from support.gateway import Gateway, a_gateway, a_payment
 
 CARD = "4111111111111111"

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from support.gateway import Gateway, Running, a_gateway, eventually
 
 from engine.domain.ids import partition_of
 from engine.streams import keys
+from support.gateway import Gateway, Running, a_gateway, eventually
 
 CARD = "4111111111111111"
 STREAMS = [keys.commands(partition) for partition in range(16)]

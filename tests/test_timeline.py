@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.bank_harness import Bank, fresh_cards
-from support.gateway import Gateway, a_gateway, eventually
 
 from edge.openapi.timeline_schemas import Timeline
+from support.bank_harness import Bank, fresh_cards
+from support.gateway import Gateway, a_gateway, eventually
 
 pytest_plugins = ["support.bank_fixtures"]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.gateway import Gateway, a_gateway, eventually
 from support.webhook_stand import Ledger, Shop, a_shop, dispatchers
 

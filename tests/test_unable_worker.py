@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
-from support.bank_harness import Bank, fresh_cards
-from support.decision_stand import PATIENCE
-from support.gateway import MASTER_KEY, Gateway, Running, a_gateway, eventually
 
 from engine.domain.command import Command
-from engine.domain.creation import opening
+from engine.domain.creation import new_payment
 from engine.domain.money import Money
 from engine.domain.payment import Card, MaskedCard, Operation, Payment, Terms, Verb
 from engine.errors import Broken
 from engine.failpoint import Failpoints
 from engine.metrics import Meters
 from engine.security.encryption import Vault
-from engine.worker.bank_caller import Teller, Unable
+from engine.worker.bank_caller import BankCaller, Unable
+from support.bank_harness import Bank, fresh_cards
+from support.decision_stand import PATIENCE
+from support.gateway import MASTER_KEY, Gateway, Running, a_gateway, eventually
 
 pytest_plugins = ["support.bank_fixtures"]
 
@@ -132,25 +132,25 @@ def an_authorization(vault: Vault, connector: str) -> tuple[Payment, Operation]:
         reply_to=None,
         accepted_at=now,
     )
-    return opening(command, 0, 1, now)
+    return new_payment(command, 0, 1, now)
 
 
-def a_teller(vault: Vault) -> Teller:
+def a_teller(vault: Vault) -> BankCaller:
     meters = Meters(CollectorRegistry())
-    return Teller({"bank": None}, vault, PATIENCE, lambda: datetime.now(UTC), Failpoints(), meters)  # type: ignore[dict-item]
+    return BankCaller({"bank": None}, vault, PATIENCE, lambda: datetime.now(UTC), Failpoints(), meters)  # type: ignore[dict-item]
 
 
 def test_whose_fault_a_closed_envelope_is_depends_on_who_has_its_key() -> None:
     mine, theirs = Vault([b"m" * 32]), Vault([b"n" * 32])
     payment, operation = an_authorization(theirs, "bank")
-    teller = a_teller(mine)
+    bank_caller = a_teller(mine)
 
     a_teller(theirs).check(payment, operation)
     with pytest.raises(Broken, match="never ours"):  # nobody ever brought such a key: the envelope was made up
-        teller.check(payment, operation)
+        bank_caller.check(payment, operation)
     mine.use(OLD_ID, [OLD_ID, NEW_ID])
     with pytest.raises(Unable, match=NEW_ID):
-        teller.check(payment, operation)
+        bank_caller.check(payment, operation)
     lost = Vault([b"m" * 32], lost=[NEW_ID])
     lost.use(OLD_ID, [OLD_ID, NEW_ID])
     with pytest.raises(Broken, match="lost"):

@@ -13,14 +13,14 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.audit_stand import Ledger
-from support.gateway import FINGERPRINT_KEY
 
 from engine.domain.journal import Journal
 from engine.errors import Broken
 from ops.audit.anchor import Draft, Head, read
 from ops.audit.verification import Verification, verify
 from ops.stack.embedded import EmbeddedPostgres
+from support.audit_stand import Ledger
+from support.gateway import FINGERPRINT_KEY
 
 pytest_plugins = ["support.bank_fixtures", "support.audit_fixtures"]
 

@@ -8,23 +8,23 @@ import time
 import tracemalloc
 
 import pytest
+
+from engine.contracts.url_policy import UrlPolicy, networks
+from engine.contracts.webhooks import AttemptOutcome
+from engine.webhooks.delivery import EndpointReply
+from engine.webhooks.sender import BODY_BYTES_KEPT, WebhookSender
 from support.raw_bank import Received, Script, raw_bank, sending, silence
 
-from engine.contracts.url_policy import Targets, networks
-from engine.contracts.webhooks import Outcome
-from engine.webhooks.delivery import Reply
-from engine.webhooks.sender import BODY_BYTES_KEPT, Courier
-
-LOCAL = Targets(https_only=False, inside=networks("127.0.0.0/8"))
+LOCAL = UrlPolicy(https_only=False, inside=networks("127.0.0.0/8"))
 
 
-def posted(script: Script, *, timeout_ms: int = 1000, times: int = 1) -> tuple[Reply, int]:
+def posted(script: Script, *, timeout_ms: int = 1000, times: int = 1) -> tuple[EndpointReply, int]:
     """The reply to the last of some posts, and how many requests came in."""
 
-    async def scene() -> tuple[Reply, int]:
-        async with raw_bank(script) as server, Courier(LOCAL, timeout_ms=timeout_ms) as courier:
+    async def scene() -> tuple[EndpointReply, int]:
+        async with raw_bank(script) as server, WebhookSender(LOCAL, timeout_ms=timeout_ms) as sender:
             for _ in range(times):
-                reply = await courier.post(server.url, {"webhook-id": "evt_1"}, b'{"a":1}')
+                reply = await sender.post(server.url, {"webhook-id": "evt_1"}, b'{"a":1}')
             return reply, len(server.received)
 
     return asyncio.run(scene())
@@ -33,12 +33,12 @@ def posted(script: Script, *, timeout_ms: int = 1000, times: int = 1) -> tuple[R
 @pytest.mark.parametrize(
     ("status", "outcome"),
     [
-        (200, Outcome.DELIVERED), (201, Outcome.DELIVERED), (204, Outcome.DELIVERED), (299, Outcome.DELIVERED),
-        (300, Outcome.REFUSED), (304, Outcome.REFUSED), (400, Outcome.REFUSED), (404, Outcome.REFUSED),
-        (410, Outcome.GONE), (429, Outcome.REFUSED), (500, Outcome.REFUSED), (503, Outcome.REFUSED),
+        *((status, AttemptOutcome.DELIVERED) for status in (200, 201, 204, 299)),
+        *((status, AttemptOutcome.REFUSED) for status in (300, 304, 400, 404, 429, 500, 503)),
+        (410, AttemptOutcome.GONE),
     ],
-)  # fmt: skip
-def test_two_hundreds_are_success_410_is_gone_and_all_else_is_refused(status: int, outcome: Outcome) -> None:
+)
+def test_two_hundreds_are_success_410_is_gone_and_all_else_is_refused(status: int, outcome: AttemptOutcome) -> None:
     body = b"" if status in (204, 304) else b"content-length: 0\r\n"
 
     reply, _ = posted(sending(b"HTTP/1.1 %d X\r\n%s\r\n" % (status, body)))
@@ -50,7 +50,7 @@ def test_two_hundreds_are_success_410_is_gone_and_all_else_is_refused(status: in
 def test_a_redirect_is_a_failure_and_is_not_followed(status: int) -> None:
     reply, requests = posted(sending(b"HTTP/1.1 %d X\r\nlocation: /there\r\ncontent-length: 0\r\n\r\n" % status))
 
-    assert reply.outcome is Outcome.REFUSED
+    assert reply.outcome is AttemptOutcome.REFUSED
     assert requests == 1
 
 
@@ -65,14 +65,14 @@ def test_a_redirect_is_a_failure_and_is_not_followed(status: int) -> None:
 def test_garbage_is_no_answer(answer: bytes) -> None:
     reply, _ = posted(sending(answer, close=True))
 
-    assert (reply.outcome, reply.status) == (Outcome.UNREACHABLE, None)
+    assert (reply.outcome, reply.status) == (AttemptOutcome.UNREACHABLE, None)
 
 
 def test_an_endpoint_that_never_answers_is_given_up_in_time() -> None:
     began = time.monotonic()
     reply, _ = posted(silence, timeout_ms=300)
 
-    assert reply.outcome is Outcome.TIMEOUT
+    assert reply.outcome is AttemptOutcome.TIMEOUT
     assert time.monotonic() - began < 3
 
 
@@ -86,7 +86,7 @@ def test_headers_that_drip_are_given_up_in_time() -> None:
 
     reply, _ = posted(dripping, timeout_ms=300)
 
-    assert reply.outcome is Outcome.TIMEOUT
+    assert reply.outcome is AttemptOutcome.TIMEOUT
 
 
 @pytest.mark.parametrize("head", [b"content-length: 1073741824", b"transfer-encoding: chunked"])
@@ -107,7 +107,7 @@ def test_of_an_endless_answer_little_is_read(head: bytes) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert (reply.outcome, reply.body) == (Outcome.DELIVERED, "z" * BODY_BYTES_KEPT)
+    assert (reply.outcome, reply.body) == (AttemptOutcome.DELIVERED, "z" * BODY_BYTES_KEPT)
     assert sent < 32 << 20, "the socket's buffers, and no more"
     assert peak < 16 << 20
 
@@ -122,7 +122,7 @@ def test_a_status_whose_body_drips_is_the_answer_at_once() -> None:
 
     reply, _ = posted(dripping, timeout_ms=600)
 
-    assert reply.outcome is Outcome.DELIVERED
+    assert reply.outcome is AttemptOutcome.DELIVERED
     assert reply.body is not None and set(reply.body) == {"y"}
 
 
@@ -142,7 +142,7 @@ def test_a_compressed_answer_does_not_swell() -> None:
 
     reply, _ = posted(sending(answer))
 
-    assert (reply.outcome, reply.body) == (Outcome.DELIVERED, "not gzip!!")
+    assert (reply.outcome, reply.body) == (AttemptOutcome.DELIVERED, "not gzip!!")
 
 
 def test_a_kept_connection_that_was_closed_costs_no_attempt() -> None:
@@ -153,7 +153,7 @@ def test_a_kept_connection_that_was_closed_costs_no_attempt() -> None:
 
     reply, requests = posted(once_each, times=3)
 
-    assert reply.outcome is Outcome.DELIVERED
+    assert reply.outcome is AttemptOutcome.DELIVERED
     assert requests >= 3
 
 
@@ -161,11 +161,11 @@ def test_a_port_where_nobody_listens_is_unreachable() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
 
-        async def scene() -> Reply:
-            async with Courier(LOCAL, timeout_ms=1000) as courier:
-                return await courier.post(f"http://127.0.0.1:{taken.getsockname()[1]}/", {}, b"{}")
+        async def scene() -> EndpointReply:
+            async with WebhookSender(LOCAL, timeout_ms=1000) as sender:
+                return await sender.post(f"http://127.0.0.1:{taken.getsockname()[1]}/", {}, b"{}")
 
-        assert asyncio.run(scene()).outcome is Outcome.UNREACHABLE
+        assert asyncio.run(scene()).outcome is AttemptOutcome.UNREACHABLE
 
 
 @pytest.mark.parametrize(

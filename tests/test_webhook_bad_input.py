@@ -9,12 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
-from support.event_stand import ENDPOINTS, MERCHANT, OTHER, an_edge, an_endpoint, ask
-from support.gateway import Gateway
 
 from engine.contracts.webhooks import OVERLAP_S_MAX
 from engine.pagination import cursor
 from ops.stack.embedded import EmbeddedRedis
+from support.event_stand import ENDPOINTS, MERCHANT, OTHER, an_edge, an_endpoint, ask
+from support.gateway import Gateway
 
 NONE_SUCH = "whe_00000000000000000000000009"
 NO_PAYMENT = "pay_" + 26 * "0"

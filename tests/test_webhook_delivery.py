@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from standardwebhooks import Webhook, WebhookVerificationError
+
 from support.gateway import Gateway, eventually
 from support.webhook_stand import Ledger, Shop, a_shop, dispatchers, silent_port
 

@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from support.event_stand import ENDPOINTS, MERCHANT, OTHER, a_payment_id, an_edge, an_endpoint, ask, merchant_of, tell
-from support.gateway import MASTER_KEY, Gateway
 
 from edge.openapi import webhook_schemas as shapes
 from engine.contracts.signature import secret_bytes
 from engine.contracts.webhooks import ENDPOINTS_MAX
 from engine.security.encryption import Vault
 from ops.stack.embedded import EmbeddedRedis
+from support.event_stand import ENDPOINTS, MERCHANT, OTHER, a_payment_id, an_edge, an_endpoint, ask, merchant_of, tell
+from support.gateway import MASTER_KEY, Gateway
 
 
 @pytest.fixture(scope="module")

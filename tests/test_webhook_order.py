@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+
 from support.gateway import Gateway, eventually
 from support.webhook_stand import Ledger, Shop, a_shop, dispatchers
 

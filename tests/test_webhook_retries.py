@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+
 from support.gateway import Gateway, eventually
 from support.webhook_stand import Ledger, Shop, a_shop, dispatchers
 

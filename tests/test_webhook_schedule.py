@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.contracts.webhooks import EVENT_TYPES, DeadReason, Outcome, State
-from engine.webhooks.delivery import SCHEDULE_S, Claimed, Reply, body_for, judge, retry_delay_s
+from engine.contracts.webhooks import EVENT_TYPES, AttemptOutcome, DeadReason, DeliveryState
+from engine.webhooks.delivery import SCHEDULE_S, ClaimedDelivery, EndpointReply, body_for, judge, retry_delay_s
 
-FAILURES = [Outcome.REFUSED, Outcome.TIMEOUT, Outcome.UNREACHABLE, Outcome.FORBIDDEN]
+FAILURES = [AttemptOutcome.REFUSED, AttemptOutcome.TIMEOUT, AttemptOutcome.UNREACHABLE, AttemptOutcome.FORBIDDEN]
 
 
-def a_claim(*, failures: int = 0, schedule: tuple[int, ...] | None = None) -> Claimed:
-    return Claimed(
+def a_claim(*, failures: int = 0, schedule: tuple[int, ...] | None = None) -> ClaimedDelivery:
+    return ClaimedDelivery(
         endpoint="whe_1", payment="pay_1", sequence=1, attempt=failures + 1, failures=failures, merchant="mer_local",
         url="http://shop.example", by_payment=False, ordered=False, schedule=schedule, event_id="evt_1",
         event_type="payment.created", body=b"{}", happened_at=datetime.now(UTC), traceparent=None,
@@ -47,21 +47,21 @@ def test_retry_after_is_honoured_up_to_a_day_and_brings_nothing_forward(
 
 
 @pytest.mark.parametrize("outcome", FAILURES)
-def test_a_failure_comes_back_until_the_endpoints_own_schedule_has_no_place_left(outcome: Outcome) -> None:
-    first = judge(a_claim(schedule=(7,)), Reply(outcome=outcome), random.Random(1))
-    last = judge(a_claim(schedule=(7,), failures=1), Reply(outcome=outcome), random.Random(1))
+def test_a_failure_comes_back_until_the_endpoints_own_schedule_has_no_place_left(outcome: AttemptOutcome) -> None:
+    first = judge(a_claim(schedule=(7,)), EndpointReply(outcome=outcome), random.Random(1))
+    last = judge(a_claim(schedule=(7,), failures=1), EndpointReply(outcome=outcome), random.Random(1))
 
-    assert first.state is State.PENDING
+    assert first.state is DeliveryState.PENDING
     assert first.retry_s is not None and 5.6 <= first.retry_s <= 8.4
-    assert (last.state, last.retry_s, last.dead_reason) == (State.DEAD, None, DeadReason.EXHAUSTED)
+    assert (last.state, last.retry_s, last.dead_reason) == (DeliveryState.DEAD, None, DeadReason.EXHAUSTED)
 
 
 def test_success_and_gone_end_a_delivery_at_once() -> None:
-    delivered = judge(a_claim(), Reply(outcome=Outcome.DELIVERED), random.Random(1))
-    gone = judge(a_claim(), Reply(outcome=Outcome.GONE), random.Random(1))
+    delivered = judge(a_claim(), EndpointReply(outcome=AttemptOutcome.DELIVERED), random.Random(1))
+    gone = judge(a_claim(), EndpointReply(outcome=AttemptOutcome.GONE), random.Random(1))
 
-    assert (delivered.state, delivered.retry_s) == (State.DELIVERED, None)
-    assert (gone.state, gone.dead_reason) == (State.DEAD, DeadReason.ENDPOINT_GONE)
+    assert (delivered.state, delivered.retry_s) == (DeliveryState.DELIVERED, None)
+    assert (gone.state, gone.dead_reason) == (DeliveryState.DEAD, DeadReason.ENDPOINT_GONE)
 
 
 def test_only_an_endpoint_with_a_filter_is_told_what_it_got_before() -> None:

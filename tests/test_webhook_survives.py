@@ -17,6 +17,7 @@ from typing import Any
 
 import psycopg
 import pytest
+
 from support.gateway import Gateway, Running, eventually
 from support.webhook_stand import Answer, Ledger, Received, Shop, a_shop, dispatchers
 

@@ -9,16 +9,16 @@ from ipaddress import ip_address
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
+
+from engine.contracts.url_policy import UrlPolicy, networks, normal_form
+from engine.contracts.webhooks import AttemptOutcome
+from engine.webhooks.delivery import EndpointReply
+from engine.webhooks.sender import WebhookSender
 from support.raw_bank import Received, raw_bank
 
-from engine.contracts.url_policy import Targets, networks, normal_form
-from engine.contracts.webhooks import Outcome
-from engine.webhooks.delivery import Reply
-from engine.webhooks.sender import Courier
-
-PUBLIC_ONLY = Targets(https_only=False)
-LOCAL = Targets(https_only=False, inside=networks("127.0.0.0/8,::1/128"))
-ONE_ADDRESS = Targets(https_only=False, inside=networks("127.0.0.1/32"))
+PUBLIC_ONLY = UrlPolicy(https_only=False)
+LOCAL = UrlPolicy(https_only=False, inside=networks("127.0.0.0/8,::1/128"))
+ONE_ADDRESS = UrlPolicy(https_only=False, inside=networks("127.0.0.1/32"))
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -50,7 +50,7 @@ def test_addresses_that_lead_inside_are_refused_in_every_notation(address: str) 
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "::ffff:169.254.169.254", "168.63.129.16", "fd00:ec2::254"])
 def test_a_clouds_metadata_is_never_reached_whatever_network_is_allowed(address: str) -> None:
-    everything = Targets(https_only=False, inside=networks("0.0.0.0/0,::/0"))
+    everything = UrlPolicy(https_only=False, inside=networks("0.0.0.0/0,::/0"))
 
     assert not everything.allows(ip_address(address))
     assert everything.allows(ip_address("10.0.0.1"))
@@ -93,16 +93,16 @@ def test_urls_that_cannot_be_called_are_refused_in_words(url: str) -> None:
     ],
 )  # fmt: skip
 def test_hosts_that_lead_inside_are_refused_at_registration_and_when_they_are_called(
-    targets: Targets, host: str
+    url_policy: UrlPolicy, host: str
 ) -> None:
     url = f"http://{host}/hooks"
 
-    async def called() -> Reply:
-        async with Courier(targets, timeout_ms=2000, resolver=FickleResolver(["93.184.216.34"])) as courier:
-            return await courier.post(url, {}, b"{}")
+    async def called() -> EndpointReply:
+        async with WebhookSender(url_policy, timeout_ms=2000, resolver=FickleResolver(["93.184.216.34"])) as sender:
+            return await sender.post(url, {}, b"{}")
 
-    assert targets.refusal_of_url(url)
-    assert asyncio.run(called()).outcome is Outcome.FORBIDDEN
+    assert url_policy.refusal_of_url(url)
+    assert asyncio.run(called()).outcome is AttemptOutcome.FORBIDDEN
 
 
 @pytest.mark.parametrize("host", ["localhost", "shop", "hooks.internal", "printer.local", "shop.lan", "a.home.arpa"])
@@ -122,15 +122,15 @@ def test_a_url_is_called_as_it_was_registered(target: str) -> None:
         called.append(request.line.split(" ")[1])
         await _closing(request)
 
-    async def scene() -> tuple[str, Reply]:
-        async with raw_bank(serve) as server, Courier(LOCAL, timeout_ms=2000) as courier:
+    async def scene() -> tuple[str, EndpointReply]:
+        async with raw_bank(serve) as server, WebhookSender(LOCAL, timeout_ms=2000) as sender:
             url = server.url + target
-            return url, await courier.post(normal_form(url), {}, b"{}")
+            return url, await sender.post(normal_form(url), {}, b"{}")
 
     url, reply = asyncio.run(scene())
 
     assert normal_form(url) == url
-    assert reply.outcome is Outcome.DELIVERED
+    assert reply.outcome is AttemptOutcome.DELIVERED
     assert called == [target]
 
 
@@ -140,7 +140,7 @@ def test_a_query_that_would_be_left_out_is_refused() -> None:
 
 
 def test_production_takes_https_only() -> None:
-    production = Targets(https_only=True)
+    production = UrlPolicy(https_only=True)
 
     assert production.refusal_of_url("http://shop.example/hooks") == "must use https"
     assert production.refusal_of_url("https://shop.example/hooks") is None
@@ -174,18 +174,18 @@ async def _closing(request: Received) -> None:
 
 
 def _posted(
-    targets: Targets, resolver: FickleResolver, times: int = 1, url: str = "http://shop.example"
-) -> list[Reply]:
+    url_policy: UrlPolicy, resolver: FickleResolver, times: int = 1, url: str = "http://shop.example"
+) -> list[EndpointReply]:
     """Replies to posts to shop.example, at the port of a server on 127.0.0.1; and how many connections it saw."""
 
-    async def scene() -> list[Reply]:
+    async def scene() -> list[EndpointReply]:
         async with (
             raw_bank(_closing) as server,
-            Courier(targets, timeout_ms=2000, resolver=resolver, names_s=0) as courier,
+            WebhookSender(url_policy, timeout_ms=2000, resolver=resolver, names_s=0) as sender,
         ):
             port = server.url.rsplit(":", 1)[1]
-            replies = [await courier.post(f"{url}:{port}/", {}, b"{}") for _ in range(times)]
-            assert server.connections == sum(reply.outcome is Outcome.DELIVERED for reply in replies)
+            replies = [await sender.post(f"{url}:{port}/", {}, b"{}") for _ in range(times)]
+            assert server.connections == sum(reply.outcome is AttemptOutcome.DELIVERED for reply in replies)
             return replies
 
     return asyncio.run(scene())
@@ -196,7 +196,7 @@ def test_the_address_that_was_judged_is_the_one_that_is_connected_to() -> None:
 
     (reply,) = _posted(ONE_ADDRESS, resolver)
 
-    assert reply.outcome is Outcome.DELIVERED
+    assert reply.outcome is AttemptOutcome.DELIVERED
     assert resolver.asked == 1  # a second look-up between judgement and connection could have answered otherwise
 
 
@@ -205,23 +205,23 @@ def test_a_name_that_moves_inside_is_refused_from_then_on() -> None:
 
     first, second = _posted(ONE_ADDRESS, resolver, times=2)
 
-    assert first.outcome is Outcome.DELIVERED
-    assert (second.outcome, second.error) == (Outcome.FORBIDDEN, "the address is not public")
+    assert first.outcome is AttemptOutcome.DELIVERED
+    assert (second.outcome, second.error) == (AttemptOutcome.FORBIDDEN, "the address is not public")
 
 
 def test_a_name_with_one_address_inside_is_refused_as_a_whole() -> None:
     (reply,) = _posted(ONE_ADDRESS, FickleResolver(["127.0.0.1", "169.254.169.254"]))
 
-    assert reply.outcome is Outcome.FORBIDDEN
+    assert reply.outcome is AttemptOutcome.FORBIDDEN
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "[::1]"])
 def test_loopback_is_refused_under_all_its_names(host: str) -> None:
-    async def scene() -> Reply:
-        async with Courier(PUBLIC_ONLY, timeout_ms=2000) as courier:
-            return await courier.post(f"http://{host}:9/", {}, b"{}")
+    async def scene() -> EndpointReply:
+        async with WebhookSender(PUBLIC_ONLY, timeout_ms=2000) as sender:
+            return await sender.post(f"http://{host}:9/", {}, b"{}")
 
     reply = asyncio.run(scene())
 
-    assert reply.outcome in (Outcome.FORBIDDEN, Outcome.UNREACHABLE)
+    assert reply.outcome in (AttemptOutcome.FORBIDDEN, AttemptOutcome.UNREACHABLE)
     assert "Refused" not in (reply.error or ""), "it was not even tried"

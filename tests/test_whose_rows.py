@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from psycopg_pool import AsyncConnectionPool
-from support.ledger_stand import LedgerStand, a_ledger, an_authorized_payment
 
 from engine.domain.payment import Verb
-from engine.ledger.reader import Archive
+from engine.ledger.reader import LedgerReader
+from support.ledger_stand import LedgerStand, a_ledger, an_authorized_payment
 
 RESOLVE = """INSERT INTO audit (actor, act, subject, reason, partition, payment, operation, result, done_at)
              SELECT 'ada', %s, payment, 'a test', partition, payment, id, %s, now()
@@ -19,8 +19,10 @@ def test_operations_under_a_key_are_told_to_their_merchant_alone(database: str) 
     async def story() -> list[int]:
         async with a_ledger(database) as stand, AsyncConnectionPool(database, open=False) as pool:
             await an_authorized_payment(stand, await stand.acquire())
-            archive = Archive(pool)
-            return [len(await archive.operations_under(merchant, "first", 10, None)) for merchant in ("m_1", "m_2")]
+            ledger_reader = LedgerReader(pool)
+            return [
+                len(await ledger_reader.operations_under(merchant, "first", 10, None)) for merchant in ("m_1", "m_2")
+            ]
 
     assert asyncio.run(story()) == [1, 0]
 

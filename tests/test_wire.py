@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from engine.domain.command import Command, Record, Snapshot, accept_order
+from engine.domain.command import Command, IdempotencyRecord, OpenOperation, accept_order
 from engine.domain.ids import operation_id, payment_id
 from engine.domain.money import Money
 from engine.domain.payment import MaskedCard, Terms, Verb
@@ -177,7 +177,7 @@ def test_what_is_broken_is_described_without_its_body() -> None:
 @given(FINGERPRINTS, st.none() | st.tuples(st.integers(200, 599), TEXT))
 def test_a_record_comes_out_as_it_went_in(fingerprint: dict[str, str], answer: tuple[int, str] | None) -> None:
     status, body = (None, None) if answer is None else (answer[0], answer[1].encode())
-    record = Record(fingerprint=fingerprint, status=status, body=body)
+    record = IdempotencyRecord(fingerprint=fingerprint, status=status, body=body)
 
     assert decode_record(encode_record(record)) == record
     assert record.settled is (answer is not None)
@@ -193,7 +193,7 @@ def test_what_is_no_record_is_broken_and_nothing_worse(data: bytes) -> None:
 def test_a_snapshot_comes_out_as_it_went_in(
     operation: str, verb: Verb, merchant: str, accepted_at: datetime, body: object
 ) -> None:
-    snapshot = Snapshot(
+    snapshot = OpenOperation(
         operation=operation, verb=verb, merchant=merchant, accepted_at=accepted_at, body=orjson.dumps(body)
     )
 

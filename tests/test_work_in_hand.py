@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.bank_harness import Bank, fresh_cards
-from support.crash_stage import effects
-from support.gateway import Gateway, a_gateway, a_payment, eventually
 
 from engine.domain.ids import partition_of
 from engine.streams import keys
+from support.bank_harness import Bank, fresh_cards
+from support.crash_stage import effects
+from support.gateway import Gateway, a_gateway, a_payment, eventually
 
 pytest_plugins = ["support.bank_fixtures"]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from support.bank_harness import Bank, fresh_cards
 from support.gateway import Gateway, Running, a_gateway, eventually
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from support.bank_harness import Bank, fresh_cards
 from support.crash_stage import AT_THE_BANK, EFFECTS, ENDS, FROM_THE_ANSWER, TO_THE_INTENT, Stage, a_stage, effects
 from support.gateway import Gateway, Running, a_gateway, eventually
@@ -47,7 +48,7 @@ def test_a_worker_stopped_past_its_lease_at_any_step_changes_nothing_when_it_goe
 
     assert ended == {point: (ENDS[verb], EFFECTS[verb]) for point in points}
     assert after == before
-    assert {point for point, log in said.items() if b'"ousted"' not in log} == set()
+    assert {point for point, log in said.items() if b'"partition_fenced"' not in log} == set()
     assert {each.point: effects(stage.bank, each.card) for each in zombies} == {key: EFFECTS[verb] for key in points}
     assert paid == {201}
     assert codes == {0}
@@ -82,8 +83,10 @@ def test_successors_that_slept_in_the_take_over_do_not_oust_the_one_that_did_not
     gateway.shared(len(zombies) + 1)
 
     assert _ledger(gateway) == before
-    assert b'"ousted"' not in owner.log.read_bytes()
-    assert all(b'"ousted"' in log or b'"acquired_by_another"' in log for log in (z.log.read_bytes() for z in zombies))
+    assert b'"partition_fenced"' not in owner.log.read_bytes()
+    assert all(
+        b'"partition_fenced"' in log or b'"acquired_by_another"' in log for log in (z.log.read_bytes() for z in zombies)
+    )
     assert _one_in_each_partition(gateway) == {201}
     assert effects(bank, card) == ["AUTH_HOLD"]
 
@@ -108,7 +111,7 @@ def test_of_two_workers_that_own_a_partition_one_writes_and_the_order_is_kept(ga
         eventually(lambda payment=payment: gateway.get(payment)["status"] == "refunded", "it is refunded", 20)
     gateway.settled()
 
-    assert b'"ousted"' in first.log.read_bytes()
+    assert b'"partition_fenced"' in first.log.read_bytes()
     for payment, card in zip(payments, cards, strict=True):
         rows = gateway.sql("SELECT sequence, event FROM transitions WHERE payment = %s ORDER BY sequence", payment)
         told = [event for _, event in rows if event != "in_doubt"]
@@ -132,7 +135,7 @@ def _woken(zombie: Running) -> bytes:
         return zombie.log.read_bytes()[asleep:]
 
     # A renewal may have been under way when it stopped: only the one after that is told of the new holder.
-    eventually(lambda: b'"ousted"' in said(), "it says that it is no owner any more")
+    eventually(lambda: b'"partition_fenced"' in said(), "it says that it is no owner any more")
     return said()
 
 

@@ -30,7 +30,7 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class BankRequest:
     """One committed attempt at the bank.
 
     `reference` is the bank's id of what is captured, voided (authorization) or refunded (capture); None to authorize.
@@ -64,7 +64,7 @@ class Connector(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
-    async def ask(self, ask: Ask) -> Answer: ...
+    async def ask(self, ask: BankRequest) -> Answer: ...
 
     async def look_up(self, verb: Verb, reference: str, timeout_s: float) -> Finding: ...
 

@@ -15,7 +15,7 @@ from engine.domain.payment import Card, Verb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class RequestContext:
     """Who asks, under which key, and how long they are ready to wait (0 = answer 202 at once)."""
 
     merchant: str
@@ -40,7 +40,7 @@ class NewPayment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class StoredResponse:
     """What to send back: rendered bytes and where they come from. `body` is a problem document from 400 up."""
 
     status: int
@@ -52,7 +52,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ActRequest:
+class ActionRequest:
     """What an operator wants done, and why.
 
     `merchant` and `key` are the scope of an idempotency key, for acts over HTTP; `operation` picks one of a payment's;
@@ -70,15 +70,15 @@ class ActRequest:
     word: Mapping[str, str] = field(default_factory=dict)
 
 
-class Accepting(Protocol):
-    """The intake as the edge sees it. Raises Rejected and Unavailable (errors.py)."""
+class Commands(Protocol):
+    """The acceptor as the edge sees it. Raises Rejected and Unavailable (errors.py)."""
 
-    async def authorize(self, origin: Origin, new: NewPayment) -> Reply: ...
+    async def authorize(self, origin: RequestContext, new: NewPayment) -> StoredResponse: ...
 
-    async def operate(self, origin: Origin, payment: str, verb: Verb, amount: int | None) -> Reply: ...
+    async def operate(self, origin: RequestContext, payment: str, verb: Verb, amount: int | None) -> StoredResponse: ...
 
 
-class Enquiring(Protocol):
+class Queries(Protocol):
     """Reading, as the edge sees it: rendered JSON bytes. Raises Rejected("not_found") and Unavailable."""
 
     async def payment(self, merchant: str, payment: str) -> bytes: ...
@@ -101,25 +101,25 @@ class Enquiring(Protocol):
     async def shippable(self, merchant: str, payment: str) -> bytes: ...
 
 
-class Telling(Protocol):
+class TimelineQueries(Protocol):
     """What happened to a payment, rendered. Raises Rejected("not_found") and Unavailable."""
 
     async def timeline(self, merchant: str, payment: str) -> bytes: ...
 
 
-class Operating(Protocol):
+class OperatorCommands(Protocol):
     """The operator's desk as the edge sees it. Raises Rejected and Unavailable."""
 
     async def dead_letters(self, limit: int, cursor: str | None) -> bytes: ...
 
     async def dead_letter(self, letter: str) -> bytes: ...
 
-    async def requeue(self, asked: ActRequest, letter: str) -> Reply: ...
+    async def requeue(self, asked: ActionRequest, letter: str) -> StoredResponse: ...
 
-    async def drop(self, asked: ActRequest, letter: str) -> Reply: ...
+    async def drop(self, asked: ActionRequest, letter: str) -> StoredResponse: ...
 
-    async def retry(self, asked: ActRequest, payment: str) -> Reply: ...
+    async def retry(self, asked: ActionRequest, payment: str) -> StoredResponse: ...
 
-    async def resolve(self, asked: ActRequest, payment: str) -> Reply: ...
+    async def resolve(self, asked: ActionRequest, payment: str) -> StoredResponse: ...
 
-    async def correct(self, asked: ActRequest, payment: str) -> Reply: ...
+    async def correct(self, asked: ActionRequest, payment: str) -> StoredResponse: ...

@@ -59,7 +59,7 @@ _LOOPBACK = IPv4Address("127.0.0.1")
 _PORTS = {"http": 80, "https": 443}
 
 
-class Targets(Struct, frozen=True, kw_only=True):
+class UrlPolicy(Struct, frozen=True, kw_only=True):
     """What a deployment lets its webhooks reach. `inside`: networks that are allowed although they are not public."""
 
     https_only: bool

@@ -29,14 +29,14 @@ SCHEDULE_PLACES_MAX = 30
 SCHEDULE_S_MAX = 604_800
 
 
-class State(StrEnum):
+class DeliveryState(StrEnum):
     PENDING = "pending"
     SENDING = "sending"
     DELIVERED = "delivered"
     DEAD = "dead"
 
 
-class Outcome(StrEnum):
+class AttemptOutcome(StrEnum):
     """What one attempt came to."""
 
     DELIVERED = "delivered"  # 2xx
@@ -67,7 +67,7 @@ class DisabledReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class KeyedRequest:
     """Who asks for a change, under which key; `path` is its scope, `payload` what a repetition must repeat."""
 
     merchant: str
@@ -77,7 +77,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
+class KeyedResponse:
     """What to send back, now and whenever the key is used again."""
 
     status: int
@@ -111,7 +111,7 @@ class EndpointChange(Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rotation:
+class SecretRotation:
     """A new secret: a given one or, for None, one that we make. The old one signs for `overlap_s` more."""
 
     secret: bytes | None
@@ -146,10 +146,10 @@ class FeedPage:
     wait_s: float
 
 
-class Subscribing(Protocol):
+class EndpointCommands(Protocol):
     """Endpoints and secrets, as the edge sees them."""
 
-    async def create(self, asked: Asked, new: NewEndpoint) -> Answered: ...
+    async def create(self, asked: KeyedRequest, new: NewEndpoint) -> KeyedResponse: ...
 
     async def endpoints(self, merchant: str, limit: int, cursor: str | None) -> bytes: ...
 
@@ -157,20 +157,20 @@ class Subscribing(Protocol):
 
     async def change(self, merchant: str, endpoint: str, change: EndpointChange) -> bytes: ...
 
-    async def switch(self, asked: Asked, endpoint: str, *, on: bool) -> Answered: ...
+    async def switch(self, asked: KeyedRequest, endpoint: str, *, on: bool) -> KeyedResponse: ...
 
     async def delete(self, merchant: str, endpoint: str) -> bytes: ...
 
-    async def rotate(self, asked: Asked, endpoint: str, rotation: Rotation) -> Answered: ...
+    async def rotate(self, asked: KeyedRequest, endpoint: str, rotation: SecretRotation) -> KeyedResponse: ...
 
-    async def rotate_default(self, asked: Asked, rotation: Rotation) -> Answered: ...
+    async def rotate_default(self, asked: KeyedRequest, rotation: SecretRotation) -> KeyedResponse: ...
 
     async def default_secret(self, merchant: str) -> bytes: ...
 
     async def public_keys(self, endpoint: str) -> bytes: ...
 
 
-class Inspecting(Protocol):
+class DeliveryQueries(Protocol):
     """The log of deliveries, and doing them again."""
 
     async def of_endpoint(self, merchant: str, endpoint: str, page: LogPage) -> bytes: ...
@@ -179,14 +179,14 @@ class Inspecting(Protocol):
 
     async def delivery(self, merchant: str, endpoint: str, delivery: str) -> bytes: ...
 
-    async def redeliver(self, asked: Asked, endpoint: str, delivery: str) -> Answered: ...
+    async def redeliver(self, asked: KeyedRequest, endpoint: str, delivery: str) -> KeyedResponse: ...
 
     async def count_range(self, merchant: str, endpoint: str, wanted: Redelivery) -> bytes: ...
 
-    async def redeliver_range(self, asked: Asked, endpoint: str, wanted: Redelivery) -> Answered: ...
+    async def redeliver_range(self, asked: KeyedRequest, endpoint: str, wanted: Redelivery) -> KeyedResponse: ...
 
 
-class Feeding(Protocol):
+class EventQueries(Protocol):
     """The events, pulled."""
 
     async def events(self, merchant: str, page: FeedPage) -> bytes: ...

@@ -8,16 +8,16 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.domain.journal import Chained, Entry, Journal
-from engine.domain.lifecycle import Event, step
+from engine.domain.journal import Chained, Journal, JournalEntry
+from engine.domain.lifecycle import Event, transition
 from engine.domain.payment import Operation, Payment
 from engine.domain.rendering import render_event, render_payment
 
-Told = tuple[Chained, str]
+JournaledEvent = tuple[Chained, str]
 """A journal row with the body of the event that tells of it."""
 
 
-class ActDone(Struct, frozen=True, kw_only=True):
+class ActionResult(Struct, frozen=True, kw_only=True):
     """What became of an operator's act: written into its row of the audit trail by the commit of what it did."""
 
     id: int
@@ -25,7 +25,7 @@ class ActDone(Struct, frozen=True, kw_only=True):
     done_at: datetime
 
 
-class Step(Struct, frozen=True, kw_only=True):
+class ChangeSet(Struct, frozen=True, kw_only=True):
     """What one commit writes for one payment. `then` is the operation to ask the bank for next, already in it.
 
     `inherited`: that repeats an attempt whose owner is gone. Nobody knows of a bank that left it unanswered.
@@ -33,21 +33,21 @@ class Step(Struct, frozen=True, kw_only=True):
 
     payment: Payment
     operations: tuple[Operation, ...]
-    events: tuple[Told, ...] = ()
+    events: tuple[JournaledEvent, ...] = ()
     opened: bool = False
     then: Operation | None = None
-    acts: tuple[ActDone, ...] = ()
+    acts: tuple[ActionResult, ...] = ()
     inherited: bool = False
 
 
-class Again(Struct, frozen=True, kw_only=True):
+class RetryAt(Struct, frozen=True, kw_only=True):
     """Ask again with the same bank key, not before `at`."""
 
     operation: Operation
     at: datetime
 
 
-class Scribe:
+class JournalWriter:
     """Changes a payment's state by the table and writes it down in the same breath (I3, I8)."""
 
     def __init__(self, journal: Journal) -> None:
@@ -55,10 +55,10 @@ class Scribe:
 
     def journaled(
         self, payment: Payment, shown: Operation, event: Event, now: datetime, evidence: Mapping[str, object]
-    ) -> tuple[Payment, Told]:
+    ) -> tuple[Payment, JournaledEvent]:
         """The payment after the event, and its journal row with the body of its message; `shown` is in that body."""
-        to, _ = step(payment.state, event)
-        entry = Entry(
+        to, _ = transition(payment.state, event)
+        entry = JournalEntry(
             payment=payment.id,
             sequence=payment.sequence + 1,
             from_state=None if event is Event.CREATED else payment.state,

@@ -81,7 +81,7 @@ def accepted_ms(order: int) -> int:
     return order // _SEQUENCE_SPAN
 
 
-class Record(Struct, frozen=True, kw_only=True):
+class IdempotencyRecord(Struct, frozen=True, kw_only=True):
     """The idempotency record of one operation. Settled once it holds a response; then never changed (I6).
 
     `entry` is the stream entry that carries an unsettled one; accept, revive and requeue write it, at the beginning.
@@ -97,7 +97,7 @@ class Record(Struct, frozen=True, kw_only=True):
         return self.status is not None
 
 
-class Snapshot(Struct, frozen=True, kw_only=True):
+class OpenOperation(Struct, frozen=True, kw_only=True):
     """One accepted, unsettled operation as GET may show it before the ledger knows it. `body` is the public payment.
 
     `dead_letter` is set (by bury-4) while its command lies among the dead letters, for a person to decide.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from engine.domain.command import Command
-from engine.domain.payment import BankIds, Operation, Payment, State, Status, Times
+from engine.domain.payment import BankIds, Operation, Payment, PaymentState, Status, Times
 
 
-def opening(command: Command, partition: int, accept_order: int, now: datetime) -> tuple[Payment, Operation]:
+def new_payment(command: Command, partition: int, accept_order: int, now: datetime) -> tuple[Payment, Operation]:
     """A new payment and its authorize."""
     if command.terms is None:
         raise ValueError("an authorize carries the terms of its payment")
@@ -16,7 +16,7 @@ def opening(command: Command, partition: int, accept_order: int, now: datetime) 
         id=command.payment,
         partition=partition,
         terms=command.terms,
-        state=State.PENDING,
+        state=PaymentState.PENDING,
         version=0,
         sequence=0,
         amount_captured=0,
@@ -27,10 +27,10 @@ def opening(command: Command, partition: int, accept_order: int, now: datetime) 
         operation_id=command.operation,
         journal_head="",
     )
-    return payment, operation_of(command, payment, accept_order, now)
+    return payment, new_operation(command, payment, accept_order, now)
 
 
-def operation_of(command: Command, payment: Payment, accept_order: int, now: datetime) -> Operation:
+def new_operation(command: Command, payment: Payment, accept_order: int, now: datetime) -> Operation:
     """The operation a command asks for."""
     return Operation(
         id=command.operation,

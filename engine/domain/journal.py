@@ -16,16 +16,16 @@ from msgspec import Struct
 
 from engine.domain.ids import event_id
 from engine.domain.lifecycle import Event
-from engine.domain.payment import State
+from engine.domain.payment import PaymentState
 
 
-class Entry(Struct, frozen=True, kw_only=True):
+class JournalEntry(Struct, frozen=True, kw_only=True):
     """One journal row with the event it sends. `evidence` is what the row rests on: no card data, ever."""
 
     payment: str
     sequence: int
-    from_state: State | None
-    to_state: State
+    from_state: PaymentState | None
+    to_state: PaymentState
     event: Event
     operation: str
     at: datetime
@@ -35,7 +35,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 class Chained(Struct, frozen=True, kw_only=True):
     """An entry with its mac, ready to be written."""
 
-    entry: Entry
+    entry: JournalEntry
     mac: str
 
     @property
@@ -49,7 +49,7 @@ class Journal:
     def __init__(self, key: bytes) -> None:
         self._key = hmac.digest(key, b"penstock journal", hashlib.sha256)
 
-    def chain(self, head: str, entry: Entry) -> Chained:
+    def chain(self, head: str, entry: JournalEntry) -> Chained:
         """`head` is the mac of the previous row, "" before the first."""
         row = (
             entry.payment,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from engine.domain.payment import State, Verb
+from engine.domain.payment import PaymentState, Verb
 
 
 class Event(StrEnum):
@@ -46,10 +46,10 @@ class Effect(StrEnum):
     CALL_OPERATOR = "call_operator"  # only a person can tell
 
 
-S, E, F = State, Event, Effect
+S, E, F = PaymentState, Event, Effect
 
 # fmt: off
-TRANSITIONS: Mapping[tuple[State, Event], tuple[State, tuple[Effect, ...]]] = {
+TRANSITIONS: Mapping[tuple[PaymentState, Event], tuple[PaymentState, tuple[Effect, ...]]] = {
     # from          event                 to             effects, in order
     (S.PENDING,    E.AUTHORIZE):       (S.PENDING,    (F.ASK_BANK,)),
     (S.PENDING,    E.CREATED):         (S.PENDING,    (F.JOURNAL,)),
@@ -100,17 +100,17 @@ ASKED: Mapping[Verb, Event] = {
 class IllegalTransition(Exception):
     """The table has no row for this. Raised for what only a bug can cause; a refused command is a value."""
 
-    def __init__(self, state: State, event: Event) -> None:
+    def __init__(self, state: PaymentState, event: Event) -> None:
         super().__init__(f"no transition from {state} on {event}")
         self.state, self.event = state, event
 
 
-def allowed(state: State, verb: Verb) -> bool:
+def allowed(state: PaymentState, verb: Verb) -> bool:
     """Whether the gateway itself lets this be asked of the bank."""
     return (state, ASKED[verb]) in TRANSITIONS
 
 
-def step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
+def transition(state: PaymentState, event: Event) -> tuple[PaymentState, tuple[Effect, ...]]:
     """The row for this state and event. Raises IllegalTransition where there is none."""
     row = TRANSITIONS.get((state, event))
     if row is None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from engine.domain.lifecycle import ASKED, TRANSITIONS
-from engine.domain.payment import State
+from engine.domain.payment import PaymentState
 
 _HEAD = """# The lifecycle of a payment
 
@@ -22,7 +22,9 @@ def lifecycle_document() -> str:
     commands = set(ASKED.values())
     moves = [f"    {was} --> {to}: {event}" for (was, event), (to, _) in TRANSITIONS.items() if to is not was]
     sources = {was for (was, _), (to, _) in TRANSITIONS.items() if to is not was}
-    ends = [f"    {to} --> [*]" for to in State if to not in sources and to in {to for to, _ in TRANSITIONS.values()}]
+    ends = [
+        f"    {to} --> [*]" for to in PaymentState if to not in sources and to in {to for to, _ in TRANSITIONS.values()}
+    ]
     rows = [
         f"| {was} | {event} | {'asked' if event in commands else 'happened'} | {to} | {', '.join(effects)} |"
         for (was, event), (to, effects) in TRANSITIONS.items()
@@ -32,7 +34,7 @@ def lifecycle_document() -> str:
             _HEAD,
             "```mermaid",
             "stateDiagram-v2",
-            f"    [*] --> {State.PENDING}",
+            f"    [*] --> {PaymentState.PENDING}",
             *moves,
             *ends,
             "```",

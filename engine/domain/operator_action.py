@@ -18,7 +18,7 @@ from engine.problem import render as render_problem
 REFUSED = "refused"  # how the result of an act begins that was not done, followed by why
 
 
-class ActName(StrEnum):
+class ActionKind(StrEnum):
     RETRY = "retry"
     RESOLVE = "resolve"
     CORRECT = "correct"
@@ -27,10 +27,10 @@ class ActName(StrEnum):
     RELEASE = "hold.release"
 
 
-class Order(Struct, frozen=True, kw_only=True):
+class ActionOrder(Struct, frozen=True, kw_only=True):
     """What an operator asks for. `merchant` and `key`: the scope of the idempotency key, for acts over HTTP."""
 
-    act: ActName
+    act: ActionKind
     subject: str  # the payment or the dead letter
     reason: str
     actor: str
@@ -40,7 +40,7 @@ class Order(Struct, frozen=True, kw_only=True):
     request_id: str | None = None
 
 
-class Act(Struct, frozen=True, kw_only=True):
+class OperatorAction(Struct, frozen=True, kw_only=True):
     """A row of the audit. `result` is None until it is known."""
 
     id: int
@@ -61,7 +61,7 @@ class Act(Struct, frozen=True, kw_only=True):
         return self.result is not None and self.result.startswith(REFUSED)
 
 
-def act_document(act: Act) -> dict[str, object]:
+def action_document(act: OperatorAction) -> dict[str, object]:
     """An act, as it was asked for and as it ended. `result` is null until it is known."""
     return {
         "object": "act",
@@ -78,7 +78,7 @@ def act_document(act: Act) -> dict[str, object]:
     }
 
 
-def render_refused_act(act: Act) -> bytes:
+def render_refused_act(act: OperatorAction) -> bytes:
     """The problem of an act that was not done: the same bytes under the same key, with the id of the first request."""
     extra = {"act_id": f"act_{act.id}", "operation_id": act.operation, "payment_id": act.payment}
     return render_problem("act_refused", f"The act was {act.result}.", request_id=act.request_id or "", extra=extra)

@@ -18,25 +18,25 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.domain.bank_answer import Absent, Approved, Finding, Found, NoAnswer, Refusal, Refused, Unsearchable
-from engine.domain.changeset import ActDone, Again, Step
+from engine.domain.changeset import ActionResult, ChangeSet, RetryAt
 from engine.domain.decision import Decider
 from engine.domain.lifecycle import allowed
-from engine.domain.payment import UNSETTLED, Operation, Payment, State, Status, Verb
+from engine.domain.payment import UNSETTLED, Operation, Payment, PaymentState, Status, Verb
 
 _WORD_MAX = 128  # characters of a bank's id; the longest known has 41
 
 
-class Kind(StrEnum):
+class PaymentActionKind(StrEnum):
     RETRY = "retry"  # ask the bank again, now, with the same bank key
     RESOLVE = "resolve"  # say what the bank's own statement says
     CORRECT = "correct"  # say another id of the bank's than an operator said before
 
 
-class Intervention(Struct, frozen=True, kw_only=True):
+class WaitingAction(Struct, frozen=True, kw_only=True):
     """One row of the audit trail that waits to be carried out."""
 
     id: int
-    kind: Kind
+    kind: PaymentActionKind
     operation: str
     actor: str
     reason: str
@@ -75,26 +75,26 @@ _GIVEN = "the bank itself gave this id: only one that an operator gave can be co
 # The first row that fits decides; the one about cards fits where the card is gone, that is where the bank may have seen
 # it. A capture, void or refund may be asked for again however late: the bank's own rows keep it from doing one twice.
 # fmt: off
-RULES: Sequence[tuple[Kind, frozenset[Status], frozenset[Verb], str | None]] = (
+RULES: Sequence[tuple[PaymentActionKind, frozenset[Status], frozenset[Verb], str | None]] = (
     # act          the operation is              for a                         why not
-    (Kind.RETRY,   frozenset({Status.REVIEW}),   frozenset({Verb.AUTHORIZE}),  _CARD_GONE),
-    (Kind.RETRY,   RESTING,                      EVERY,                        None),
-    (Kind.RESOLVE, RESTING,                      EVERY,                        None),
+    (PaymentActionKind.RETRY,   frozenset({Status.REVIEW}),   frozenset({Verb.AUTHORIZE}),  _CARD_GONE),
+    (PaymentActionKind.RETRY,   RESTING,                      EVERY,                        None),
+    (PaymentActionKind.RESOLVE, RESTING,                      EVERY,                        None),
 )
 # fmt: on
 
 
 # The states in which nothing is built on what an operation of this verb did.
-_LAST: Mapping[Verb, frozenset[State]] = {
-    Verb.AUTHORIZE: frozenset({State.AUTHORIZED}),
-    Verb.CAPTURE: frozenset({State.CAPTURED}),
-    Verb.VOID: frozenset({State.VOIDED, State.EXPIRED}),
-    Verb.REFUND: frozenset({State.REFUNDED}),
+_LAST: Mapping[Verb, frozenset[PaymentState]] = {
+    Verb.AUTHORIZE: frozenset({PaymentState.AUTHORIZED}),
+    Verb.CAPTURE: frozenset({PaymentState.CAPTURED}),
+    Verb.VOID: frozenset({PaymentState.VOIDED, PaymentState.EXPIRED}),
+    Verb.REFUND: frozenset({PaymentState.REFUNDED}),
 }
 _ENDED_WITHOUT = frozenset({Status.DECLINED, Status.REJECTED, Status.FAILED})
 
 
-def claim_of(act: Intervention, operations: Sequence[Operation]) -> Claim | None:
+def claim_of(act: WaitingAction, operations: Sequence[Operation]) -> Claim | None:
     """What must be proven before this act can be judged; None where it claims nothing that could be."""
     operation = next((known for known in operations if known.id == act.operation), None)
     try:
@@ -102,9 +102,13 @@ def claim_of(act: Intervention, operations: Sequence[Operation]) -> Claim | None
     except NotAllowed:
         return None
     outcome = act.detail.get("outcome")
-    if operation is None or reference is None or not (act.kind is Kind.CORRECT or outcome in ("approved", "captured")):
+    if (
+        operation is None
+        or reference is None
+        or not (act.kind is PaymentActionKind.CORRECT or outcome in ("approved", "captured"))
+    ):
         return None
-    verb = Verb.CAPTURE if act.kind is Kind.RESOLVE and outcome == "captured" else operation.verb
+    verb = Verb.CAPTURE if act.kind is PaymentActionKind.RESOLVE and outcome == "captured" else operation.verb
     return Claim(verb=verb, reference=reference)
 
 
@@ -112,14 +116,14 @@ def carry_out(
     decider: Decider,
     payment: Payment,
     operations: Sequence[Operation],
-    act: Intervention,
+    act: WaitingAction,
     now: datetime,
     proof: Proof | None = None,
-) -> Step:
+) -> ChangeSet:
     """The step with the act's result in it. `operations`: unsettled or ever sent, in accept order. `proof` is of the
     act's claim, if it makes one."""
     try:
-        if act.kind is Kind.CORRECT:
+        if act.kind is PaymentActionKind.CORRECT:
             step, result = _correction(decider, payment, operations, act, now, proof)
         else:
             operation = _subject(act, operations)
@@ -128,15 +132,15 @@ def carry_out(
             result = f"carried out: the {changed.verb} is {changed.status}, attempt {changed.attempts}"
     except NotAllowed as refusal:
         step, result = decider.queue(payment, ()), f"refused: {refusal}"
-    return replace(step, acts=(ActDone(id=act.id, result=result, done_at=now),))
+    return replace(step, acts=(ActionResult(id=act.id, result=result, done_at=now),))
 
 
-def declined(decider: Decider, payment: Payment, act: Intervention, why: str, now: datetime) -> Step:
+def declined(decider: Decider, payment: Payment, act: WaitingAction, why: str, now: datetime) -> ChangeSet:
     """Nothing but the act's refusal."""
-    return replace(decider.queue(payment, ()), acts=(ActDone(id=act.id, result=f"refused: {why}", done_at=now),))
+    return replace(decider.queue(payment, ()), acts=(ActionResult(id=act.id, result=f"refused: {why}", done_at=now),))
 
 
-def _subject(act: Intervention, operations: Sequence[Operation]) -> Operation:
+def _subject(act: WaitingAction, operations: Sequence[Operation]) -> Operation:
     """The operation, if this may be done to it."""
     operation = next((known for known in operations if known.id == act.operation), None)
     if operation is None:
@@ -161,14 +165,14 @@ def _step(
     payment: Payment,
     operations: Sequence[Operation],
     operation: Operation,
-    act: Intervention,
+    act: WaitingAction,
     now: datetime,
     proof: Proof | None,
-) -> Step:
-    if act.kind is Kind.RETRY:
-        if operation.verb is Verb.AUTHORIZE and decider.spent(operation, now):
+) -> ChangeSet:
+    if act.kind is PaymentActionKind.RETRY:
+        if operation.verb is Verb.AUTHORIZE and decider.retries_exhausted(operation, now):
             raise NotAllowed(_KEY_GONE)
-        return decider.insist(payment, operation, now)
+        return decider.force_attempt(payment, operation, now)
     others = [other for other in operations if other.id != operation.id]
     if act.detail.get("outcome") == "captured":
         return _taken(decider, payment, operation, others, act, now, proof)
@@ -176,12 +180,12 @@ def _step(
     if operation.attempts == 0 and not allowed(payment.state, operation.verb):
         return decider.admit(payment, operation, now)  # given up before the table was asked: its word, then
     step = decider.conclude(payment, operation, others, answer, now)
-    if isinstance(step, Again):
+    if isinstance(step, RetryAt):
         raise NotAllowed("that is no end of it")
     return step
 
 
-def _answer(act: Intervention, payment: Payment, operation: Operation, proof: Proof | None) -> Approved | Refused:
+def _answer(act: WaitingAction, payment: Payment, operation: Operation, proof: Proof | None) -> Approved | Refused:
     """What the operator found, as the bank would have said it."""
     match act.detail.get("outcome"):
         case "refused":
@@ -199,14 +203,14 @@ def _taken(
     payment: Payment,
     operation: Operation,
     others: Sequence[Operation],
-    act: Intervention,
+    act: WaitingAction,
     now: datetime,
     proof: Proof | None,
-) -> Step:
+) -> ChangeSet:
     """The hold was captured, and not by this payment's own capture."""
     if operation.verb is not Verb.VOID:
         raise NotAllowed('only the release of a hold ends as "captured": resolve it as approved or refused')
-    if payment.state is not State.AUTHORIZED:
+    if payment.state is not PaymentState.AUTHORIZED:
         raise NotAllowed(f"the payment is {payment.state} already: resolve it as refused, the hold was not released")
     return decider.taken(payment, operation, others, _proven(act, Verb.CAPTURE, payment, operation, proof), now)
 
@@ -215,10 +219,10 @@ def _correction(
     decider: Decider,
     payment: Payment,
     operations: Sequence[Operation],
-    act: Intervention,
+    act: WaitingAction,
     now: datetime,
     proof: Proof | None,
-) -> tuple[Step, str]:
+) -> tuple[ChangeSet, str]:
     """Another id of the bank's instead of the one that an operator gave, while nothing is built on that."""
     operation = next((known for known in operations if known.id == act.operation), None)
     if operation is None:
@@ -237,7 +241,7 @@ def _correction(
     return step, f"carried out: the bank's id of the {operation.verb} is {answer.reference}"
 
 
-def _proven(act: Intervention, verb: Verb, payment: Payment, operation: Operation, proof: Proof | None) -> Approved:
+def _proven(act: WaitingAction, verb: Verb, payment: Payment, operation: Operation, proof: Proof | None) -> Approved:
     """The bank's approval, as the operator claims it and as it was found to be."""
     reference = _word(act.detail, "reference")
     said = Approved(
@@ -248,7 +252,7 @@ def _proven(act: Intervention, verb: Verb, payment: Payment, operation: Operatio
         evidence=_evidence(act),
     )
     if reference is None:
-        if verb is Verb.VOID and act.kind is Kind.RESOLVE:
+        if verb is Verb.VOID and act.kind is PaymentActionKind.RESOLVE:
             return said
         raise NotAllowed(f"the bank's id of the {verb} is needed as reference")
     if proof is None:
@@ -283,7 +287,7 @@ def _compare(found: Found, reference: str, verb: Verb, payment: Payment, operati
         raise NotAllowed(f"the bank's {reference} is of {found.parent}, and this payment's is {parents[verb]}")
 
 
-def _evidence(act: Intervention) -> dict[str, object]:
+def _evidence(act: WaitingAction) -> dict[str, object]:
     return {"act": {"id": act.id, "actor": act.actor, "reason": act.reason}}
 
 

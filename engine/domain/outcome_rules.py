@@ -1,7 +1,7 @@
 """How an operation ends: the bank's final word, approved or refused, becomes the step that writes it.
 
-Which event it is and what it leaves on the receipt are tables by purpose: what a client asked for, or an errand of the
-engine. The client's response is rendered here, once (I6).
+Which event it is and what it leaves on the receipt are tables by purpose: what a client asked for, or a system
+operation of the engine. The client's response is rendered here, once (I6).
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.domain.bank_answer import Approved, Refusal, Refused
-from engine.domain.changeset import Scribe, Step, Told
-from engine.domain.lifecycle import Event, step
-from engine.domain.payment import Failure, Operation, Payment, State, Status, Verb
+from engine.domain.changeset import ChangeSet, JournaledEvent, JournalWriter
+from engine.domain.lifecycle import Event, transition
+from engine.domain.payment import Operation, Payment, PaymentFailure, PaymentState, Status, Verb
 from engine.domain.rendering import render_failure, render_payment
-from engine.domain.retry_policy import Schedule
-from engine.domain.system_operation import Errand, begun, errand_of
+from engine.domain.retry_policy import RetrySchedule
+from engine.domain.system_operation import SystemOperation, new_system_operation, system_operation_of
 
 # fmt: off
-_DONE: Mapping[Verb | Errand, tuple[Event, str, str | None]] = {
+_DONE: Mapping[Verb | SystemOperation, tuple[Event, str, str | None]] = {
     # purpose             event             the bank's id       our timestamp
     Verb.AUTHORIZE:      (Event.AUTHORIZED, "authorization_id", "authorized_at"),
     Verb.CAPTURE:        (Event.CAPTURED,   "capture_id",       "captured_at"),
     Verb.VOID:           (Event.VOIDED,     "void_id",          "voided_at"),
     Verb.REFUND:         (Event.REFUNDED,   "refund_id",        "refunded_at"),
-    Errand.SALE_CAPTURE: (Event.CAPTURED,   "capture_id",       "captured_at"),
-    Errand.SALE_RELEASE: (Event.FAILED,     "void_id",          "failed_at"),
-    Errand.EXPIRE:       (Event.EXPIRED,    "void_id",          "expired_at"),
-    Errand.RELEASE:      (Event.RELEASED,   "void_id",          None),
+    SystemOperation.SALE_CAPTURE: (Event.CAPTURED,   "capture_id",       "captured_at"),
+    SystemOperation.SALE_RELEASE: (Event.FAILED,     "void_id",          "failed_at"),
+    SystemOperation.EXPIRE:       (Event.EXPIRED,    "void_id",          "expired_at"),
+    SystemOperation.RELEASE:      (Event.RELEASED,   "void_id",          None),
 }
 
 _REFUSED: Mapping[Verb, Event] = {
@@ -41,20 +41,20 @@ _REFUSED: Mapping[Verb, Event] = {
 }
 
 # A hold that nobody captures ends its payment with this failure; released or, as a person found, not.
-_UNCAPTURED: Mapping[Verb | Errand, tuple[str, str]] = {
-    Errand.SALE_RELEASE: ("payment_failed",        "The bank refused the capture of this sale"),
-    Errand.EXPIRE:       ("authorization_expired", "The authorization expired"),
+_UNCAPTURED: Mapping[Verb | SystemOperation, tuple[str, str]] = {
+    SystemOperation.SALE_RELEASE: ("payment_failed",        "The bank refused the capture of this sale"),
+    SystemOperation.EXPIRE:       ("authorization_expired", "The authorization expired"),
 }
 
-_ENDED_AT: Mapping[State, str] = {
-    State.DECLINED:      "declined_at",
-    State.FAILED:        "failed_at",
-    State.EXPIRED:       "expired_at",
+_ENDED_AT: Mapping[PaymentState, str] = {
+    PaymentState.DECLINED:      "declined_at",
+    PaymentState.FAILED:        "failed_at",
+    PaymentState.EXPIRED:       "expired_at",
 }
 # fmt: on
 
 
-class Case(Struct, frozen=True, kw_only=True):
+class OutcomeCase(Struct, frozen=True, kw_only=True):
     """An operation of which the bank has said something. `parent` is the authorize of the sale it belongs to."""
 
     payment: Payment
@@ -65,17 +65,17 @@ class Case(Struct, frozen=True, kw_only=True):
     agreed: datetime | None = None  # by which the bank's key of what follows ages
 
     @property
-    def purpose(self) -> Verb | Errand:
-        return errand_of(self.operation) or self.operation.verb
+    def purpose(self) -> Verb | SystemOperation:
+        return system_operation_of(self.operation) or self.operation.verb
 
 
-class Endings:
+class OutcomeRules:
     """The engine's rules for what is final."""
 
-    def __init__(self, scribe: Scribe, schedule: Schedule) -> None:
+    def __init__(self, scribe: JournalWriter, schedule: RetrySchedule) -> None:
         self._scribe, self._schedule = scribe, schedule
 
-    def approved(self, case: Case, answer: Approved) -> Step:
+    def approved(self, case: OutcomeCase, answer: Approved) -> ChangeSet:
         """Done."""
         operation, payment, purpose = case.operation, case.payment, case.purpose
         event, id_field, time_field = _DONE[purpose]
@@ -94,42 +94,46 @@ class Endings:
         evidence = {"reference": answer.reference, "bank_at": answer.at, **case.evidence}
         payment, told = self._journaled(payment, done, event, case.now, evidence)
         if operation.sale:
-            return self._followed(Errand.SALE_CAPTURE, payment, replace(done, settled_at=None), told, operation, case)
-        return Step(payment=payment, operations=_answered(payment, done, case, failure), events=(told,))
+            return self._followed(
+                SystemOperation.SALE_CAPTURE, payment, replace(done, settled_at=None), told, operation, case
+            )
+        return ChangeSet(payment=payment, operations=_answered(payment, done, case, failure), events=(told,))
 
-    def refused(self, case: Case, answer: Refused) -> Step:
+    def refused(self, case: OutcomeCase, answer: Refused) -> ChangeSet:
         """Not done, and the bank (or a person who read its statement) said so."""
         operation, payment = case.operation, case.payment
         failure, event, status = _reading(operation, answer)
         done = replace(_ended(operation, status, case.now), failure=failure)
-        to, _ = step(payment.state, event)
+        to, _ = transition(payment.state, event)
         if to is not payment.state:  # a refusal that ends the payment is the payment's failure; else the operation's
             payment = replace(payment, failure=failure, at=replace(payment.at, **{_ENDED_AT[to]: case.now}))
         payment, told = self._journaled(payment, done, event, case.now, {"bank_code": answer.code, **case.evidence})
         if case.parent is not None:
-            return self._followed(Errand.SALE_RELEASE, payment, done, told, case.parent, case)
+            return self._followed(SystemOperation.SALE_RELEASE, payment, done, told, case.parent, case)
         (done,) = _answered(payment, done, case, failure)
         if event is Event.EXPIRED and operation.verb is Verb.CAPTURE:
-            return self._followed(Errand.RELEASE, payment, done, told, operation, case)
-        return Step(payment=payment, operations=(done,), events=(told,))
+            return self._followed(SystemOperation.RELEASE, payment, done, told, operation, case)
+        return ChangeSet(payment=payment, operations=(done,), events=(told,))
 
-    def kept(self, case: Case) -> Step:
+    def kept(self, case: OutcomeCase) -> ChangeSet:
         """A hold that nobody captured stays at the bank, as a person found: what it was to end, ends without it."""
         payment, purpose = case.payment, case.purpose
         event, _, time_field = _DONE[purpose]
         failure = _uncaptured(purpose, "was not")
         done = replace(_ended(case.operation, Status.FAILED, case.now), failure=failure)
         if failure is None or time_field is None:  # the payment has ended before
-            return Step(payment=replace(payment, version=payment.version + 1), operations=(done,))
+            return ChangeSet(payment=replace(payment, version=payment.version + 1), operations=(done,))
         payment = replace(payment, failure=failure, at=replace(payment.at, **{time_field: case.now}))
         payment, told = self._journaled(payment, done, event, case.now, case.evidence)
-        return Step(payment=payment, operations=_answered(payment, done, case, failure), events=(told,))
+        return ChangeSet(payment=payment, operations=_answered(payment, done, case, failure), events=(told,))
 
-    def taken(self, case: Case, answer: Approved) -> Step:
-        """A hold that was not released because it had been captured, by nothing that this ledger knows, as a person
-        found at the bank. The payment is captured, by an errand with the bank's id of it, and can be refunded."""
+    def taken(self, case: OutcomeCase, answer: Approved) -> ChangeSet:
+        """The hold was not released: a person found at the bank that it had been captured, by no operation of this
+        ledger. The payment becomes captured, by a system operation with the bank's id, and can be refunded."""
         operation, now, evidence = case.operation, case.now, {"reference": answer.reference, **case.evidence}
-        failure = Failure(code="payment_failed", message="The hold was not released: it had been captured at the bank.")
+        failure = PaymentFailure(
+            code="payment_failed", message="The hold was not released: it had been captured at the bank."
+        )
         over = replace(_ended(operation, Status.FAILED, now), failure=failure)
         payment, told = replace(case.payment, version=case.payment.version + 1), []
         if case.purpose is Verb.VOID:
@@ -137,7 +141,9 @@ class Endings:
             told.append(refused)
             (over,) = _answered(payment, over, case, failure)
         behind = operation if case.parent is None else case.parent
-        capture = replace(begun(Errand.TAKEN, behind, now), status=Status.SUCCEEDED, settled_at=now)
+        capture = replace(
+            new_system_operation(SystemOperation.TAKEN, behind, now), status=Status.SUCCEEDED, settled_at=now
+        )
         payment = replace(
             payment,
             bank=replace(payment.bank, capture_id=answer.reference),
@@ -147,9 +153,9 @@ class Endings:
         )
         payment, captured = self._scribe.journaled(payment, capture, Event.CAPTURED, now, evidence)
         operations = (over, capture) if case.parent is None else (over, *_answered(payment, capture, case, None))
-        return Step(payment=payment, operations=operations, events=(*told, captured))
+        return ChangeSet(payment=payment, operations=operations, events=(*told, captured))
 
-    def corrected(self, case: Case, answer: Approved) -> Step:
+    def corrected(self, case: OutcomeCase, answer: Approved) -> ChangeSet:
         """The bank's id of what was done is another than an operator had said. Answers that were stored stay (I6)."""
         operation, payment = case.operation, case.payment
         _, id_field, _ = _DONE[case.purpose]
@@ -160,27 +166,35 @@ class Endings:
             at=replace(payment.at, expires_at=answer.expires_at or payment.at.expires_at),
         )
         payment, told = self._journaled(payment, operation, Event.CORRECTED, case.now, evidence)
-        return Step(payment=payment, operations=(), events=(told,))
+        return ChangeSet(payment=payment, operations=(), events=(told,))
 
     def _journaled(
         self, payment: Payment, done: Operation, event: Event, now: datetime, evidence: Mapping[str, object]
-    ) -> tuple[Payment, Told]:
+    ) -> tuple[Payment, JournaledEvent]:
         return self._scribe.journaled(replace(payment, version=payment.version + 1), done, event, now, evidence)
 
     def _followed(
-        self, errand: Errand, payment: Payment, done: Operation, told: Told, behind: Operation, case: Case
-    ) -> Step:
-        """An errand follows in the same commit, its first attempt included."""
+        self,
+        system_operation: SystemOperation,
+        payment: Payment,
+        done: Operation,
+        told: JournaledEvent,
+        behind: Operation,
+        case: OutcomeCase,
+    ) -> ChangeSet:
+        """A system operation follows in the same commit, its first attempt included."""
         now = told[0].entry.at
-        child = self._schedule.sent(begun(errand, behind, now), now, case.agreed)
+        child = self._schedule.sent(new_system_operation(system_operation, behind, now), now, case.agreed)
         payment = replace(payment, operation_id=child.id)
-        return Step(payment=payment, operations=(done, child), events=(told,), then=child)
+        return ChangeSet(payment=payment, operations=(done, child), events=(told,), then=child)
 
 
-def _answered(payment: Payment, done: Operation, case: Case, failure: Failure | None) -> tuple[Operation, ...]:
-    """What is over, with the answer for whom it has; an errand's is that of its sale."""
+def _answered(
+    payment: Payment, done: Operation, case: OutcomeCase, failure: PaymentFailure | None
+) -> tuple[Operation, ...]:
+    """What is over, with the answer for whom it has; a system operation's is that of its sale."""
     asked = done if case.parent is None else case.parent
-    if errand_of(asked) is not None:
+    if system_operation_of(asked) is not None:
         return (done,)
     if failure is None:
         status, body = 201 if asked.verb is Verb.AUTHORIZE else 200, render_payment(payment, done)
@@ -195,23 +209,23 @@ def _ended(operation: Operation, status: Status, now: datetime) -> Operation:
     return replace(operation, status=status, sealed=None, next_attempt_at=None, settled_at=now)
 
 
-def _uncaptured(purpose: Verb | Errand, hold: str) -> Failure | None:
+def _uncaptured(purpose: Verb | SystemOperation, hold: str) -> PaymentFailure | None:
     if purpose not in _UNCAPTURED:
         return None
     code, message = _UNCAPTURED[purpose]
-    return Failure(code=code, message=f"{message}; its hold {hold} released.")
+    return PaymentFailure(code=code, message=f"{message}; its hold {hold} released.")
 
 
-def _reading(operation: Operation, answer: Refused) -> tuple[Failure, Event, Status]:
+def _reading(operation: Operation, answer: Refused) -> tuple[PaymentFailure, Event, Status]:
     """What a final refusal is called, which event it is, and where it leaves the operation."""
     verb = operation.verb
     if answer.reason is Refusal.DECLINED and verb is Verb.AUTHORIZE:
-        failure = Failure(code="card_declined", message=answer.message, decline_code=answer.decline_code)
+        failure = PaymentFailure(code="card_declined", message=answer.message, decline_code=answer.decline_code)
         return failure, Event.DECLINED, Status.DECLINED
     if answer.reason is Refusal.EXPIRED and verb is Verb.CAPTURE and operation.parent is None:
         message = "The authorization had expired at the bank before it was captured."
-        return Failure(code="authorization_expired", message=message), Event.EXPIRED, Status.FAILED
+        return PaymentFailure(code="authorization_expired", message=message), Event.EXPIRED, Status.FAILED
     message = f"The bank refused the {verb}: {answer.code}."
     if answer.reason is Refusal.RESOLVED:
         message = f"The bank did not carry out the {verb}."
-    return Failure(code="payment_failed", message=message), _REFUSED[verb], Status.FAILED
+    return PaymentFailure(code="payment_failed", message=message), _REFUSED[verb], Status.FAILED

@@ -17,7 +17,7 @@ from msgspec import Struct
 from engine.domain.money import Money
 
 
-class State(StrEnum):
+class PaymentState(StrEnum):
     PENDING = "pending"
     REQUIRES_ACTION = "requires_action"
     AUTHORIZED = "authorized"
@@ -125,7 +125,7 @@ class Times(Struct, frozen=True, kw_only=True):
     expiring_at: datetime | None = None  # when the merchant was told that this comes soon
 
 
-class Failure(Struct, frozen=True, kw_only=True):
+class PaymentFailure(Struct, frozen=True, kw_only=True):
     """Why a payment or an operation did not succeed, in words fit for the shop."""
 
     code: str
@@ -139,14 +139,14 @@ class Payment(Struct, frozen=True, kw_only=True):
     id: str
     partition: int
     terms: Terms
-    state: State
+    state: PaymentState
     version: int
     sequence: int
     amount_captured: int
     amount_refunded: int
     bank: BankIds
     at: Times
-    failure: Failure | None
+    failure: PaymentFailure | None
     operation_id: str
     journal_head: str  # hex HMAC of the last journal row, "" before the first
 
@@ -175,7 +175,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     sealed: str | None  # base64 envelope of the card; gone with the outcome
     request_id: str
     traceparent: str | None
-    failure: Failure | None
+    failure: PaymentFailure | None
     response_status: int | None
     response_body: bytes | None
     created_at: datetime

@@ -11,9 +11,9 @@ from datetime import datetime
 import orjson
 
 from engine.domain.command import Command, method_to_json
-from engine.domain.journal import Entry
-from engine.domain.payment import Failure, Operation, Payment, Status, Terms, Verb
-from engine.domain.system_operation import errand_of
+from engine.domain.journal import JournalEntry
+from engine.domain.payment import Operation, Payment, PaymentFailure, Status, Terms, Verb
+from engine.domain.system_operation import system_operation_of
 from engine.errors import FieldError
 from engine.problem import render as render_problem
 
@@ -68,7 +68,7 @@ def payment_document(payment: Payment, operation: Operation) -> dict[str, object
     }
 
 
-def failure_document(failure: Failure | None) -> dict[str, object] | None:
+def failure_document(failure: PaymentFailure | None) -> dict[str, object] | None:
     if failure is None:
         return None
     return {"code": failure.code, "message": failure.message, "decline_code": failure.decline_code}
@@ -84,7 +84,7 @@ def operation_document(operation: Operation) -> dict[str, object]:
         "status": operation.status,
         "in_doubt": operation.status in _DOUBTFUL,
         "amount": operation.amount,
-        "idempotency_key": operation.key if errand_of(operation) is None else None,
+        "idempotency_key": operation.key if system_operation_of(operation) is None else None,
         "attempts": operation.attempts,
         "first_sent_at": operation.first_sent_at,
         "next_attempt_at": operation.next_attempt_at,
@@ -104,13 +104,13 @@ def render_payment(payment: Payment, operation: Operation) -> bytes:
     return render(payment_document(payment, operation))
 
 
-def render_event(entry: Entry, payment_body: bytes) -> str:
+def render_event(entry: JournalEntry, payment_body: bytes) -> str:
     """The event body of one journal row: type, timestamp, the payment after it, and its sequence."""
     head = orjson.dumps({"type": f"payment.{entry.event}", "timestamp": entry.at}, option=_OPTIONS)
     return f'{head[:-1].decode()},"data":{payment_body.decode()},"sequence":{entry.sequence}}}'
 
 
-def render_failure(payment: Payment, operation: Operation, failure: Failure) -> bytes:
+def render_failure(payment: Payment, operation: Operation, failure: PaymentFailure) -> bytes:
     """The stored problem of an operation that the bank refused (402) or that came too late (409)."""
     extra: dict[str, object] = {"operation_id": operation.id, "payment_id": payment.id, "payment_status": payment.state}
     if failure.decline_code is not None:

@@ -13,12 +13,12 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from engine.domain.changeset import Again
+from engine.domain.changeset import RetryAt
 from engine.domain.payment import Operation, Status, Verb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class RetryPolicy:
     """The engine's patience. Each value's unit is its type; reasons and extremes stand in ops/assembly/settings.py."""
 
     send_window: timedelta  # from the commit of an attempt to its last possible socket write
@@ -63,15 +63,15 @@ class Policy:
     def stays_in_hand(self, attempts: int) -> bool:
         return attempts % self.attempts_in_hand != 0
 
-    def spent(self, attempts: int, first_sent_at: datetime | None, now: datetime) -> bool:
+    def retries_exhausted(self, attempts: int, first_sent_at: datetime | None, now: datetime) -> bool:
         """Whether asking again with the same key is no longer safe, or no longer sensible."""
         return attempts >= self.attempts_max or (first_sent_at is not None and now - first_sent_at > self.bank_key_life)
 
 
-class Schedule:
+class RetrySchedule:
     """The policy applied to an operation: its attempts and the times between them."""
 
-    def __init__(self, policy: Policy, draw: random.Random) -> None:
+    def __init__(self, policy: RetryPolicy, draw: random.Random) -> None:
         self._policy, self._draw = policy, draw
 
     def sent(self, operation: Operation, now: datetime, agreed: datetime | None = None) -> Operation:
@@ -90,10 +90,10 @@ class Schedule:
             next_attempt_at=None,
         )
 
-    def again(self, operation: Operation, now: datetime, *, over: bool, agreed: datetime | None = None) -> Again:
+    def again(self, operation: Operation, now: datetime, *, over: bool, agreed: datetime | None = None) -> RetryAt:
         """In hand: soon. `over`: the attempt before has ended at the bank."""
         at = now + self._policy.backoff(operation.attempts, self._draw)
-        return Again(operation=operation, at=self._not_before(operation, at, now, over, agreed))
+        return RetryAt(operation=operation, at=self._not_before(operation, at, now, over, agreed))
 
     def parked_until(
         self, operation: Operation, now: datetime, *, over: bool, agreed: datetime | None = None
@@ -114,16 +114,20 @@ class Schedule:
     def stays_in_hand(self, operation: Operation) -> bool:
         return self._policy.stays_in_hand(operation.attempts)
 
-    def spent(self, operation: Operation, now: datetime) -> bool:
+    def retries_exhausted(self, operation: Operation, now: datetime) -> bool:
         """Only what may have reached the bank can be asked too often or too late; the rest just waits."""
-        return operation.doubted_at is not None and self._policy.spent(operation.attempts, operation.first_sent_at, now)
+        return operation.doubted_at is not None and self._policy.retries_exhausted(
+            operation.attempts, operation.first_sent_at, now
+        )
 
-    def insisted(self, operation: Operation, before: int) -> bool:
+    def was_forced(self, operation: Operation, before: int) -> bool:
         """Whether its latest attempt, after `before` others, began when it was spent: only a person has that done, and
         never for an authorization, of which the bank would place a second hold."""
         if operation.verb is Verb.AUTHORIZE or operation.send_by is None:
             return False
-        return self._policy.spent(before, operation.first_sent_at, operation.send_by - self._policy.send_window)
+        return self._policy.retries_exhausted(
+            before, operation.first_sent_at, operation.send_by - self._policy.send_window
+        )
 
     def _not_before(
         self, operation: Operation, at: datetime, now: datetime, over: bool, agreed: datetime | None

@@ -1,4 +1,4 @@
-"""Errands: operations that the engine gives itself, each with a bank key of its own that a new owner lands on too (I1).
+"""System operations: the engine's own, each with a bank key that every owner of the partition computes alike (I1).
 
 The capture of a sale, and the holds that nobody will capture: of a sale whose capture was refused, of an authorization
 that is too old by our clock, of one that is too old by the bank's. TAKEN asks the bank nothing: it records the capture
@@ -16,7 +16,7 @@ from engine.domain.ids import operation_id
 from engine.domain.payment import Operation, Status, Verb
 
 
-class Errand(StrEnum):
+class SystemOperation(StrEnum):
     """The prefixes of their keys. A client's key is printable ASCII, so it can never collide with one."""
 
     SALE_CAPTURE = "§sale:"
@@ -26,23 +26,25 @@ class Errand(StrEnum):
     TAKEN = "§taken:"  # begun and ended in one step, with the bank's id of the capture
 
 
-HOLDS = frozenset({Errand.SALE_RELEASE, Errand.EXPIRE, Errand.RELEASE})
-_OF_SALES = frozenset({Errand.SALE_CAPTURE, Errand.SALE_RELEASE})
-_CAPTURES = frozenset({Errand.SALE_CAPTURE, Errand.TAKEN})
+HOLDS = frozenset({SystemOperation.SALE_RELEASE, SystemOperation.EXPIRE, SystemOperation.RELEASE})
+_OF_SALES = frozenset({SystemOperation.SALE_CAPTURE, SystemOperation.SALE_RELEASE})
+_CAPTURES = frozenset({SystemOperation.SALE_CAPTURE, SystemOperation.TAKEN})
 
 
-def errand_of(operation: Operation) -> Errand | None:
-    """Which errand it is; None for what a client asked for."""
+def system_operation_of(operation: Operation) -> SystemOperation | None:
+    """Which system operation it is; None for what a client asked for."""
     if not operation.key.startswith("§"):
         return None
-    return next((errand for errand in Errand if operation.key.startswith(errand)), None)
+    return next(
+        (system_operation for system_operation in SystemOperation if operation.key.startswith(system_operation)), None
+    )
 
 
-def begun(errand: Errand, behind: Operation, now: datetime) -> Operation:
-    """The errand, right behind an operation in the order of acceptance (I3); a sale's, behind its authorize."""
-    of_sale = errand in _OF_SALES
-    verb = Verb.CAPTURE if errand in _CAPTURES else Verb.VOID
-    key = errand + (behind.id if of_sale else behind.payment)
+def new_system_operation(system_operation: SystemOperation, behind: Operation, now: datetime) -> Operation:
+    """The system operation that follows `behind` in the order of acceptance (I3); a sale's follows its authorize."""
+    of_sale = system_operation in _OF_SALES
+    verb = Verb.CAPTURE if system_operation in _CAPTURES else Verb.VOID
+    key = system_operation + (behind.id if of_sale else behind.payment)
     return replace(
         behind,
         id=operation_id(behind.payment, verb, key),

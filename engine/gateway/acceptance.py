@@ -16,22 +16,22 @@ import orjson
 import structlog
 
 from engine.contracts.connector import Clock
-from engine.contracts.gateway import NewPayment, Origin, Reply
-from engine.domain.command import Command, Record, Snapshot, accept_order
+from engine.contracts.gateway import NewPayment, RequestContext, StoredResponse
+from engine.domain.command import Command, IdempotencyRecord, OpenOperation, accept_order
 from engine.domain.ids import operation_id, partition_of, payment_id
 from engine.domain.payment import MaskedCard, Operation, Terms, Verb
 from engine.domain.rendering import accepted_document, render, render_pending
 from engine.errors import FieldError, Refused, Rejected, Unavailable
 from engine.failpoint import Failpoints
-from engine.gateway.queries import Enquiry
-from engine.ledger.reader import Archive
+from engine.gateway.queries import PaymentQueries
+from engine.ledger.reader import LedgerReader
 from engine.metrics import Meters
 from engine.resilience.fitness import Fitness
 from engine.security.encryption import Vault, brand_of
 from engine.security.fingerprint import Fingerprinter, differing
-from engine.streams.acceptance_store import AcceptLimits, Front
+from engine.streams.acceptance_store import AcceptanceStore, AcceptLimits
 from engine.streams.encoding import decode_record, encode_command, encode_record, encode_snapshot
-from engine.streams.reply_channel import Wakeups
+from engine.streams.reply_channel import ReplyChannel
 
 log = structlog.get_logger()
 
@@ -45,16 +45,16 @@ _FULL = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IntakeTools:
-    """What the intake works with. `record_ttl_ms` is for records it repairs."""
+class AcceptorContext:
+    """What the acceptor works with. `record_ttl_ms` is for records it repairs."""
 
     installation: str
     partitions: int
     connector: str
-    front: Front
-    archive: Archive
-    enquiry: Enquiry
-    wakeups: Wakeups
+    acceptance_store: AcceptanceStore
+    ledger_reader: LedgerReader
+    queries: PaymentQueries
+    reply_channel: ReplyChannel
     vault: Vault
     fingerprinter: Fingerprinter
     limits: AcceptLimits
@@ -76,16 +76,16 @@ class _Offer:
     merchant_backlog: int
 
 
-class Intake:
+class Acceptor:
     """Accepts, replays and waits. Stateless: everything is in Redis and Postgres."""
 
-    def __init__(self, tools: IntakeTools) -> None:
-        self._tools = tools
+    def __init__(self, context: AcceptorContext) -> None:
+        self._context = context
 
-    async def authorize(self, origin: Origin, new: NewPayment) -> Reply:
+    async def authorize(self, origin: RequestContext, new: NewPayment) -> StoredResponse:
         """A new payment, or the answer of the one this key made before. Raises Rejected and Unavailable."""
-        tools, card = self._tools, new.card
-        payment = payment_id(tools.installation, origin.merchant, origin.key)
+        context, card = self._context, new.card
+        payment = payment_id(context.installation, origin.merchant, origin.key)
         operation = operation_id(payment, Verb.AUTHORIZE, origin.key)
         method = MaskedCard(
             brand=brand_of(card.number),
@@ -101,10 +101,10 @@ class Intake:
             description=new.description,
             metadata=new.metadata,
             method=method,
-            connector=tools.connector,
+            connector=context.connector,
             webhook_url=new.webhook_url,
         )
-        now = tools.clock()
+        now = context.clock()
         command = Command(
             operation=operation,
             payment=payment,
@@ -113,27 +113,27 @@ class Intake:
             key=origin.key,
             amount=None,
             terms=terms,
-            sealed=tools.vault.seal(card, operation),
+            sealed=context.vault.seal(card, operation),
             sale=new.sale,
-            fingerprint=tools.fingerprinter.of(_fields(new)),
+            fingerprint=context.fingerprinter.of(_fields(new)),
             request_id=origin.request_id,
             traceparent=origin.traceparent,
-            reply_to=tools.wakeups.edge if origin.wait_s else None,
+            reply_to=context.reply_channel.edge if origin.wait_s else None,
             accepted_at=now,
         )
         offer = _Offer(
             command=command,
-            partition=partition_of(payment, tools.partitions),
+            partition=partition_of(payment, context.partitions),
             body=render_pending(payment, operation, terms, now),
-            backlog=tools.limits.backlog,
-            merchant_backlog=tools.limits.merchant,
+            backlog=context.limits.backlog,
+            merchant_backlog=context.limits.merchant,
         )
         return await self._accept(origin, offer)
 
-    async def operate(self, origin: Origin, payment: str, verb: Verb, amount: int | None) -> Reply:
+    async def operate(self, origin: RequestContext, payment: str, verb: Verb, amount: int | None) -> StoredResponse:
         """Capture, void or refund of a payment of this merchant. Raises Rejected and Unavailable."""
-        tools = self._tools
-        body, full = await tools.enquiry.known(origin.merchant, payment)
+        context = self._context
+        body, full = await context.queries.known(origin.merchant, payment)
         if amount is not None and amount != full:
             detail = f"This connector takes the full amount only: leave `amount` out or send {full}."
             raise Rejected("amount_not_supported", detail, errors=(FieldError(pointer="/amount", detail=detail),))
@@ -150,28 +150,28 @@ class Intake:
             terms=None,
             sealed=None,
             sale=False,
-            fingerprint=tools.fingerprinter.of({"amount": full}),
+            fingerprint=context.fingerprinter.of({"amount": full}),
             request_id=origin.request_id,
             traceparent=origin.traceparent,
-            reply_to=tools.wakeups.edge if origin.wait_s else None,
-            accepted_at=tools.clock(),
+            reply_to=context.reply_channel.edge if origin.wait_s else None,
+            accepted_at=context.clock(),
         )
         offer = _Offer(
             command=command,
-            partition=partition_of(payment, tools.partitions),
+            partition=partition_of(payment, context.partitions),
             body=render(document),
-            backlog=tools.limits.backlog_headroom,
-            merchant_backlog=tools.limits.merchant_headroom,
+            backlog=context.limits.backlog_headroom,
+            merchant_backlog=context.limits.merchant_headroom,
         )
         return await self._accept(origin, offer)
 
-    async def _accept(self, origin: Origin, offer: _Offer) -> Reply:
+    async def _accept(self, origin: RequestContext, offer: _Offer) -> StoredResponse:
         """The one script, then what its answer means. Redis alone answers only a settled key (I6)."""
-        tools, command = self._tools, offer.command
+        context, command = self._context, offer.command
         # A waiter is registered before the command is added, or its wake-up could come too early.
-        with tools.wakeups.waiting(command.operation) if origin.wait_s else nullcontext() as awake:
+        with context.reply_channel.waiting(command.operation) if origin.wait_s else nullcontext() as awake:
             word, value, held = await self._offered(offer)
-            tools.meters.accepted.labels(word).inc()
+            context.meters.accepted.labels(word).inc()
             record = decode_record(value) if word == "known" else None
             matching = record is None or record.fingerprint == command.fingerprint
             if record is not None and record.settled and matching:
@@ -202,14 +202,14 @@ class Intake:
                     _compare(command, self._fingerprint_of(known))
                     repeated = True
             body = await self._shown(command) if repeated else offer.body
-            tools.failpoints("before-answer")
-            return Reply(status=202, body=body, payment=command.payment, operation=command.operation)
+            context.failpoints("before-answer")
+            return StoredResponse(status=202, body=body, payment=command.payment, operation=command.operation)
 
     async def _before(self, operation: str, order: int | None) -> tuple[Operation | None, Unavailable | None]:
         """The operation as an earlier use of the key made it, not as our own entry of this accept order, which may be
         worked on already. With Postgres away, nothing and why: the work is accepted all the same."""
         try:
-            known = await self._tools.archive.operation(operation)
+            known = await self._context.ledger_reader.operation(operation)
         except Unavailable as error:
             return None, error
         return (None if known is not None and known.accept_order == order else known), None
@@ -222,24 +222,24 @@ class Intake:
         """
         if known.verb is Verb.AUTHORIZE:
             return known.fingerprint
-        return self._tools.fingerprinter.of({"amount": known.amount})
+        return self._context.fingerprinter.of({"amount": known.amount})
 
     async def _offered(self, offer: _Offer) -> tuple[str, Any, bool]:
-        tools, command = self._tools, offer.command
-        tools.fitness.check()
-        tools.failpoints("before-accept")
+        context, command = self._context, offer.command
+        context.fitness.check()
+        context.failpoints("before-accept")
         try:
-            word, value, held = await tools.front.accept(
+            word, value, held = await context.acceptance_store.accept(
                 offer.partition,
                 command.payment,
                 command.operation,
-                record=encode_record(Record(fingerprint=command.fingerprint)),
+                record=encode_record(IdempotencyRecord(fingerprint=command.fingerprint)),
                 snapshot=_snapshot(offer),
                 entry=encode_command(command),
                 backlog=offer.backlog,
                 merchant=command.merchant,
                 merchant_backlog=offer.merchant_backlog,
-                open_operations=tools.limits.open_operations,
+                open_operations=context.limits.open_operations,
             )
         except Refused as error:
             detail = f"Nothing was accepted by this request: {error.detail} Repeating the same key is safe."
@@ -247,19 +247,19 @@ class Intake:
         except Unavailable as error:
             detail = "Redis did not confirm. The request may have been accepted; repeating the same key is safe."
             raise Unavailable("acceptance_unknown", detail, retry_after_s=_RETRY_AFTER_S) from error
-        tools.failpoints("after-accept")
+        context.failpoints("after-accept")
         return word, value, held
 
     async def _revive(self, offer: _Offer, seen: bytes) -> None:
         """What was accepted under this key is in no stream and not in the ledger: this request takes its place."""
-        tools, command = self._tools, offer.command
+        context, command = self._context, offer.command
         try:
-            revived = await tools.front.revive(
+            revived = await context.acceptance_store.revive(
                 offer.partition,
                 command.payment,
                 command.operation,
                 seen=seen,
-                record=encode_record(Record(fingerprint=command.fingerprint)),
+                record=encode_record(IdempotencyRecord(fingerprint=command.fingerprint)),
                 snapshot=_snapshot(offer),
                 entry=encode_command(command),
                 merchant=command.merchant,
@@ -269,38 +269,40 @@ class Intake:
             raise Unavailable("acceptance_unknown", detail, retry_after_s=_RETRY_AFTER_S) from error
         if revived:
             log.warning("revived", payment=command.payment, operation=command.operation, partition=offer.partition)
-            tools.meters.accepted.labels("revived").inc()
+            context.meters.accepted.labels("revived").inc()
 
     async def _shown(self, command: Command) -> bytes:
         """The payment of a repeated key."""
         try:
-            body, _ = await self._tools.enquiry.known(command.merchant, command.payment)
+            body, _ = await self._context.queries.known(command.merchant, command.payment)
         except Rejected as error:  # Redis lost it just now, and the ledger did not have it yet
             detail = "Redis lost what it had accepted. Repeat the same key: it will not be done twice."
             raise Unavailable("acceptance_unknown", detail, retry_after_s=_RETRY_AFTER_S) from error
         return body
 
-    async def _replayed(self, offer: _Offer, known: Operation) -> Reply:
+    async def _replayed(self, offer: _Offer, known: Operation) -> StoredResponse:
         """The stored bytes from the ledger, and the record that Redis had lost."""
         record = self._record_of(known)
         with suppress(Unavailable):  # the worker repairs it too; the answer is what matters
-            await self._tools.front.repair(offer.partition, known.payment, known.id, record, self._tools.record_ttl_ms)
+            await self._context.acceptance_store.repair(
+                offer.partition, known.payment, known.id, record, self._context.record_ttl_ms
+            )
         return _stored(offer.command, record)
 
-    def _record_of(self, known: Operation) -> Record:
+    def _record_of(self, known: Operation) -> IdempotencyRecord:
         fingerprint = self._fingerprint_of(known)
-        return Record(fingerprint=fingerprint, status=known.response_status, body=known.response_body)
+        return IdempotencyRecord(fingerprint=fingerprint, status=known.response_status, body=known.response_body)
 
-    async def _outcome(self, offer: _Offer, awake: anyio.Event, wait_s: float) -> Record | None:
+    async def _outcome(self, offer: _Offer, awake: anyio.Event, wait_s: float) -> IdempotencyRecord | None:
         """The settled record, if it is there in time. With Redis away the ledger is asked."""
-        tools, operation = self._tools, offer.command.operation
+        context, operation = self._context, offer.command.operation
         with anyio.move_on_after(wait_s):
             while True:
                 with anyio.move_on_after(_LOOK_AGAIN_S):
                     await awake.wait()
-                record: Record | None = None
+                record: IdempotencyRecord | None = None
                 try:
-                    record = await tools.front.record(offer.partition, operation)
+                    record = await context.acceptance_store.record(offer.partition, operation)
                 except Unavailable:
                     await anyio.sleep(_LOOK_AGAIN_S)
                 strange = record is not None and record.settled and record.fingerprint != offer.command.fingerprint
@@ -318,7 +320,7 @@ class Intake:
 def _snapshot(offer: _Offer) -> bytes:
     command = offer.command
     return encode_snapshot(
-        Snapshot(
+        OpenOperation(
             operation=command.operation,
             verb=command.verb,
             merchant=command.merchant,
@@ -365,10 +367,12 @@ def _undecided(away: Unavailable) -> Unavailable:
     return Unavailable(away.code, f"{detail} of them counts. Nothing more was accepted.", retry_after_s=_RETRY_AFTER_S)
 
 
-def _stored(command: Command, record: Record, *, replayed: bool = True, waited: bool = False) -> Reply:
+def _stored(
+    command: Command, record: IdempotencyRecord, *, replayed: bool = True, waited: bool = False
+) -> StoredResponse:
     """The stored answer, wherever it comes from. Raises Rejected when it answers another payload under this key."""
     _compare(command, record.fingerprint)
-    return Reply(
+    return StoredResponse(
         status=record.status or 500,
         body=record.body or b"",
         payment=command.payment,

@@ -16,7 +16,7 @@ from msgspec import Struct
 from engine.domain.command import Command, accept_order
 from engine.domain.payment import Verb
 from engine.errors import Broken, Unavailable
-from engine.streams.acceptance_store import Front
+from engine.streams.acceptance_store import AcceptanceStore
 from engine.streams.dead_letter import decode_letter
 from engine.streams.encoding import beginning, decode_command, member
 
@@ -27,7 +27,7 @@ _AT_ONCE = 2  # partitions a round trip: what accepts of other edges wait behind
 _PATIENCE_S = 2.0
 
 
-class Wanted(Struct, frozen=True, kw_only=True):
+class WorkFilter(Struct, frozen=True, kw_only=True):
     """What is looked for; what is None may be anything."""
 
     operation: str | None = None
@@ -59,11 +59,11 @@ class Accepted(Struct, frozen=True, kw_only=True):
 class AcceptedWork:
     """Searches one merchant's commands. One search at a time: each takes time of the Redis that accepts."""
 
-    def __init__(self, front: Front, partitions: int) -> None:
-        self._front, self._partitions = front, partitions
+    def __init__(self, acceptance_store: AcceptanceStore, partitions: int) -> None:
+        self._acceptance_store, self._partitions = acceptance_store, partitions
         self._turn = anyio.Semaphore(1)
 
-    async def find(self, merchant: str, wanted: Wanted) -> list[Accepted]:
+    async def find(self, merchant: str, wanted: WorkFilter) -> list[Accepted]:
         """All that fits, the first accepted first; of several entries of one operation, the one that is carried out.
         Raises Unavailable where Redis is away, or holds more than a search goes through."""
         with anyio.move_on_after(_PATIENCE_S) as waiting:
@@ -85,17 +85,17 @@ class AcceptedWork:
                 first.setdefault(each.command.operation, each)
         return list(first.values())
 
-    async def _search(self, merchant: str, wanted: Wanted) -> list[Any]:
+    async def _search(self, merchant: str, wanted: WorkFilter) -> list[Any]:
         field, text = _needle(merchant, wanted)
         words = (beginning(merchant), field, text, ENTRIES_MAX, _FOUND_MAX)
         replies: list[Any] = []
         for begin in range(0, self._partitions, _AT_ONCE):
             some = range(begin, min(begin + _AT_ONCE, self._partitions))
-            replies += await self._front.find(some, merchant, *words)
+            replies += await self._acceptance_store.find(some, merchant, *words)
         return replies
 
 
-def _needle(merchant: str, wanted: Wanted) -> tuple[str, str | bytes]:
+def _needle(merchant: str, wanted: WorkFilter) -> tuple[str, str | bytes]:
     """A field of the entry and a text in it that only few others have."""
     if wanted.operation is not None:
         return "operation", wanted.operation

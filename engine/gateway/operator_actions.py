@@ -8,17 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from engine.contracts.gateway import ActRequest, Reply
+from engine.contracts.gateway import ActionRequest, StoredResponse
 from engine.domain.command import Command
 from engine.domain.ids import is_id, partition_of
-from engine.domain.operator_action import REFUSED, Act, ActName, Order, act_document, render_refused_act
+from engine.domain.operator_action import (
+    REFUSED,
+    ActionKind,
+    ActionOrder,
+    OperatorAction,
+    action_document,
+    render_refused_act,
+)
 from engine.domain.payment import UNSETTLED, Operation, Status, Verb
 from engine.domain.rendering import render
 from engine.errors import Broken, FieldError, Rejected
 from engine.ledger.audit_log import AuditLog
-from engine.ledger.reader import Archive
-from engine.streams.dead_letter import Letter, letter_document, place_of
-from engine.streams.dead_letter_queue import Graveyard
+from engine.ledger.reader import LedgerReader
+from engine.streams.dead_letter import DeadLetter, letter_document, place_of
+from engine.streams.dead_letter_queue import DeadLetterQueue
 
 _NO_LETTER = "There is no dead letter with this id: it was given back or dropped, or never was."
 _ANSWERED = f"{REFUSED}: the operation is answered; drop the letter"
@@ -26,17 +33,24 @@ _FASTER = f"{REFUSED}: the dead letter is gone, another act was faster"
 _REQUEUED, _DROPPED, _GONE = "requeued", "dropped", "gone"
 
 
-class Desk:
+class OperatorActions:
     """All methods raise Rejected and Unavailable."""
 
-    def __init__(self, graveyard: Graveyard, archive: Archive, log: AuditLog, partitions: int) -> None:
-        self._graveyard, self._archive, self._log, self._partitions = graveyard, archive, log, partitions
+    def __init__(
+        self, dead_letter_queue: DeadLetterQueue, ledger_reader: LedgerReader, log: AuditLog, partitions: int
+    ) -> None:
+        self._dead_letter_queue, self._ledger_reader, self._log, self._partitions = (
+            dead_letter_queue,
+            ledger_reader,
+            log,
+            partitions,
+        )
 
     async def dead_letters(self, limit: int, cursor: str | None) -> bytes:
         """A page, newest first. The cursor is the id of the last letter of the page before."""
         if cursor is not None and place_of(cursor) is None:
             raise Rejected("malformed_request", "The cursor is not one that this gateway gave out; leave it out.")
-        found = await self._graveyard.page(limit + 1, cursor)
+        found = await self._dead_letter_queue.page(limit + 1, cursor)
         shown, has_more = found[:limit], len(found) > limit
         data = [letter_document(letter) for letter in shown]
         next_cursor = shown[-1].id if has_more else None
@@ -44,39 +58,39 @@ class Desk:
 
     async def dead_letter(self, letter: str) -> bytes:
         """One letter with its entry, fit to be shown: no sealed card, no card number."""
-        found = await self._graveyard.find(letter)
+        found = await self._dead_letter_queue.find(letter)
         if found is None:
             raise Rejected("not_found", _NO_LETTER)
         return render(letter_document(found) | self._prospects(found) | {"entry": found.shown()})
 
-    async def requeue(self, asked: ActRequest, letter: str) -> Reply:
+    async def requeue(self, asked: ActionRequest, letter: str) -> StoredResponse:
         """Give a letter's entry back to the commands, unless its operation is answered."""
-        return await self._about_letter(asked, ActName.REQUEUE, letter, self._requeue)
+        return await self._about_letter(asked, ActionKind.REQUEUE, letter, self._requeue)
 
-    async def drop(self, asked: ActRequest, letter: str) -> Reply:
+    async def drop(self, asked: ActionRequest, letter: str) -> StoredResponse:
         """Throw a letter away; the key of a command that was never journaled can then be used again."""
-        return await self._about_letter(asked, ActName.DROP, letter, self._drop)
+        return await self._about_letter(asked, ActionKind.DROP, letter, self._drop)
 
-    async def retry(self, asked: ActRequest, payment: str) -> Reply:
+    async def retry(self, asked: ActionRequest, payment: str) -> StoredResponse:
         """Have the payment's actor ask the bank again."""
-        return await self._about_payment(asked, ActName.RETRY, payment)
+        return await self._about_payment(asked, ActionKind.RETRY, payment)
 
-    async def resolve(self, asked: ActRequest, payment: str) -> Reply:
+    async def resolve(self, asked: ActionRequest, payment: str) -> StoredResponse:
         """Have the payment's actor take an operator's word for what the bank did."""
-        return await self._about_payment(asked, ActName.RESOLVE, payment)
+        return await self._about_payment(asked, ActionKind.RESOLVE, payment)
 
-    async def correct(self, asked: ActRequest, payment: str) -> Reply:
+    async def correct(self, asked: ActionRequest, payment: str) -> StoredResponse:
         """Have the payment's actor take another id of the bank's than an operator said before."""
-        return await self._about_payment(asked, ActName.CORRECT, payment)
+        return await self._about_payment(asked, ActionKind.CORRECT, payment)
 
     async def _about_letter(
-        self, asked: ActRequest, name: ActName, letter: str, carry_out: Callable[[Letter], Awaitable[str]]
-    ) -> Reply:
+        self, asked: ActionRequest, name: ActionKind, letter: str, carry_out: Callable[[DeadLetter], Awaitable[str]]
+    ) -> StoredResponse:
         order = _order(asked, name, letter)
         known, fresh = await self._log.under_key(order), False
         if known is not None and known.result is not None:
             return _reply(_same(known, order), replayed=True)
-        found = await self._graveyard.find(letter)
+        found = await self._dead_letter_queue.find(letter)
         if known is None:
             if found is None:
                 raise Rejected("not_found", _NO_LETTER)
@@ -87,25 +101,25 @@ class Desk:
         result = _GONE if found is None else await carry_out(found)
         # Gone before our act began is another's doing; else an earlier try of this very act was cut off unheard.
         if result == _GONE and not fresh and not await self._log.was_anothers(known):
-            result = _REQUEUED if name is ActName.REQUEUE else _DROPPED
+            result = _REQUEUED if name is ActionKind.REQUEUE else _DROPPED
         return _reply(await self._log.finish(known, _FASTER if result == _GONE else result), replayed=False)
 
-    async def _requeue(self, letter: Letter) -> str:
+    async def _requeue(self, letter: DeadLetter) -> str:
         try:
             command = self._command(letter)
         except Broken as error:
             return f"{REFUSED}: {error}"
-        known = await self._archive.operation(command.operation)
+        known = await self._ledger_reader.operation(command.operation)
         if known is not None and known.settled_at is not None:
             return _ANSWERED
-        word = await self._graveyard.requeue(letter, command)
+        word = await self._dead_letter_queue.requeue(letter, command)
         return _ANSWERED if word == "settled" else word
 
-    async def _drop(self, letter: Letter) -> str:
-        known = None if letter.operation is None else await self._archive.operation(letter.operation)
-        return await self._graveyard.drop(letter, frees_key=known is None and letter.payment is not None)
+    async def _drop(self, letter: DeadLetter) -> str:
+        known = None if letter.operation is None else await self._ledger_reader.operation(letter.operation)
+        return await self._dead_letter_queue.drop(letter, frees_key=known is None and letter.payment is not None)
 
-    def _prospects(self, letter: Letter) -> dict[str, object]:
+    def _prospects(self, letter: DeadLetter) -> dict[str, object]:
         """Whether its entry could be given back, and if not, why."""
         try:
             self._command(letter)
@@ -113,19 +127,19 @@ class Desk:
             return {"requeueable": False, "obstacle": str(error)}
         return {"requeueable": True, "obstacle": None}
 
-    def _command(self, letter: Letter) -> Command:
+    def _command(self, letter: DeadLetter) -> Command:
         """The command in it. Raises Broken when a worker would only bury it again."""
         command = letter.command()
         if partition_of(command.payment, self._partitions) != letter.partition:
             raise Broken("its payment belongs to another partition")
         return command
 
-    async def _about_payment(self, asked: ActRequest, name: ActName, payment: str) -> Reply:
+    async def _about_payment(self, asked: ActionRequest, name: ActionKind, payment: str) -> StoredResponse:
         order = _order(asked, name, payment)
         act = await self._log.under_key(order)
         replayed = act is not None and act.result is not None
         if act is None:
-            if name is ActName.CORRECT:
+            if name is ActionKind.CORRECT:
                 operation = await self._done(payment, asked.operation)
             else:
                 operation = await self._unanswered(payment, asked.operation)
@@ -156,14 +170,14 @@ class Desk:
 
     async def _asked_of(self, payment: str) -> list[Operation]:
         """The payment's operations that are unsettled or were ever sent, in accept order."""
-        receipt = await self._archive.receipt(payment) if is_id(payment, "pay") else None
+        receipt = await self._ledger_reader.receipt(payment) if is_id(payment, "pay") else None
         if receipt is None:
             raise Rejected("not_found", "There is no such payment in the ledger.")
-        operations = await self._archive.operations_of(payment)
+        operations = await self._ledger_reader.operations_of(payment)
         return sorted(operations, key=lambda each: (each.accept_order, each.created_at))
 
 
-def _check_word(asked: ActRequest, operation: Operation) -> None:
+def _check_word(asked: ActionRequest, operation: Operation) -> None:
     """An approval is believed with the bank's own id of what it did. A void needs none, its capture does."""
     outcome = asked.word.get("outcome")
     wanting = outcome == "captured" or (outcome == "approved" and operation.verb is not Verb.VOID)
@@ -175,8 +189,8 @@ def _check_word(asked: ActRequest, operation: Operation) -> None:
         )
 
 
-def _order(asked: ActRequest, name: ActName, subject: str) -> Order:
-    return Order(
+def _order(asked: ActionRequest, name: ActionKind, subject: str) -> ActionOrder:
+    return ActionOrder(
         act=name,
         subject=subject,
         reason=asked.reason,
@@ -188,7 +202,7 @@ def _order(asked: ActRequest, name: ActName, subject: str) -> Order:
     )
 
 
-def _same(act: Act, order: Order, operation: str | None = None) -> Act:
+def _same(act: OperatorAction, order: ActionOrder, operation: str | None = None) -> OperatorAction:
     """Raises Rejected when the key asked for something else before."""
     names = [] if act.reason == order.reason else ["reason"]
     names += [] if operation in (None, act.operation) else ["operation_id"]
@@ -202,11 +216,11 @@ def _same(act: Act, order: Order, operation: str | None = None) -> Act:
     return act
 
 
-def _reply(act: Act, *, replayed: bool, waited: bool = False) -> Reply:
+def _reply(act: OperatorAction, *, replayed: bool, waited: bool = False) -> StoredResponse:
     """200 when it is done, 409 when it was refused, 202 while nobody knows: the same bytes each time it is asked."""
     status = 202 if act.result is None else 409 if act.refused else 200
-    body = render_refused_act(act) if act.refused else render(act_document(act))
-    return Reply(
+    body = render_refused_act(act) if act.refused else render(action_document(act))
+    return StoredResponse(
         status=status,
         body=body,
         payment=act.payment or "",

@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 import orjson
 
 from engine.contracts.connector import Clock
-from engine.domain.command import Record, Snapshot
+from engine.domain.command import IdempotencyRecord, OpenOperation
 from engine.domain.ids import is_id, partition_of
-from engine.domain.payment import UNSETTLED, Operation, State, Status, Verb
+from engine.domain.payment import UNSETTLED, Operation, PaymentState, Status, Verb
 from engine.domain.rendering import (
     accepted_document,
     accepted_operation_document,
@@ -29,20 +29,32 @@ from engine.domain.rendering import (
     render,
 )
 from engine.errors import Rejected, Unavailable
-from engine.gateway.accepted_work import Accepted, AcceptedWork, Wanted
-from engine.ledger.reader import Archive, Page, Receipt
+from engine.gateway.accepted_work import Accepted, AcceptedWork, WorkFilter
+from engine.ledger.reader import LedgerReader, Page, StoredPayment
 from engine.pagination import cursor as encode_cursor
 from engine.pagination import parts, strange
-from engine.streams.acceptance_store import Front
+from engine.streams.acceptance_store import AcceptanceStore
 
 
-class Enquiry:
+class PaymentQueries:
     """Reads for one merchant at a time; another's payment is not found. Run `run` for life."""
 
-    def __init__(self, front: Front, archive: Archive, partitions: int, clock: Clock, record_ttl_ms: int) -> None:
-        self._front, self._archive, self._partitions, self._clock = front, archive, partitions, clock
+    def __init__(
+        self,
+        acceptance_store: AcceptanceStore,
+        ledger_reader: LedgerReader,
+        partitions: int,
+        clock: Clock,
+        record_ttl_ms: int,
+    ) -> None:
+        self._acceptance_store, self._ledger_reader, self._partitions, self._clock = (
+            acceptance_store,
+            ledger_reader,
+            partitions,
+            clock,
+        )
         self._record_ttl_ms = record_ttl_ms  # of the records it repairs
-        self._accepted = AcceptedWork(front, partitions)
+        self._accepted = AcceptedWork(acceptance_store, partitions)
 
     async def payment(self, merchant: str, payment: str) -> bytes:
         """The payment object. Raises Rejected("not_found") and Unavailable."""
@@ -69,8 +81,8 @@ class Enquiry:
         before = None if cursor is None else _position(cursor)
         page = Page(order_id=order_id, customer_id=customer_id, status=status, limit=limit, before=before)
         pending = await self._pending(merchant, page)
-        at = await self._archive.time()
-        receipts = await self._archive.page(merchant, page)
+        at = await self._ledger_reader.time()
+        receipts = await self._ledger_reader.page(merchant, page)
         found = {receipt.payment.id: _entry(receipt) for receipt in receipts}
         places = sorted(({**pending, **found}).items(), key=lambda each: (each[1][0], each[0]), reverse=True)
         shown, has_more = places[:limit], len(places) > limit
@@ -88,10 +100,10 @@ class Enquiry:
         """The operation object, also of what was accepted a moment ago."""
         if not is_id(operation, "op"):
             raise Rejected("not_found", "There is no such operation.")
-        found = await self._archive.operation(operation)
+        found = await self._ledger_reader.operation(operation)
         if found is None:
-            waiting = await self._accepted.find(merchant, Wanted(operation=operation))
-            found = await self._archive.operation(operation)  # journaled and acknowledged between the two looks
+            waiting = await self._accepted.find(merchant, WorkFilter(operation=operation))
+            found = await self._ledger_reader.operation(operation)  # journaled and acknowledged between the two looks
             if found is None and waiting:
                 return render(await self._accepted_document(waiting[0]))
         if found is None or found.merchant != merchant:
@@ -101,9 +113,9 @@ class Enquiry:
     async def operations(self, merchant: str, key: str, limit: int, cursor: str | None) -> bytes:
         """A page of the operations under one idempotency key, in the order of their acceptance, newest first."""
         before = None if cursor is None else _place(cursor)
-        waiting = await self._unjournaled(await self._accepted.find(merchant, Wanted(key=key)))
-        at = await self._archive.time()
-        operations = await self._archive.operations_under(merchant, key, limit, before)
+        waiting = await self._unjournaled(await self._accepted.find(merchant, WorkFilter(key=key)))
+        at = await self._ledger_reader.time()
+        operations = await self._ledger_reader.operations_under(merchant, key, limit, before)
         found: dict[tuple[int, str], Accepted | Operation] = {
             (each.order, each.command.operation): each
             for each in waiting
@@ -132,14 +144,14 @@ class Enquiry:
         """Whether the goods may leave: never on a guess, so both stores must answer."""
         if not is_id(payment, "pay"):
             raise Rejected("not_found", "There is no such payment.")
-        opened = await self._front.open_operations(partition_of(payment, self._partitions), payment)
-        receipt = await self._archive.receipt(payment)
+        opened = await self._acceptance_store.open_operations(partition_of(payment, self._partitions), payment)
+        receipt = await self._ledger_reader.receipt(payment)
         if receipt is not None:
             opened = await self._really_open(opened)
         owner = receipt.payment.terms.merchant if receipt else opened[-1].merchant if opened else None
         if owner != merchant:
             raise Rejected("not_found", "There is no such payment.")
-        unsettled = await self._archive.unsettled(payment)
+        unsettled = await self._ledger_reader.unsettled(payment)
         now = self._clock()
         reason = _why_not(receipt, opened, unsettled, now)
         shippable = reason in ("captured", "authorized")
@@ -155,9 +167,9 @@ class Enquiry:
 
     async def _pending(self, merchant: str, page: Page) -> dict[str, tuple[datetime, dict[str, object]]]:
         """Payments of a page that the ledger does not have yet, by id, each with the time that orders it."""
-        if page.status not in (None, State.PENDING):
+        if page.status not in (None, PaymentState.PENDING):
             return {}
-        wanted = Wanted(order_id=page.order_id, customer_id=page.customer_id, verb=Verb.AUTHORIZE)
+        wanted = WorkFilter(order_id=page.order_id, customer_id=page.customer_id, verb=Verb.AUTHORIZE)
         pending: dict[str, tuple[datetime, dict[str, object]]] = {}
         for accepted in await self._unjournaled(await self._accepted.find(merchant, wanted)):
             command, terms = accepted.command, accepted.command.terms
@@ -172,7 +184,7 @@ class Enquiry:
 
     async def _unjournaled(self, found: list[Accepted]) -> list[Accepted]:
         """Without what the ledger has by now: read afterwards, it shows that itself."""
-        known = await asyncio.gather(*(self._archive.operation(each.command.operation) for each in found))
+        known = await asyncio.gather(*(self._ledger_reader.operation(each.command.operation) for each in found))
         return [each for each, operation in zip(found, known, strict=True) if operation is None]
 
     async def _accepted_document(self, accepted: Accepted) -> dict[str, object]:
@@ -188,18 +200,18 @@ class Enquiry:
 
     async def _look(
         self, merchant: str | None, payment: str, *, or_open: bool = False
-    ) -> tuple[list[Snapshot], Receipt | None]:
+    ) -> tuple[list[OpenOperation], StoredPayment | None]:
         """Open operations and the receipt; without a merchant, anyone's. `or_open`: without Postgres, the former do."""
         if not is_id(payment, "pay"):
             raise Rejected("not_found", "There is no such payment.")
-        opened: list[Snapshot] = []
+        opened: list[OpenOperation] = []
         redis_away: Unavailable | None = None
         try:
-            opened = await self._front.open_operations(partition_of(payment, self._partitions), payment)
+            opened = await self._acceptance_store.open_operations(partition_of(payment, self._partitions), payment)
         except Unavailable as error:
             redis_away = error
         try:
-            receipt = await self._archive.receipt(payment)
+            receipt = await self._ledger_reader.receipt(payment)
             if receipt is not None:
                 opened = await self._really_open(opened)
         except Unavailable:
@@ -213,21 +225,25 @@ class Enquiry:
             raise Rejected("not_found", "There is no such payment.")
         return opened, receipt
 
-    async def _really_open(self, opened: list[Snapshot]) -> list[Snapshot]:
+    async def _really_open(self, opened: list[OpenOperation]) -> list[OpenOperation]:
         """Without what the ledger has settled: its owner may have died before it told Redis, which is told now."""
-        really: list[Snapshot] = []
+        really: list[OpenOperation] = []
         for snapshot in opened:
-            known = await self._archive.operation(snapshot.operation)
+            known = await self._ledger_reader.operation(snapshot.operation)
             if known is None or known.settled_at is None:
                 really.append(snapshot)
             else:
-                record = Record(fingerprint=known.fingerprint, status=known.response_status, body=known.response_body)
+                record = IdempotencyRecord(
+                    fingerprint=known.fingerprint, status=known.response_status, body=known.response_body
+                )
                 with suppress(Unavailable):  # whoever looks next does it
-                    await self._front.repair(known.partition, known.payment, known.id, record, self._record_ttl_ms)
+                    await self._acceptance_store.repair(
+                        known.partition, known.payment, known.id, record, self._record_ttl_ms
+                    )
         return really
 
 
-def overlaid(opened: list[Snapshot], receipt: Receipt | None) -> bytes:
+def overlaid(opened: list[OpenOperation], receipt: StoredPayment | None) -> bytes:
     """The payment as the ledger has it, showing the oldest accepted operation the ledger has not begun; before all
     others one that was given up, because it needs a person."""
     if receipt is None:
@@ -241,13 +257,15 @@ def overlaid(opened: list[Snapshot], receipt: Receipt | None) -> bytes:
     return render(document)
 
 
-def _waiting(snapshot: Snapshot) -> dict[str, object]:
+def _waiting(snapshot: OpenOperation) -> dict[str, object]:
     """Never sent, so nothing is in doubt: a person may give its dead letter back or drop it."""
     status = Status.ACCEPTED if snapshot.dead_letter is None else Status.REVIEW
     return {"operation": accepted_document(snapshot.operation, snapshot.verb, status)}
 
 
-def _why_not(receipt: Receipt | None, opened: list[Snapshot], unsettled: list[Operation], now: datetime) -> str:
+def _why_not(
+    receipt: StoredPayment | None, opened: list[OpenOperation], unsettled: list[Operation], now: datetime
+) -> str:
     """The reason shown beside `shippable`; "captured" and "authorized" are the good ones."""
     asked = {snapshot.verb for snapshot in opened} | {operation.verb for operation in unsettled}
     if receipt is None:
@@ -259,12 +277,12 @@ def _why_not(receipt: Receipt | None, opened: list[Snapshot], unsettled: list[Op
         return "void_accepted"
     if Verb.REFUND in asked:
         return "refund_accepted"
-    if payment.state is State.AUTHORIZED and payment.at.expires_at is not None and payment.at.expires_at <= now:
+    if payment.state is PaymentState.AUTHORIZED and payment.at.expires_at is not None and payment.at.expires_at <= now:
         return "authorization_expired"
     return payment.state.value
 
 
-def _entry(receipt: Receipt) -> tuple[datetime, dict[str, object]]:
+def _entry(receipt: StoredPayment) -> tuple[datetime, dict[str, object]]:
     return receipt.payment.at.created_at, payment_document(receipt.payment, receipt.shown)
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from msgspec import Struct
 
-from engine.domain.command import Snapshot, accepted_at
+from engine.domain.command import OpenOperation, accepted_at
 from engine.domain.ids import is_id, partition_of
 from engine.domain.payment import Status
 from engine.domain.rendering import render
 from engine.errors import Rejected, Unavailable
-from engine.ledger.reader import Archive
-from engine.streams.acceptance_store import Front
+from engine.ledger.reader import LedgerReader
+from engine.streams.acceptance_store import AcceptanceStore
 
 ROWS_MAX = 1000  # of each source, the newest; a payment has a dozen, a client that repeats refused captures thousands
 
@@ -27,7 +27,7 @@ Row = Mapping[str, Any]
 Document = dict[str, object]
 
 
-class Moment(Struct, frozen=True, kw_only=True):
+class TimelineEntry(Struct, frozen=True, kw_only=True):
     """One line of a timeline. `document` goes on from its type and time."""
 
     type: str
@@ -39,14 +39,14 @@ class Source(Struct, frozen=True, kw_only=True):
     """Where moments come from: a statement with %(payment)s and %(limit)s, newest rows first, and what they mean."""
 
     statement: str
-    moments: Callable[[Sequence[Row]], list[Moment]]
+    moments: Callable[[Sequence[Row]], list[TimelineEntry]]
 
 
 class Timeline:
     """Tells the timeline of one payment at a time."""
 
-    def __init__(self, front: Front, archive: Archive, partitions: int) -> None:
-        self._front, self._archive, self._partitions = front, archive, partitions
+    def __init__(self, acceptance_store: AcceptanceStore, ledger_reader: LedgerReader, partitions: int) -> None:
+        self._acceptance_store, self._ledger_reader, self._partitions = acceptance_store, ledger_reader, partitions
 
     async def timeline(self, merchant: str, payment: str) -> bytes:
         """As the merchant may see it. Raises Rejected("not_found") and Unavailable."""
@@ -57,24 +57,24 @@ class Timeline:
         return await self._told(payment, None)
 
     async def _told(self, payment: str, merchant: str | None) -> bytes:
-        opened: list[Snapshot] = []
+        opened: list[OpenOperation] = []
         redis_away: Unavailable | None = None
         if is_id(payment, "pay"):
             try:
-                opened = await self._front.open_operations(partition_of(payment, self._partitions), payment)
+                opened = await self._acceptance_store.open_operations(partition_of(payment, self._partitions), payment)
             except Unavailable as error:
                 redis_away = error
-        at = await self._archive.time()
-        receipt = await self._archive.receipt(payment)
+        at = await self._ledger_reader.time()
+        receipt = await self._ledger_reader.receipt(payment)
         owner = receipt.payment.terms.merchant if receipt else opened[-1].merchant if opened else None
         if owner is None and redis_away is not None:
             raise redis_away  # it may be accepted and not yet in the ledger
         if owner is None or merchant not in (None, owner):
             raise Rejected("not_found", "There is no such payment.")
-        moments: list[Moment] = []
+        moments: list[TimelineEntry] = []
         has_more = False
         for source in SOURCES:
-            rows = await self._archive.about(source.statement, payment, ROWS_MAX + 1)
+            rows = await self._ledger_reader.about(source.statement, payment, ROWS_MAX + 1)
             has_more = has_more or len(rows) > ROWS_MAX
             moments += source.moments(rows[:ROWS_MAX])
         known = {moment.document.get("operation_id") for moment in moments if moment.type == "command"}
@@ -96,7 +96,7 @@ def _for_merchants(document: Document) -> Document:
     return {name: value for name, value in document.items() if name != "actor"}
 
 
-def _commands(rows: Sequence[Row]) -> list[Moment]:
+def _commands(rows: Sequence[Row]) -> list[TimelineEntry]:
     """Each operation from its acceptance, and the attempt that is at the bank now or was never answered."""
     moments = []
     for row in rows:
@@ -116,15 +116,15 @@ def _commands(rows: Sequence[Row]) -> list[Moment]:
         }
         ours = not row["key"].isascii()
         at = row["created_at"] if ours else accepted_at(row["accept_order"]) or row["created_at"]
-        moments.append(Moment(type="command", at=at, document=told))
+        moments.append(TimelineEntry(type="command", at=at, document=told))
         if row["status"] in (Status.SENT, Status.IN_DOUBT) and row["next_attempt_at"] is None:
             under_way = _attempt(row["id"], row["attempts"], "none_yet", row["send_by"], row["deadline"], {})
             first = row["first_sent_at"] if row["attempts"] == 1 else None
-            moments.append(Moment(type="bank_attempt", at=first or row["send_by"], document=under_way))
+            moments.append(TimelineEntry(type="bank_attempt", at=first or row["send_by"], document=under_way))
     return moments
 
 
-def _journal(rows: Sequence[Row]) -> list[Moment]:
+def _journal(rows: Sequence[Row]) -> list[TimelineEntry]:
     """Each transition; where it rests on an attempt at the bank, and not on an operator's word for it, the attempt with
     its evidence right before it."""
     moments = []
@@ -133,7 +133,7 @@ def _journal(rows: Sequence[Row]) -> list[Moment]:
         attempt = None if "act" in evidence else evidence.pop("attempt", None)
         if attempt is not None:
             told = _attempt(row["operation"], attempt, _answer(row["event"], evidence), None, None, evidence)
-            moments.append(Moment(type="bank_attempt", at=row["at"], document=told))
+            moments.append(TimelineEntry(type="bank_attempt", at=row["at"], document=told))
         moved: Document = {
             "sequence": row["sequence"],
             "event": row["event"],
@@ -142,13 +142,13 @@ def _journal(rows: Sequence[Row]) -> list[Moment]:
             "operation_id": row["operation"],
             "evidence": {} if attempt is not None else evidence,
         }
-        moments.append(Moment(type="transition", at=row["at"], document=moved))
+        moments.append(TimelineEntry(type="transition", at=row["at"], document=moved))
     return moments
 
 
-def _acts(rows: Sequence[Row]) -> list[Moment]:
+def _acts(rows: Sequence[Row]) -> list[TimelineEntry]:
     return [
-        Moment(
+        TimelineEntry(
             type="operator_act",
             at=row["at"],
             document={
@@ -164,10 +164,10 @@ def _acts(rows: Sequence[Row]) -> list[Moment]:
     ]
 
 
-def _webhooks(rows: Sequence[Row]) -> list[Moment]:
+def _webhooks(rows: Sequence[Row]) -> list[TimelineEntry]:
     """Each attempt to tell an endpoint of an event."""
     return [
-        Moment(
+        TimelineEntry(
             type="webhook_attempt",
             at=row["at"],
             document={
@@ -219,7 +219,7 @@ def _answer(event: str, evidence: Document) -> str:
     return "none" if event in ("in_doubt", "review") else "refused"
 
 
-def _accepted(snapshot: Snapshot) -> Moment:
+def _accepted(snapshot: OpenOperation) -> TimelineEntry:
     """What is accepted and not journaled yet."""
     nothing = dict.fromkeys(("first_sent_at", "doubted_at", "next_attempt_at", "response_status", "settled_at"))
     told: Document = {
@@ -232,4 +232,4 @@ def _accepted(snapshot: Snapshot) -> Moment:
         "attempts": 0,
         **nothing,
     }
-    return Moment(type="command", at=snapshot.accepted_at.astimezone(UTC), document=told)
+    return TimelineEntry(type="command", at=snapshot.accepted_at.astimezone(UTC), document=told)

@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
-from engine.domain.operator_action import Act, Order
+from engine.domain.operator_action import ActionOrder, OperatorAction
 from engine.errors import Unavailable
 from engine.ledger.database import Away, borrowed
 from engine.ledger.statement import statement
@@ -30,7 +30,7 @@ class AuditLog:
     def __init__(self, pool: AsyncConnectionPool) -> None:
         self._pool = pool
 
-    async def under_key(self, order: Order) -> Act | None:
+    async def under_key(self, order: ActionOrder) -> OperatorAction | None:
         """The act that this order's key asked for before."""
         if order.key is None:
             return None
@@ -38,8 +38,8 @@ class AuditLog:
         return await self._one("act_under_key", scope)
 
     async def begin(
-        self, order: Order, *, partition: int | None, payment: str | None, operation: str | None
-    ) -> tuple[Act, bool]:
+        self, order: ActionOrder, *, partition: int | None, payment: str | None, operation: str | None
+    ) -> tuple[OperatorAction, bool]:
         """The act, written down, and whether it is new: at the same moment the same key may have asked elsewhere."""
         row = {
             "actor": order.actor,
@@ -62,11 +62,11 @@ class AuditLog:
             raise Unavailable("store_unavailable", "The audit does not show what it was just told. Try again.")
         return known, False
 
-    async def finish(self, act: Act, result: str) -> Act:
+    async def finish(self, act: OperatorAction, result: str) -> OperatorAction:
         """How it ended, unless that is known already."""
         return await self._one("act_finish", {"id": act.id, "result": result}) or act
 
-    async def outcome(self, act: Act, wait_s: float) -> Act:
+    async def outcome(self, act: OperatorAction, wait_s: float) -> OperatorAction:
         """The act once it is done, or as it is after `wait_s`."""
         with anyio.move_on_after(wait_s):
             while act.result is None:
@@ -74,14 +74,14 @@ class AuditLog:
                 act = await self._one("act_by_id", {"id": act.id}) or act
         return act
 
-    async def was_anothers(self, act: Act) -> bool:
+    async def was_anothers(self, act: OperatorAction) -> bool:
         """Whether another act about the same dead letter was carried out."""
         row = await self._row("act_of_another", {"subject": act.subject, "id": act.id})
         return bool(row and row["done"])
 
-    async def _one(self, name: str, parameters: Mapping[str, object]) -> Act | None:
+    async def _one(self, name: str, parameters: Mapping[str, object]) -> OperatorAction | None:
         row = await self._row(name, parameters)
-        return None if row is None else Act(**row)
+        return None if row is None else OperatorAction(**row)
 
     async def _row(self, name: str, parameters: Mapping[str, object]) -> dict[str, Any] | None:
         async with _patiently(self._pool) as cursor:

@@ -17,13 +17,13 @@ from psycopg.errors import FeatureNotSupported
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from engine.batching import Coalescer
+from engine.batching import Batcher
 from engine.domain.payment import Operation, Payment
 from engine.errors import Unavailable
 from engine.ledger.database import Away, borrowed, is_gone
 from engine.ledger.rows import operation_of, payment_of, read
 from engine.ledger.statement import statement
-from engine.resilience.store_outage import Outage
+from engine.resilience.store_outage import StoreOutage
 
 _BATCH_MAX = 500
 _PATIENCE_S = 2.0  # above the statement_timeout of an edge's connections: who is silent for longer is away
@@ -31,7 +31,7 @@ _LISTS_MAX = 3  # of the pool's connections; the others are for what accepting n
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
+class StoredPayment:
     """A payment with the operation it shows."""
 
     payment: Payment
@@ -49,14 +49,14 @@ class Page:
     before: tuple[datetime, str] | None
 
 
-class Archive:
+class LedgerReader:
     """Run `run` for life."""
 
     def __init__(self, pool: AsyncConnectionPool) -> None:
         self._pool = pool
-        self._operations: Coalescer[str, Operation | None] = Coalescer(self._operations_by_id, _BATCH_MAX)
-        self._receipts: Coalescer[str, Receipt | None] = Coalescer(self._receipts_by_id, _BATCH_MAX)
-        self._outage = Outage("Postgres", self._probe)
+        self._operations: Batcher[str, Operation | None] = Batcher(self._operations_by_id, _BATCH_MAX)
+        self._receipts: Batcher[str, StoredPayment | None] = Batcher(self._receipts_by_id, _BATCH_MAX)
+        self._outage = StoreOutage("Postgres", self._probe)
         self._lists = anyio.Semaphore(_LISTS_MAX)
 
     async def run(self) -> None:
@@ -68,7 +68,7 @@ class Archive:
     async def operation(self, operation: str) -> Operation | None:
         return await self._operations(operation)
 
-    async def receipt(self, payment: str) -> Receipt | None:
+    async def receipt(self, payment: str) -> StoredPayment | None:
         return await self._receipts(payment)
 
     async def unsettled(self, payment: str) -> list[Operation]:
@@ -82,7 +82,7 @@ class Archive:
             operation_of(row) for row in await self._rows("operations_of_payments", {"payments": [payment], "ids": []})
         ]
 
-    async def page(self, merchant: str, page: Page) -> list[Receipt]:
+    async def page(self, merchant: str, page: Page) -> list[StoredPayment]:
         """Newest first; at most `limit` + 1, the extra one telling that there is more."""
         at, payment = page.before or (None, None)
         wanted = {
@@ -134,7 +134,7 @@ class Archive:
         }
         return [found.get(operation) for operation in ids]
 
-    async def _receipts_by_id(self, ids: Sequence[str]) -> list[Receipt | Exception | None]:
+    async def _receipts_by_id(self, ids: Sequence[str]) -> list[StoredPayment | Exception | None]:
         found = {row["id"]: read(_receipt, row) for row in await self._rows("receipts_by_id", {"ids": list(set(ids))})}
         return [found.get(payment) for payment in ids]
 
@@ -180,5 +180,5 @@ class Archive:
             raise Unavailable("store_unavailable", f"Postgres: {type(error).__name__}") from error
 
 
-def _receipt(row: Mapping[str, Any]) -> Receipt:
-    return Receipt(payment=payment_of(row), shown=operation_of(row["shown"]))
+def _receipt(row: Mapping[str, Any]) -> StoredPayment:
+    return StoredPayment(payment=payment_of(row), shown=operation_of(row["shown"]))

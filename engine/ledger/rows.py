@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
-from engine.domain.changeset import Step
+from engine.domain.changeset import ChangeSet
 from engine.domain.command import terms_to_json
 from engine.domain.money import Money
-from engine.domain.operator_rules import Intervention, Kind
+from engine.domain.operator_rules import PaymentActionKind, WaitingAction
 from engine.domain.payment import (
     BankIds,
     DeclineCode,
-    Failure,
     MaskedCard,
     Operation,
     Payment,
-    State,
+    PaymentFailure,
+    PaymentState,
     Status,
     Terms,
     Times,
@@ -38,7 +38,7 @@ def read(make: Callable[[Row], Made], row: Row) -> Made | Broken:
         return Broken(f"the ledger's row {row['id']} cannot be read: {type(error).__name__}")
 
 
-def payment_row(step: Step, write_id: str) -> dict[str, object]:
+def payment_row(step: ChangeSet, write_id: str) -> dict[str, object]:
     """The receipt as the commit wants it; what never changes is left out unless the payment is opened."""
     payment = step.payment
     bank, at = payment.bank, payment.at
@@ -119,7 +119,7 @@ def answered_row(operation: Operation) -> dict[str, object]:
     }
 
 
-def entry_rows(step: Step) -> list[dict[str, object]]:
+def entry_rows(step: ChangeSet) -> list[dict[str, object]]:
     """The journal rows of a step, each with its event."""
     return [
         {
@@ -155,7 +155,7 @@ def payment_of(row: Row) -> Payment:
             connector=row["connector"],
             webhook_url=row["webhook_url"],
         ),
-        state=State(row["state"]),
+        state=PaymentState(row["state"]),
         version=row["version"],
         sequence=row["sequence"],
         amount_captured=row["amount_captured"],
@@ -218,10 +218,10 @@ def operation_of(row: Row) -> Operation:
     )
 
 
-def intervention_of(row: Row) -> Intervention:
-    return Intervention(
+def intervention_of(row: Row) -> WaitingAction:
+    return WaitingAction(
         id=row["id"],
-        kind=Kind(row["act"]),
+        kind=PaymentActionKind(row["act"]),
         operation=row["operation"],
         actor=row["actor"],
         reason=row["reason"],
@@ -233,10 +233,10 @@ def _moment(value: datetime | str | None) -> datetime | None:
     return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 
-def _failure_of(value: Mapping[str, Any] | None) -> Failure | None:
+def _failure_of(value: Mapping[str, Any] | None) -> PaymentFailure | None:
     if value is None:
         return None
     code = value["decline_code"]
-    return Failure(
+    return PaymentFailure(
         code=value["code"], message=value["message"], decline_code=None if code is None else DeclineCode(code)
     )

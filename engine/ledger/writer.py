@@ -24,9 +24,9 @@ from psycopg.errors import UniqueViolation
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from engine.batching import Coalescer
-from engine.domain.changeset import ActDone, Step
-from engine.domain.operator_rules import Intervention
+from engine.batching import Batcher
+from engine.domain.changeset import ActionResult, ChangeSet
+from engine.domain.operator_rules import WaitingAction
 from engine.domain.payment import Operation, Payment
 from engine.errors import Broken, Taken
 from engine.failpoint import UNARMED, Failpoints
@@ -56,13 +56,13 @@ _WORDS_MAX = 300
 _RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # Postgres away: soon at first, then once a second, which burns nothing
 
 
-class Verdict(StrEnum):
+class CommitVerdict(StrEnum):
     COMMITTED = "committed"
     STALE = "stale"  # the partition has a newer owner
     CONFLICT = "conflict"  # the receipt is at another version than we thought
 
 
-class Fence(Struct, frozen=True):
+class FencingToken(Struct, frozen=True):
     """What an acquisition of a partition left there, and what each write for it must match (I2).
 
     The epoch orders the owners. The token tells two of them apart to whom a failed-over Postgres gave the same epoch.
@@ -75,8 +75,8 @@ class Fence(Struct, frozen=True):
 class Write(Struct, frozen=True, kw_only=True):
     """One payment's step, fenced as its partition was acquired."""
 
-    step: Step
-    fence: Fence
+    step: ChangeSet
+    fence: FencingToken
     write_id: str
 
 
@@ -99,23 +99,23 @@ class Loaded(Struct, frozen=True, kw_only=True):
     payment: Payment | None
     operations: tuple[Operation, ...]
     asked: Operation | None
-    acts: tuple[Intervention, ...] = ()
+    acts: tuple[WaitingAction, ...] = ()
 
 
-class Ledger:
+class LedgerWriter:
     """Run `run` for life; then commit and load from as many tasks as you like."""
 
     def __init__(self, pool: AsyncConnectionPool, commit_batch_max: int, failpoints: Failpoints = UNARMED) -> None:
         self._pool, self._failpoints = pool, failpoints
-        self._commits: Coalescer[Write, Verdict] = Coalescer(self._commit_batch, commit_batch_max)
-        self._loads: Coalescer[tuple[str, str], Loaded] = Coalescer(self._load_batch, _LOADS_MAX)
+        self._commits: Batcher[Write, CommitVerdict] = Batcher(self._commit_batch, commit_batch_max)
+        self._loads: Batcher[tuple[str, str], Loaded] = Batcher(self._load_batch, _LOADS_MAX)
 
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._commits.run)
             tasks.start_soon(self._loads.run)
 
-    async def commit(self, step: Step, fence: Fence) -> Verdict:
+    async def commit(self, step: ChangeSet, fence: FencingToken) -> CommitVerdict:
         """Durable when it returns COMMITTED. Raises Broken when the ledger's constraints refuse the step; Taken where
         another receipt has the bank's id that is in it."""
         return await self._commits(Write(step=step, fence=fence, write_id=secrets.token_hex(8)))
@@ -124,25 +124,25 @@ class Ledger:
         """A payment and its operations; `operation` is looked up too, however old. Broken: a row cannot be read."""
         return await self._loads((payment, operation))
 
-    async def acquire(self, seen: Mapping[int, Fence], owner: str) -> dict[int, Fence]:
+    async def acquire(self, seen: Mapping[int, FencingToken], owner: str) -> dict[int, FencingToken]:
         """Partition to its new fence, of those that are still at the epoch given; `seen` has the new owner's token
         beside the epoch that it saw. Raises Away."""
         with anyio.fail_after(_PATIENCE_S):
             async with borrowed(self._pool) as connection:
                 cursor = await connection.execute(statement("acquire_partitions"), {**_columns(seen), "owner": owner})
-                return {row[0]: Fence(row[1], seen[row[0]].token) for row in await cursor.fetchall()}
+                return {row[0]: FencingToken(row[1], seen[row[0]].token) for row in await cursor.fetchall()}
 
-    async def release(self, held: Mapping[int, Fence]) -> None:
+    async def release(self, held: Mapping[int, FencingToken]) -> None:
         with anyio.fail_after(_PATIENCE_S):
             async with borrowed(self._pool) as connection:
                 await connection.execute(statement("release_partitions"), _columns(held))
 
-    async def fences(self) -> dict[int, Fence]:
+    async def fences(self) -> dict[int, FencingToken]:
         """The current fence of every partition."""
         with anyio.fail_after(_PATIENCE_S):
             async with borrowed(self._pool) as connection:
                 rows = await (await connection.execute(statement("fences"))).fetchall()
-                return {row[0]: Fence(row[1], row[2]) for row in rows}
+                return {row[0]: FencingToken(row[1], row[2]) for row in rows}
 
     async def unfinished(self, partition: int, limit: int) -> list[str]:
         """Payments of a partition with unsettled operations or acts; asked until Postgres answers."""
@@ -175,7 +175,7 @@ class Ledger:
         async with borrowed(self._pool) as connection:
             return await (await connection.execute(statement(name), arguments)).fetchall()
 
-    async def _commit_batch(self, writes: Sequence[Write]) -> list[Verdict | Exception]:
+    async def _commit_batch(self, writes: Sequence[Write]) -> list[CommitVerdict | Exception]:
         try:
             return list(await self._persist(writes))
         except Exception as error:
@@ -186,14 +186,14 @@ class Ledger:
                 return [Broken(f"the ledger refused {writes[0].step.payment.id}: {told}")]
         # One row that breaks a constraint, or that cannot even be written down, must not hold up everybody else's.
         log.error("commit_refused", payments=len(writes))
-        verdicts: list[Verdict | Exception] = []
+        verdicts: list[CommitVerdict | Exception] = []
         for write in writes:
             verdicts += await self._commit_batch([write])
         return verdicts
 
-    async def _persist(self, writes: Sequence[Write]) -> list[Verdict]:
+    async def _persist(self, writes: Sequence[Write]) -> list[CommitVerdict]:
         """Try until Postgres has said something about the batch."""
-        newest: dict[int, Fence] = {}
+        newest: dict[int, FencingToken] = {}
         for write in writes:
             known = newest.setdefault(write.step.payment.partition, write.fence)
             if write.fence.epoch >= known.epoch:
@@ -203,13 +203,13 @@ class Ledger:
         acts = [(write.step.payment.id, act) for write in current for act in write.step.acts]
         refused = await _patiently(lambda: self._write(batch, acts), len(writes))
         return [
-            refused.get(write.step.payment.id, Verdict.COMMITTED)
+            refused.get(write.step.payment.id, CommitVerdict.COMMITTED)
             if write.fence == newest[write.step.payment.partition]
-            else Verdict.STALE
+            else CommitVerdict.STALE
             for write in writes
         ]
 
-    async def _write(self, batch: dict[str, str], acts: Sequence[tuple[str, ActDone]]) -> dict[str, Verdict]:
+    async def _write(self, batch: dict[str, str], acts: Sequence[tuple[str, ActionResult]]) -> dict[str, CommitVerdict]:
         async with borrowed(self._pool) as connection:
             if not acts:
                 written = _committed(connection, batch)
@@ -241,7 +241,7 @@ class Ledger:
                 {"payments": ids, "ids": [operation for _, operation in wanted if operation]},
             )
             rows = await cursor.fetchall()
-            acts: dict[str, list[Intervention]] = {}
+            acts: dict[str, list[WaitingAction]] = {}
             resumed = [payment for payment, operation in wanted if not operation]
             if resumed:
                 await cursor.execute(statement("acts_of_payments"), {"payments": resumed})
@@ -267,7 +267,7 @@ def _loaded(
     payment: Payment | Broken | None,
     operations: Sequence[Operation | Broken],
     asked: Operation | Broken | None,
-    acts: Sequence[Intervention],
+    acts: Sequence[WaitingAction],
 ) -> Loaded | Broken:
     """One payment's rows; one that cannot be read spoils only this payment."""
     good: list[Operation] = []
@@ -282,10 +282,10 @@ def _loaded(
     return Loaded(payment=payment, operations=tuple(good), asked=asked, acts=tuple(acts))
 
 
-async def _committed(connection: AsyncConnection, batch: dict[str, str]) -> dict[str, Verdict]:
+async def _committed(connection: AsyncConnection, batch: dict[str, str]) -> dict[str, CommitVerdict]:
     """Payment to verdict, of those that were not written."""
     cursor = await connection.execute(statement("commit"), batch, prepare=True)
-    return {row[0]: Verdict(row[1]) for row in await cursor.fetchall()}
+    return {row[0]: CommitVerdict(row[1]) for row in await cursor.fetchall()}
 
 
 async def _patiently(ask: Callable[[], Awaitable[Answer]], waiting: int) -> Answer:
@@ -302,7 +302,7 @@ async def _patiently(ask: Callable[[], Awaitable[Answer]], waiting: int) -> Answ
         tries += 1
 
 
-def _columns(fences: Mapping[int, Fence]) -> dict[str, list[Any]]:
+def _columns(fences: Mapping[int, FencingToken]) -> dict[str, list[Any]]:
     """Partitions with their fences, as the statements want them."""
     return {
         "ids": list(fences),
@@ -311,7 +311,7 @@ def _columns(fences: Mapping[int, Fence]) -> dict[str, list[Any]]:
     }
 
 
-def _batch_json(writes: Sequence[Write], fences: Mapping[int, Fence]) -> dict[str, str]:
+def _batch_json(writes: Sequence[Write], fences: Mapping[int, FencingToken]) -> dict[str, str]:
     """The arguments of ledger_commit, payments sorted by id (the order in which locks are taken)."""
     writes = sorted(writes, key=lambda write: write.step.payment.id)
     opened: list[dict[str, object]] = []

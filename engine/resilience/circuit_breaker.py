@@ -19,17 +19,17 @@ class Circuit(StrEnum):
     HALF_OPEN = "half_open"  # a few do, to see whether the bank is back
 
 
-class Sign(StrEnum):
+class Signal(StrEnum):
     ANSWERED = "answered"
     SILENT = "silent"
     TOO_SILENT = "too_silent"  # the one that makes it too many in a row
     RESTED = "rested"
 
 
-C, S = Circuit, Sign
+C, S = Circuit, Signal
 
 # fmt: off
-CIRCUITS: Mapping[tuple[Circuit, Sign], Circuit] = {
+CIRCUITS: Mapping[tuple[Circuit, Signal], Circuit] = {
     # from        sign             to
     (C.CLOSED,    S.ANSWERED):    C.CLOSED,
     (C.CLOSED,    S.SILENT):      C.CLOSED,
@@ -44,7 +44,7 @@ CIRCUITS: Mapping[tuple[Circuit, Sign], Circuit] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tolerance:
+class BreakerPolicy:
     """How much silence is too much, and how long a bank is left alone then (it doubles while the bank stays silent)."""
 
     silences_max: int
@@ -53,10 +53,10 @@ class Tolerance:
     probes: int
 
 
-class Breaker:
+class CircuitBreaker:
     """Times are seconds of any clock that only goes forward."""
 
-    def __init__(self, tolerance: Tolerance) -> None:
+    def __init__(self, tolerance: BreakerPolicy) -> None:
         self._tolerance = tolerance
         self.circuit = Circuit.CLOSED
         self._silences = 0
@@ -67,7 +67,7 @@ class Breaker:
     def admits(self, now_s: float) -> bool:
         """Whether a call may be made now. One that is admitted is followed by `answered`, `silent` or `withdrawn`."""
         if self.circuit is Circuit.OPEN and now_s >= self._rested_at:
-            self.circuit, self._probing = CIRCUITS[self.circuit, Sign.RESTED], 0
+            self.circuit, self._probing = CIRCUITS[self.circuit, Signal.RESTED], 0
         if self.circuit is Circuit.HALF_OPEN:
             if self._probing >= self._tolerance.probes:
                 return False
@@ -83,7 +83,7 @@ class Breaker:
         self._probing = max(self._probing - 1, 0)
 
     def answered(self) -> None:
-        self.circuit = CIRCUITS[self.circuit, Sign.ANSWERED]
+        self.circuit = CIRCUITS[self.circuit, Signal.ANSWERED]
         if self.circuit is Circuit.CLOSED:
             self._silences = self._rests = 0
 
@@ -91,7 +91,7 @@ class Breaker:
         self._silences += 1
         too_many = self.circuit is Circuit.CLOSED and self._silences >= self._tolerance.silences_max
         before = self.circuit
-        self.circuit = CIRCUITS[self.circuit, Sign.TOO_SILENT if too_many else Sign.SILENT]
+        self.circuit = CIRCUITS[self.circuit, Signal.TOO_SILENT if too_many else Signal.SILENT]
         if self.circuit is Circuit.OPEN and before is not Circuit.OPEN:
             rest_s = self._tolerance.rest_s * (1 << min(self._rests, _DOUBLINGS_MAX))
             self._rested_at = now_s + min(rest_s, self._tolerance.rest_cap_s)

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 
 
-class Places:
+class FairSemaphore:
     """`count` of them. Each `take` that returned needs one `give_back`."""
 
     def __init__(self, count: int) -> None:

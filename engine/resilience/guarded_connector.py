@@ -14,13 +14,13 @@ from datetime import timedelta
 
 import structlog
 
-from engine.contracts.connector import Ask, Capabilities, Connector
+from engine.contracts.connector import BankRequest, Capabilities, Connector
 from engine.domain.bank_answer import Answer, Approved, Finding, NoAnswer, Refused, Unsent
 from engine.domain.payment import Verb
 from engine.metrics import Meters
-from engine.resilience.circuit_breaker import Breaker, Circuit, Tolerance
+from engine.resilience.circuit_breaker import BreakerPolicy, Circuit, CircuitBreaker
 from engine.resilience.drain_proof import DrainProof
-from engine.resilience.retry_budget import Allowance, RetryBudget
+from engine.resilience.retry_budget import RetryBudget, RetryBudgetPolicy
 
 log = structlog.get_logger()
 
@@ -28,21 +28,26 @@ _BUDGET_AGAIN = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class HoldBackPolicy:
     """How long this bank may take to answer: an attempt or a probe at most, and a request that it works on."""
 
     attempt_s: float
     worst_latency_s: float
 
 
-class Gate:
+class GuardedConnector:
     """A connector before another one; one per process, since each process sees the bank with its own eyes."""
 
     def __init__(
-        self, inner: Connector, tolerance: Tolerance, allowance: Allowance, patience: Patience, meters: Meters
+        self,
+        inner: Connector,
+        tolerance: BreakerPolicy,
+        allowance: RetryBudgetPolicy,
+        patience: HoldBackPolicy,
+        meters: Meters,
     ) -> None:
         self._inner, self._patience, self._meters = inner, patience, meters
-        self._breaker = Breaker(tolerance)
+        self._breaker = CircuitBreaker(tolerance)
         self._budget = RetryBudget(allowance, _now_s())
         self._drain = DrainProof(patience.worst_latency_s)
         self._probing = asyncio.Lock()
@@ -72,7 +77,7 @@ class Gate:
             await self._probe(_now_s())
         return self._drain.wait_s(bank_key, _now_s())
 
-    async def ask(self, ask: Ask) -> Answer:
+    async def ask(self, ask: BankRequest) -> Answer:
         if ask.doubted:
             wait_s = await self.drained_in(ask.bank_key)
             if wait_s is None or wait_s > 0:
@@ -130,7 +135,7 @@ class Gate:
             if self._breaker.circuit is not before:
                 self._tell(before)
 
-    def _note(self, ask: Ask, answer: Answer | None, sent_s: float) -> None:
+    def _note(self, ask: BankRequest, answer: Answer | None, sent_s: float) -> None:
         """What this call and its answer show of the bank's queue."""
         now_s = _now_s()
         match answer:

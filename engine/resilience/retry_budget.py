@@ -12,7 +12,7 @@ _SAVED_S = 2.0  # what is not spent is kept for so long at the floor's pace: a b
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Allowance:
+class RetryBudgetPolicy:
     """`share` of fresh calls (0.2: one repeat for five), and `floor_per_s` whatever else goes on."""
 
     share: float
@@ -22,7 +22,7 @@ class Allowance:
 class RetryBudget:
     """Times are seconds of any clock that only goes forward."""
 
-    def __init__(self, allowance: Allowance, now_s: float) -> None:
+    def __init__(self, allowance: RetryBudgetPolicy, now_s: float) -> None:
         self._allowance = allowance
         self._tokens_max = max(allowance.floor_per_s * _SAVED_S, 1.0)
         self._tokens, self._at_s = self._tokens_max, now_s

@@ -19,7 +19,7 @@ log = structlog.get_logger()
 _ASK_AGAIN_S = 0.2  # between two probes: nobody waits for the end of an outage much longer
 
 
-class Outage:
+class StoreOutage:
     """Run `run` for life. `probe` raises Unavailable for as long as the store is away."""
 
     def __init__(self, store: str, probe: Callable[[], Awaitable[None]]) -> None:

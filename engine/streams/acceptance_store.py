@@ -11,10 +11,10 @@ from typing import Any
 
 import anyio
 
-from engine.batching import Coalescer
-from engine.domain.command import Record, Snapshot
+from engine.batching import Batcher
+from engine.domain.command import IdempotencyRecord, OpenOperation
 from engine.errors import Unavailable
-from engine.resilience.store_outage import Outage
+from engine.resilience.store_outage import StoreOutage
 from engine.streams import keys
 from engine.streams.encoding import decode_record, decode_snapshot, encode_record
 from engine.streams.scripts import Argument, Call, Scripts
@@ -35,14 +35,14 @@ class AcceptLimits:
     open_operations: int
 
 
-class Front:
+class AcceptanceStore:
     """Run `run` for life."""
 
     def __init__(self, scripts: Scripts) -> None:
         self._scripts = scripts
-        self._calls: Coalescer[Call, Any] = Coalescer(self._carry_out, _BATCH_MAX)
-        self._reads: Coalescer[tuple[str, str], Any] = Coalescer(self._read, _BATCH_MAX)
-        self._outage = Outage("Redis", self._probe)
+        self._calls: Batcher[Call, Any] = Batcher(self._carry_out, _BATCH_MAX)
+        self._reads: Batcher[tuple[str, str], Any] = Batcher(self._read, _BATCH_MAX)
+        self._outage = StoreOutage("Redis", self._probe)
 
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
@@ -112,7 +112,9 @@ class Front:
         reply = await self._calls(("revive", arguments))
         return bool(reply[0] == b"revived")
 
-    async def repair(self, partition: int, payment: str, operation: str, record: Record, record_ttl_ms: int) -> None:
+    async def repair(
+        self, partition: int, payment: str, operation: str, record: IdempotencyRecord, record_ttl_ms: int
+    ) -> None:
         """Store an answer that the ledger has and Redis lost."""
         arguments = (
             keys.commands(partition),
@@ -127,11 +129,11 @@ class Front:
         )
         await self._calls(("settle", arguments))
 
-    async def record(self, partition: int, operation: str) -> Record | None:
+    async def record(self, partition: int, operation: str) -> IdempotencyRecord | None:
         raw = await self._reads(("GET", keys.record(partition, operation)))
         return None if raw is None else decode_record(raw)
 
-    async def open_operations(self, partition: int, payment: str) -> list[Snapshot]:
+    async def open_operations(self, partition: int, payment: str) -> list[OpenOperation]:
         """Accepted, unsettled operations of a payment, oldest first."""
         raw = await self._reads(("HGETALL", keys.open_operations(partition, payment)))
         found = [decode_snapshot(operation.decode(), data) for operation, data in _pairs(raw)]

@@ -130,7 +130,7 @@ class CommandStreams:
             raise LeaseLost
         return _entries(reply[1], first=False)
 
-    async def doorbell(self, seen: Mapping[int, str], block_ms: int) -> list[int]:
+    async def wait_for_entries(self, seen: Mapping[int, str], block_ms: int) -> list[int]:
         """Wait until a partition has entries beyond the id seen there; which. Empty after `block_ms`. Raises
         Unavailable."""
         streams = {keys.commands(partition): last for partition, last in seen.items()}

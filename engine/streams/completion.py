@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import anyio
 import structlog
 
-from engine.batching import Coalescer
+from engine.batching import Batcher
 from engine.errors import Unavailable
 from engine.failpoint import Failpoints
 from engine.streams import keys
@@ -25,7 +25,7 @@ _RETRY_S = 0.5  # Redis away: twice a second finds it soon enough
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class Completed:
     """An operation with its answer: the record to store, the entries to acknowledge, the edges to wake."""
 
     partition: int
@@ -47,7 +47,7 @@ class Journaled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Buried:
+class DeadLettered:
     """An entry given up, with the fields of its dead letter. `kept` stands for the entry's own fields when they must
     not be kept as they are; `snapshot` is shown should the operation not be open; `merchant` is "" when the entry does
     not say whose it is."""
@@ -62,25 +62,25 @@ class Buried:
     snapshot: bytes = b""
 
 
-class Settlement:
+class Completion:
     """Run `run` for life, then call with what is done. Returns when Redis has it."""
 
     def __init__(self, scripts: Scripts, record_ttl_ms: int, failpoints: Failpoints) -> None:
         self._scripts, self._record_ttl_ms, self._failpoints = scripts, record_ttl_ms, failpoints
-        self._done: Coalescer[Settled | Journaled | Buried, None] = Coalescer(self._carry_out, _BATCH_MAX)
+        self._done: Batcher[Completed | Journaled | DeadLettered, None] = Batcher(self._carry_out, _BATCH_MAX)
 
     async def run(self) -> None:
         await self._done.run()
 
-    async def __call__(self, done: Settled | Journaled | Buried) -> None:
+    async def __call__(self, done: Completed | Journaled | DeadLettered) -> None:
         await self._done(done)
 
-    async def _carry_out(self, batch: Sequence[Settled | Journaled | Buried]) -> list[Exception | None]:
+    async def _carry_out(self, batch: Sequence[Completed | Journaled | DeadLettered]) -> list[Exception | None]:
         self._failpoints("before-settle")
         calls = [self._call(done) for done in batch]
         awake: dict[str, list[str]] = {}
         for done in batch:
-            if isinstance(done, Settled):
+            if isinstance(done, Completed):
                 for edge in done.reply_to:
                     awake.setdefault(edge, []).append(done.operation)
         messages = [(keys.reply(edge), " ".join(operations).encode()) for edge, operations in awake.items()]
@@ -96,10 +96,10 @@ class Settlement:
         self._failpoints("after-settle")
         return [reply if isinstance(reply, Exception) else None for reply in replies]
 
-    def _call(self, done: Settled | Journaled | Buried) -> Call:
+    def _call(self, done: Completed | Journaled | DeadLettered) -> Call:
         stream, merchants = keys.commands(done.partition), keys.merchants(done.partition)
         match done:
-            case Settled():
+            case Completed():
                 return "settle", (
                     stream,
                     keys.open_operations(done.partition, done.payment),
@@ -114,7 +114,7 @@ class Settlement:
                 )
             case Journaled():
                 return "ack", (stream, merchants, keys.GROUP, done.merchant, *done.entries)
-            case Buried():
+            case DeadLettered():
                 return "bury", (
                     stream,
                     keys.dead(done.partition),

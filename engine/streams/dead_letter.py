@@ -39,14 +39,14 @@ class Cause(StrEnum):
     UNSEEN = "unseen"  # nobody has seen its payment: comes back by itself when that is there (orphans.py)
 
 
-class Failure(Struct, frozen=True, kw_only=True):
+class FailedTry(Struct, frozen=True, kw_only=True):
     """One try that failed."""
 
     at: datetime
     error: str
 
 
-class Letter(Struct, frozen=True, kw_only=True):
+class DeadLetter(Struct, frozen=True, kw_only=True):
     """A dead letter as it is read. What cannot be told is None: the entry was not ours, or the letter was edited."""
 
     partition: int
@@ -57,7 +57,7 @@ class Letter(Struct, frozen=True, kw_only=True):
     entry: str | None  # the id that the entry had among the commands
     payment: str | None
     operation: str | None
-    history: tuple[Failure, ...]
+    history: tuple[FailedTry, ...]
     cut: str | None  # what is missing of the entry, and why
     fields: Mapping[bytes, bytes]  # the entry's own; empty in a list
 
@@ -97,7 +97,7 @@ def letter_fields(
     payment: str | None,
     operation: str | None,
     at: datetime,
-    history: Sequence[Failure] = (),
+    history: Sequence[FailedTry] = (),
 ) -> tuple[bytes | str, ...]:
     """Names and values of a new letter, without those of its entry."""
     tried = [{"at": failure.at, "error": failure.error} for failure in history[-_HISTORY_MAX:]]
@@ -127,7 +127,7 @@ def kept_of(entry: Mapping[bytes, bytes]) -> tuple[bytes | str, ...] | None:
     return tuple(kept)
 
 
-def letter_document(letter: Letter) -> dict[str, object]:
+def letter_document(letter: DeadLetter) -> dict[str, object]:
     """A dead letter as operators read it, without its entry."""
     return {
         "object": "dead_letter",
@@ -144,11 +144,11 @@ def letter_document(letter: Letter) -> dict[str, object]:
     }
 
 
-def decode_letter(partition: int, place: str, raw: Mapping[bytes, bytes]) -> Letter:
+def decode_letter(partition: int, place: str, raw: Mapping[bytes, bytes]) -> DeadLetter:
     """Whatever stands in the dead-letter stream, also what somebody put there by hand."""
     told = {name.decode(): value.decode(errors="replace") for name, value in raw.items() if name in _TOLD}
     payment, operation = told.get("payment", ""), told.get("operation", "")
-    return Letter(
+    return DeadLetter(
         partition=partition,
         place=place,
         cause=told.get("cause", "unknown"),
@@ -200,9 +200,9 @@ def _moment(text: str) -> datetime | None:
     return moment if moment.tzinfo is not None else None
 
 
-def _history(text: str) -> tuple[Failure, ...]:
+def _history(text: str) -> tuple[FailedTry, ...]:
     try:
         rows = orjson.loads(text)
-        return tuple(Failure(at=datetime.fromisoformat(row["at"]), error=str(row["error"])) for row in rows)
+        return tuple(FailedTry(at=datetime.fromisoformat(row["at"]), error=str(row["error"])) for row in rows)
     except (ValueError, TypeError, KeyError):
         return ()

@@ -1,4 +1,4 @@
-"""The graveyard: the dead-letter streams of all partitions, as an operator looks through them, gives back and drops.
+"""The dead letter queue: list, find, requeue and drop dead letters in the streams of all partitions.
 
 Each change is one script on one partition. Whether a letter may be given back or dropped is operator_actions.py's to
 decide.
@@ -11,19 +11,19 @@ from typing import Any
 
 from engine.domain.command import Command
 from engine.streams import keys
-from engine.streams.dead_letter import Cause, Letter, decode_letter, place_of
+from engine.streams.dead_letter import Cause, DeadLetter, decode_letter, place_of
 from engine.streams.scripts import Scripts
 
 _EARLIEST, _LATEST = "-", "+"
 
 
-class Graveyard:
+class DeadLetterQueue:
     """All methods raise Unavailable when Redis is away."""
 
     def __init__(self, scripts: Scripts, partitions: int) -> None:
         self._scripts, self._partitions = scripts, partitions
 
-    async def page(self, letters_max: int, before: str | None) -> list[Letter]:
+    async def page(self, letters_max: int, before: str | None) -> list[DeadLetter]:
         """Letters without their entries, newest first, from the one called `before` on."""
         newest = [_LATEST] * self._partitions
         begin = None if before is None else place_of(before)
@@ -37,7 +37,7 @@ class Graveyard:
                 for partition, limit in enumerate(newest)
             ]
         )
-        found: list[Letter] = []
+        found: list[DeadLetter] = []
         for partition, reply in enumerate(replies):
             if isinstance(reply, Exception):
                 raise reply
@@ -45,19 +45,19 @@ class Graveyard:
         found.sort(key=_age, reverse=True)
         return found[:letters_max]
 
-    async def of_cause(self, cause: Cause, partitions: Sequence[int], letters_max: int) -> list[Letter]:
+    async def of_cause(self, cause: Cause, partitions: Sequence[int], letters_max: int) -> list[DeadLetter]:
         """Among the newest letters of these partitions those of one cause, without their entries, oldest first."""
         replies = await self._scripts.call_many(
             [("letters", (keys.dead(each), _LATEST, _EARLIEST, letters_max, "")) for each in partitions]
         )
-        found: list[Letter] = []
+        found: list[DeadLetter] = []
         for partition, reply in zip(partitions, replies, strict=True):
             if isinstance(reply, Exception):
                 raise reply
             found += [_letter(partition, row) for row in reply]
         return sorted((letter for letter in found if letter.cause == cause), key=_age)
 
-    async def find(self, letter: str) -> Letter | None:
+    async def find(self, letter: str) -> DeadLetter | None:
         """One letter with its entry; None when there is none of this id."""
         where = place_of(letter)
         if where is None or where[0] >= self._partitions:
@@ -66,7 +66,7 @@ class Graveyard:
         reply = await self._scripts.call("letters", keys.dead(partition), place, place, 1, "1")
         return _letter(partition, reply[0]) if reply else None
 
-    async def requeue(self, letter: Letter, command: Command) -> str:
+    async def requeue(self, letter: DeadLetter, command: Command) -> str:
         """Give its entry, this command, back to the commands: "requeued", "settled" (nothing done) or "gone"."""
         reply = await self._scripts.call(
             "requeue",
@@ -81,7 +81,7 @@ class Graveyard:
         )
         return str(reply[0].decode())
 
-    async def drop(self, letter: Letter, *, frees_key: bool) -> str:
+    async def drop(self, letter: DeadLetter, *, frees_key: bool) -> str:
         """Throw it away: "dropped" or "gone". `frees_key`: and with it what it alone kept open."""
         operation = letter.operation or ""
         reply = await self._scripts.call(
@@ -95,11 +95,11 @@ class Graveyard:
         return str(reply[0].decode())
 
 
-def _letter(partition: int, row: Any) -> Letter:
+def _letter(partition: int, row: Any) -> DeadLetter:
     place, raw = row
     return decode_letter(partition, place.decode(), dict(zip(raw[::2], raw[1::2], strict=True)))
 
 
-def _age(letter: Letter) -> tuple[int, int, int]:
+def _age(letter: DeadLetter) -> tuple[int, int, int]:
     milliseconds, _, sequence = letter.place.partition("-")
     return int(milliseconds), int(sequence), letter.partition

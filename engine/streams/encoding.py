@@ -14,7 +14,7 @@ import msgspec
 import orjson
 from msgspec import Struct
 
-from engine.domain.command import Command, Record, Snapshot, terms_to_json
+from engine.domain.command import Command, IdempotencyRecord, OpenOperation, terms_to_json
 from engine.domain.ids import is_id
 from engine.domain.money import AMOUNT_MAX, Money
 from engine.domain.payment import MaskedCard, Terms, Verb
@@ -162,7 +162,7 @@ def _terms_of(merchant: str, terms: _Terms) -> Terms:
     )
 
 
-def encode_record(record: Record) -> bytes:
+def encode_record(record: IdempotencyRecord) -> bytes:
     """Without its entry: only the script that adds one knows its id."""
     return orjson.dumps(
         {
@@ -174,12 +174,12 @@ def encode_record(record: Record) -> bytes:
     )
 
 
-def decode_record(data: bytes) -> Record:
+def decode_record(data: bytes) -> IdempotencyRecord:
     """Raises Broken when the bytes are no record of ours."""
     try:
         row = orjson.loads(data)
         body = row["body"]
-        return Record(
+        return IdempotencyRecord(
             fingerprint=row["fingerprint"],
             status=row["status"],
             body=None if body is None else body.encode(),
@@ -189,17 +189,17 @@ def decode_record(data: bytes) -> Record:
         raise Broken("unreadable idempotency record") from error
 
 
-def encode_snapshot(snapshot: Snapshot) -> bytes:
+def encode_snapshot(snapshot: OpenOperation) -> bytes:
     head = {"verb": snapshot.verb, "merchant": snapshot.merchant, "accepted_at": snapshot.accepted_at}
     return orjson.dumps(head) + b"\n" + snapshot.body
 
 
-def decode_snapshot(operation: str, data: bytes) -> Snapshot:
+def decode_snapshot(operation: str, data: bytes) -> OpenOperation:
     """Raises Broken when the bytes are no snapshot of ours."""
     try:
         head_bytes, _, body = data.partition(b"\n")
         head = orjson.loads(head_bytes)
-        return Snapshot(
+        return OpenOperation(
             operation=operation,
             verb=Verb(head["verb"]),
             merchant=head["merchant"],

@@ -24,7 +24,7 @@ FAULT = "redis"
 _EVERY_S = 1.0
 
 
-class Belonging:
+class InstallationCheck:
     """One per process, for its installation."""
 
     def __init__(self, installation: str, fitness: Fitness) -> None:

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 _AWAY_S = 0.5
 
 
-class Wakeups:
+class ReplyChannel:
     """Run `run` for life; `waiting` from as many tasks as you like."""
 
     def __init__(self, scripts: Scripts, edge: str) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime
 import orjson
 from msgspec import Struct
 
-from engine.contracts.webhooks import ENDPOINT_DISABLED, DeadReason, DisabledReason, Outcome, State
+from engine.contracts.webhooks import ENDPOINT_DISABLED, AttemptOutcome, DeadReason, DeliveryState, DisabledReason
 
 NEWS_CHANNEL = "penstock_outbox"  # NOTIFY: there are new events
 DUE_CHANNEL = "penstock_deliveries"  # NOTIFY: deliveries became due, at the endpoints named in it, or anywhere
@@ -24,7 +24,7 @@ _JITTER = 0.2  # of the delay, either way: what failed together shall not come b
 _RETRY_AFTER_S_MAX = 86_400.0
 
 
-class Claimed(Struct, frozen=True, kw_only=True):
+class ClaimedDelivery(Struct, frozen=True, kw_only=True):
     """A delivery in our hands: what to send where, and its place in the schedule."""
 
     endpoint: str
@@ -44,10 +44,10 @@ class Claimed(Struct, frozen=True, kw_only=True):
     traceparent: str | None
 
 
-class Reply(Struct, frozen=True, kw_only=True):
+class EndpointReply(Struct, frozen=True, kw_only=True):
     """What one attempt met. `body`: the first of it, as text fit for a database."""
 
-    outcome: Outcome
+    outcome: AttemptOutcome
     status: int | None = None
     error: str | None = None
     body: str | None = None
@@ -55,15 +55,15 @@ class Reply(Struct, frozen=True, kw_only=True):
     duration_ms: int = 0
 
 
-class Verdict(Struct, frozen=True, kw_only=True):
+class DeliveryVerdict(Struct, frozen=True, kw_only=True):
     """What an attempt leaves of its delivery: pending again after `retry_s`, or dead for `dead_reason`."""
 
-    state: State
+    state: DeliveryState
     retry_s: float | None = None
     dead_reason: DeadReason | None = None
 
 
-class Backlog(Struct, frozen=True, kw_only=True):
+class WebhookBacklog(Struct, frozen=True, kw_only=True):
     """Events not fanned out, deliveries unfinished and the age of their oldest, disabled endpoints by reason."""
 
     events: int
@@ -72,7 +72,7 @@ class Backlog(Struct, frozen=True, kw_only=True):
     disabled: dict[str, int]
 
 
-class Holder(Struct, frozen=True, kw_only=True):
+class HoldingSession(Struct, frozen=True, kw_only=True):
     """A session that keeps events back by an open transaction; `held_s` None: Postgres does not show it to us."""
 
     pid: int | None  # None: a prepared transaction
@@ -84,16 +84,16 @@ class Holder(Struct, frozen=True, kw_only=True):
     events: int  # that are committed and wait behind it, counted to a bound
 
 
-def judge(claimed: Claimed, reply: Reply, draw: random.Random) -> Verdict:
+def judge(claimed: ClaimedDelivery, reply: EndpointReply, draw: random.Random) -> DeliveryVerdict:
     """The small machine's step after an attempt."""
-    if reply.outcome is Outcome.DELIVERED:
-        return Verdict(state=State.DELIVERED)
-    if reply.outcome is Outcome.GONE:
-        return Verdict(state=State.DEAD, dead_reason=DeadReason.ENDPOINT_GONE)
+    if reply.outcome is AttemptOutcome.DELIVERED:
+        return DeliveryVerdict(state=DeliveryState.DELIVERED)
+    if reply.outcome is AttemptOutcome.GONE:
+        return DeliveryVerdict(state=DeliveryState.DEAD, dead_reason=DeadReason.ENDPOINT_GONE)
     delay_s = retry_delay_s(claimed.failures + 1, claimed.schedule, reply.retry_after_s, draw)
     if delay_s is None:
-        return Verdict(state=State.DEAD, dead_reason=DeadReason.EXHAUSTED)
-    return Verdict(state=State.PENDING, retry_s=delay_s)
+        return DeliveryVerdict(state=DeliveryState.DEAD, dead_reason=DeadReason.EXHAUSTED)
+    return DeliveryVerdict(state=DeliveryState.PENDING, retry_s=delay_s)
 
 
 def retry_delay_s(

@@ -10,14 +10,22 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from engine.contracts.webhooks import REDELIVERIES_MAX, Answered, Asked, EndpointStatus, LogPage, Redelivery, State
+from engine.contracts.webhooks import (
+    REDELIVERIES_MAX,
+    DeliveryState,
+    EndpointStatus,
+    KeyedRequest,
+    KeyedResponse,
+    LogPage,
+    Redelivery,
+)
 from engine.domain.ids import delivery_id, event_of_delivery, is_id
 from engine.domain.rendering import render
 from engine.errors import FieldError, Rejected
 from engine.ledger.transaction import Transaction, Transactions
 from engine.pagination import cursor, parts, strange
 from engine.webhooks.endpoint import locked, not_found
-from engine.webhooks.idempotent_response import StoredAnswers
+from engine.webhooks.idempotent_response import IdempotentResponses
 
 _ATTEMPTS_SHOWN = 20  # of a delivery, the newest ones: more than any default schedule has places
 
@@ -25,7 +33,7 @@ _ATTEMPTS_SHOWN = 20  # of a delivery, the newest ones: more than any default sc
 class DeliveryLog:
     """Implements Inspecting (webhooks.py)."""
 
-    def __init__(self, transactions: Transactions, answers: StoredAnswers) -> None:
+    def __init__(self, transactions: Transactions, answers: IdempotentResponses) -> None:
         self._transactions, self._answers = transactions, answers
 
     async def of_endpoint(self, merchant: str, endpoint: str, page: LogPage) -> bytes:
@@ -68,7 +76,7 @@ class DeliveryLog:
             await _existing(transaction, merchant, endpoint)
             return await _rendered(transaction, endpoint, delivery)
 
-    async def redeliver(self, asked: Asked, endpoint: str, delivery: str) -> Answered:
+    async def redeliver(self, asked: KeyedRequest, endpoint: str, delivery: str) -> KeyedResponse:
         """One delivery, now. Raises Rejected when its endpoint is disabled: it would be given up at once."""
 
         async def redeliver(transaction: Transaction) -> bytes:
@@ -87,7 +95,7 @@ class DeliveryLog:
             count = await _redeliver(transaction, endpoint, wanted, dry_run=True)
         return _range_rendered(endpoint, wanted, count, dry_run=True)
 
-    async def redeliver_range(self, asked: Asked, endpoint: str, wanted: Redelivery) -> Answered:
+    async def redeliver_range(self, asked: KeyedRequest, endpoint: str, wanted: Redelivery) -> KeyedResponse:
         """What failed in a stretch of time, or everything: also what was never sent there, because the endpoint was
         disabled or new. Raises Rejected when that is too much at once; nothing is done then."""
 
@@ -180,7 +188,7 @@ def _document(row: Mapping[str, Any]) -> dict[str, object]:
         "status": row["state"],
         "dead_reason": row["dead_reason"],
         "attempt_count": row["attempts"],
-        "next_attempt_at": row["due_at"] if row["state"] == State.PENDING else None,
+        "next_attempt_at": row["due_at"] if row["state"] == DeliveryState.PENDING else None,
         "created_at": row["created_at"],
         "finished_at": row["finished_at"],
         "attempts": [_attempt(attempt) for attempt in row["log"]],

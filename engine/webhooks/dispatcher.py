@@ -20,13 +20,13 @@ import structlog
 from msgspec import Struct, to_builtins
 
 from engine.contracts.connector import Clock
-from engine.contracts.webhooks import DisabledReason, Outcome
+from engine.contracts.webhooks import AttemptOutcome, DisabledReason
 from engine.ledger.database import Away
 from engine.loop import forever, surviving
-from engine.webhooks.delivery import Claimed, Holder, Reply, judge
+from engine.webhooks.delivery import ClaimedDelivery, EndpointReply, HoldingSession, judge
 from engine.webhooks.metrics import DispatchMeters
-from engine.webhooks.outbox import Outbox, Tried
-from engine.webhooks.sender import Courier
+from engine.webhooks.outbox import Attempt, Outbox
+from engine.webhooks.sender import WebhookSender
 from engine.webhooks.signer import Signer, SigningKeys, headers_of
 
 log = structlog.get_logger()
@@ -66,7 +66,7 @@ class _Lane:
 class DispatchTools:
     outbox: Outbox
     signer: Signer
-    courier: Courier
+    sender: WebhookSender
     clock: Clock
     draw: random.Random
     meters: DispatchMeters
@@ -75,8 +75,8 @@ class DispatchTools:
 class Dispatcher:
     """Run `run` until `stop`; it returns when everything under way has been recorded."""
 
-    def __init__(self, limits: DispatchLimits, tools: DispatchTools) -> None:
-        self._limits, self._tools = limits, tools
+    def __init__(self, limits: DispatchLimits, context: DispatchTools) -> None:
+        self._limits, self._context = limits, context
         self._lanes: dict[str, _Lane] = {}
         self._under_way = 0
         self._scanned_at = self._scan_at = 0.0
@@ -134,15 +134,15 @@ class Dispatcher:
 
     async def _look(self) -> None:
         try:
-            self._tools.meters.waits(await self._tools.outbox.backlog())
-            self._accuse(await self._tools.outbox.holders(_HELD_S))
+            self._context.meters.waits(await self._context.outbox.backlog())
+            self._accuse(await self._context.outbox.holders(_HELD_S))
         except Away as error:
             log.warning("postgres_away", error=type(error).__name__)
         await anyio.sleep(_BACKLOG_S)
 
-    def _accuse(self, holders: Sequence[Holder]) -> None:
+    def _accuse(self, holders: Sequence[HoldingSession]) -> None:
         """Each holder is logged when it is found, and then once a minute."""
-        self._tools.meters.held(holders)
+        self._context.meters.held(holders)
         now = time.monotonic()
         told = {(holder.pid, holder.since): holder for holder in holders}
         for holder, key in zip(told.values(), told, strict=True):
@@ -165,7 +165,7 @@ class Dispatcher:
     async def _scan(self) -> None:
         self._scanned_at = time.monotonic()
         self._scan_at = self._scanned_at + _SCAN_S
-        found = await self._tools.outbox.scan()
+        found = await self._context.outbox.scan()
         self._since = found.at - _MARGIN
         now = time.monotonic()
         enabled = [lane for lane in found.lanes if lane.enabled]
@@ -178,7 +178,7 @@ class Dispatcher:
             if not self._lanes[endpoint].under_way:
                 del self._lanes[endpoint]
         if closed := [lane.endpoint for lane in found.lanes if not lane.enabled]:
-            await self._tools.outbox.give_up(closed)
+            await self._context.outbox.give_up(closed)
         self.ready = True
 
     def _lane(self, endpoint: str) -> _Lane:
@@ -211,12 +211,12 @@ class Dispatcher:
 
     async def _claim(self, places: dict[str, int], deliveries: asyncio.TaskGroup) -> bool:
         """Claim and begin; whether any row was looked at."""
-        keys = await self._tools.signer.keys(list(places))
+        keys = await self._context.signer.keys(list(places))
         for endpoint in places:
             # Rings that come while we claim move it forward again.
             self._lanes[endpoint].due_at = _NEVER if endpoint in keys else time.monotonic() + _CLOSED_S
         send_by = time.monotonic() + self._limits.send_ms / 1000
-        claims = await self._tools.outbox.claim(
+        claims = await self._context.outbox.claim(
             {endpoint: (places[endpoint], self._lanes[endpoint].since) for endpoint in keys}
         )
         for endpoint, looked in claims.looked.items():
@@ -228,47 +228,49 @@ class Dispatcher:
             deliveries.create_task(self._delivered(claimed, keys[claimed.endpoint], send_by))
         return bool(claims.looked)
 
-    async def _delivered(self, claimed: Claimed, keys: SigningKeys, send_by: float) -> None:
+    async def _delivered(self, claimed: ClaimedDelivery, keys: SigningKeys, send_by: float) -> None:
         """The boundary of a delivery: should one fail as nothing may, its claim lapses and it is tried again."""
         async with surviving("delivery", 0.0):
             await self._deliver(claimed, keys, send_by)
 
-    async def _deliver(self, claimed: Claimed, keys: SigningKeys, send_by: float) -> None:
-        tools, lane = self._tools, self._lanes[claimed.endpoint]
+    async def _deliver(self, claimed: ClaimedDelivery, keys: SigningKeys, send_by: float) -> None:
+        context, lane = self._context, self._lanes[claimed.endpoint]
         try:
             if time.monotonic() >= send_by:  # we slept: somebody else may have it by now
                 log.warning("webhook_claim_lapsed", event_id=claimed.event_id, endpoint=claimed.endpoint)
                 return
-            at = tools.clock()
-            reply = await tools.courier.post(claimed.url, headers_of(claimed, keys, at), claimed.body)
+            at = context.clock()
+            reply = await context.sender.post(claimed.url, headers_of(claimed, keys, at), claimed.body)
         finally:
             lane.under_way -= 1
             self._under_way -= 1
             if lane.due_at <= time.monotonic():
                 self._bell.set()
         self._fit(lane, reply)
-        verdict = judge(claimed, reply, tools.draw)
-        failing = await tools.outbox.record(Tried(claimed=claimed, reply=reply, verdict=verdict, at=at))
-        tools.meters.tried(claimed, reply, verdict, tools.clock())
+        verdict = judge(claimed, reply, context.draw)
+        failing = await context.outbox.record(Attempt(claimed=claimed, reply=reply, verdict=verdict, at=at))
+        context.meters.tried(claimed, reply, verdict, context.clock())
         if verdict.retry_s is not None:
             self._due(claimed.endpoint, time.monotonic() + verdict.retry_s)
         elif claimed.ordered:
             self._due(claimed.endpoint, time.monotonic())  # the next of its payment
         await self._disable(claimed, reply, failing)
 
-    def _fit(self, lane: _Lane, reply: Reply) -> None:
+    def _fit(self, lane: _Lane, reply: EndpointReply) -> None:
         """Half as wide without an answer, one wider with each: a dead endpoint costs one place."""
-        if reply.outcome in (Outcome.TIMEOUT, Outcome.UNREACHABLE):
+        if reply.outcome in (AttemptOutcome.TIMEOUT, AttemptOutcome.UNREACHABLE):
             lane.width = max(1, lane.width // 2)
         else:
             lane.width = min(self._limits.lane_places, lane.width + 1)
 
-    async def _disable(self, claimed: Claimed, reply: Reply, failing: bool) -> None:
-        gone = reply.outcome is Outcome.GONE and not claimed.by_payment
+    async def _disable(self, claimed: ClaimedDelivery, reply: EndpointReply, failing: bool) -> None:
+        gone = reply.outcome is AttemptOutcome.GONE and not claimed.by_payment
         if not gone and not failing:
             return
         try:
-            await self._tools.outbox.disable(claimed.endpoint, DisabledReason.GONE if gone else DisabledReason.FAILING)
+            await self._context.outbox.disable(
+                claimed.endpoint, DisabledReason.GONE if gone else DisabledReason.FAILING
+            )
         except Away as error:  # the next failure says it again
             log.warning("postgres_away", error=type(error).__name__)
         self.ring()

@@ -13,22 +13,22 @@ from typing import Any
 
 from msgspec import UNSET, structs
 
-from engine.batching import Coalescer
+from engine.batching import Batcher
 from engine.contracts.webhooks import (
     ENDPOINTS_MAX,
-    Answered,
-    Asked,
     EndpointChange,
     EndpointStatus,
+    KeyedRequest,
+    KeyedResponse,
     NewEndpoint,
-    Rotation,
+    SecretRotation,
 )
 from engine.domain.ids import endpoint_id, is_id
 from engine.domain.rendering import render
 from engine.errors import FieldError, Rejected
 from engine.ledger.transaction import Transaction, Transactions
 from engine.pagination import cursor, parts, strange
-from engine.webhooks.idempotent_response import StoredAnswers
+from engine.webhooks.idempotent_response import IdempotentResponses
 from engine.webhooks.secret import WebhookSecrets
 
 _BATCH_MAX = 200
@@ -38,14 +38,14 @@ _ID_BYTES = 16
 class WebhookEndpoints:
     """Implements Subscribing (webhooks.py). Run `run` for life."""
 
-    def __init__(self, transactions: Transactions, answers: StoredAnswers, secrets: WebhookSecrets) -> None:
+    def __init__(self, transactions: Transactions, answers: IdempotentResponses, secrets: WebhookSecrets) -> None:
         self._transactions, self._answers, self._secrets = transactions, answers, secrets
-        self._keys: Coalescer[str, bytes | None] = Coalescer(self._public_keys, _BATCH_MAX)
+        self._keys: Batcher[str, bytes | None] = Batcher(self._public_keys, _BATCH_MAX)
 
     async def run(self) -> None:
         await self._keys.run()
 
-    async def create(self, asked: Asked, new: NewEndpoint) -> Answered:
+    async def create(self, asked: KeyedRequest, new: NewEndpoint) -> KeyedResponse:
         """A new endpoint, with its secret. Raises Rejected: this URL is registered, or there are enough endpoints."""
 
         async def create(transaction: Transaction) -> bytes:
@@ -65,7 +65,7 @@ class WebhookEndpoints:
             )
             if added is None:
                 raise Rejected("webhook_endpoint_limit", f"A merchant has at most {ENDPOINTS_MAX} webhook endpoints.")
-            first = Rotation(secret=new.secret, overlap_s=0)
+            first = SecretRotation(secret=new.secret, overlap_s=0)
             shown = await self._secrets.replace(transaction, asked.merchant, endpoint, first)
             if new.ed25519:
                 await self._secrets.replace_pair(transaction, asked.merchant, endpoint, 0)
@@ -115,7 +115,7 @@ class WebhookEndpoints:
                 await self._secrets.drop_pair(transaction, merchant, endpoint)
             return await _rendered(transaction, merchant, endpoint)
 
-    async def switch(self, asked: Asked, endpoint: str, *, on: bool) -> Answered:
+    async def switch(self, asked: KeyedRequest, endpoint: str, *, on: bool) -> KeyedResponse:
         """Enable or disable. What waits for a disabled one is given up; enabling brings nothing back by itself."""
 
         async def switch(transaction: Transaction) -> bytes:
@@ -134,7 +134,7 @@ class WebhookEndpoints:
             await _set_status(transaction, endpoint, EndpointStatus.DELETED)
         return render({"object": "webhook_endpoint", "id": endpoint, "status": EndpointStatus.DELETED})
 
-    async def rotate(self, asked: Asked, endpoint: str, rotation: Rotation) -> Answered:
+    async def rotate(self, asked: KeyedRequest, endpoint: str, rotation: SecretRotation) -> KeyedResponse:
         """A new secret and, where there is one, a new key pair."""
 
         async def rotate(transaction: Transaction) -> bytes:
@@ -146,7 +146,7 @@ class WebhookEndpoints:
 
         return await self._answers.once(asked, rotate)
 
-    async def rotate_default(self, asked: Asked, rotation: Rotation) -> Answered:
+    async def rotate_default(self, asked: KeyedRequest, rotation: SecretRotation) -> KeyedResponse:
         """A new default secret, the first one included: it signs what goes to the `webhook_url` of payments."""
 
         async def rotate(transaction: Transaction) -> bytes:

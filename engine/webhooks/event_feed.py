@@ -21,7 +21,7 @@ from typing import Any
 
 import anyio
 
-from engine.batching import Coalescer
+from engine.batching import Batcher
 from engine.contracts.webhooks import FeedPage
 from engine.errors import Rejected, Unavailable
 from engine.ledger.transaction import Transactions
@@ -65,13 +65,13 @@ class _Page:
     more: bool
 
 
-class Feed:
+class EventFeed:
     """Implements Feeding (webhooks.py). Run `run` for life."""
 
     def __init__(self, transactions: Transactions, installation: str) -> None:
         self._transactions = transactions
         self._beginning = _Place(id=0, proof=_proof(installation))
-        self._pages: Coalescer[_Reader, _Page] = Coalescer(self._read, _BATCH_MAX)
+        self._pages: Batcher[_Reader, _Page] = Batcher(self._read, _BATCH_MAX)
         self._waiting: dict[str, set[anyio.Event]] = {}
         self._somebody_waits = anyio.Event()
 

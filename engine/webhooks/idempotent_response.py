@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from engine.contracts.webhooks import Answered, Asked
+from engine.contracts.webhooks import KeyedRequest, KeyedResponse
 from engine.domain.ids import answer_id
 from engine.errors import FieldError, Rejected
 from engine.ledger.transaction import Transaction, Transactions
@@ -19,15 +19,15 @@ from engine.security.encryption import Vault
 from engine.security.fingerprint import Fingerprinter, differing
 
 
-class StoredAnswers:
+class IdempotentResponses:
     """Carries acts out, or repeats what they came to."""
 
     def __init__(self, transactions: Transactions, vault: Vault, fingerprinter: Fingerprinter) -> None:
         self._transactions, self._vault, self._fingerprinter = transactions, vault, fingerprinter
 
     async def once(
-        self, asked: Asked, act: Callable[[Transaction], Awaitable[bytes]], *, status: int = 200
-    ) -> Answered:
+        self, asked: KeyedRequest, act: Callable[[Transaction], Awaitable[bytes]], *, status: int = 200
+    ) -> KeyedResponse:
         """The answer of `act`, which returns its body, or of the first use of the key. Raises what `act` raises, and
         Rejected(idempotency_key_reused)."""
         answer = answer_id(asked.merchant, asked.path, asked.key)
@@ -46,9 +46,9 @@ class StoredAnswers:
                 status=status,
                 sealed=self._vault.seal_answer(body, answer),
             )
-        return Answered(status=status, body=body, replayed=False)
+        return KeyedResponse(status=status, body=body, replayed=False)
 
-    def _replayed(self, answer: str, known: dict[str, Any], fingerprint: dict[str, str]) -> Answered:
+    def _replayed(self, answer: str, known: dict[str, Any], fingerprint: dict[str, str]) -> KeyedResponse:
         names = differing(fingerprint, known["fingerprint"])
         if names:
             raise Rejected(
@@ -57,4 +57,4 @@ class StoredAnswers:
                 errors=tuple(FieldError(pointer=f"/{name}", detail="differs from the first use") for name in names),
             )
         body = self._vault.open_answer(known["sealed"], answer)
-        return Answered(status=known["status"], body=body, replayed=True)
+        return KeyedResponse(status=known["status"], body=body, replayed=True)

@@ -20,7 +20,7 @@ log = structlog.get_logger()
 _RETRY_S = 0.5
 
 
-class Doorbell:
+class Listener:
     """Run `run` for life; it holds one connection. `bells`: channel to what its message does, empty after a gap."""
 
     def __init__(self, pool: AsyncConnectionPool, bells: Mapping[str, Callable[[str], None]]) -> None:

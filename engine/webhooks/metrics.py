@@ -7,8 +7,8 @@ from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from engine.contracts.webhooks import DisabledReason, Outcome, State
-from engine.webhooks.delivery import Backlog, Claimed, Holder, Reply, Verdict
+from engine.contracts.webhooks import AttemptOutcome, DeliveryState, DisabledReason
+from engine.webhooks.delivery import ClaimedDelivery, DeliveryVerdict, EndpointReply, HoldingSession, WebhookBacklog
 
 _ATTEMPT_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 _LATENCY_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 86_400.0)
@@ -21,7 +21,7 @@ class DispatchMeters:
         attempts = Counter(
             "penstock_webhook_attempts", "Attempts to deliver a webhook, by outcome", ["outcome"], registry=registry
         )
-        self._attempts = {outcome: attempts.labels(outcome) for outcome in Outcome}
+        self._attempts = {outcome: attempts.labels(outcome) for outcome in AttemptOutcome}
         self._attempt_seconds = Histogram(
             "penstock_webhook_attempt_seconds",
             "How long endpoints take to answer",
@@ -29,7 +29,7 @@ class DispatchMeters:
             registry=registry,
         )
         ended = Counter("penstock_webhook_deliveries", "Deliveries that ended", ["state"], registry=registry)
-        self._ended = {state: ended.labels(state) for state in (State.DELIVERED, State.DEAD)}
+        self._ended = {state: ended.labels(state) for state in (DeliveryState.DELIVERED, DeliveryState.DEAD)}
         self._latency_seconds = Histogram(
             "penstock_webhook_delivery_seconds",
             "From an event to its acknowledgement; redeliveries left out",
@@ -54,18 +54,18 @@ class DispatchMeters:
             "penstock_webhook_endpoints_disabled", "Disabled endpoints, by reason", ["reason"], registry=registry
         )
 
-    def tried(self, claimed: Claimed, reply: Reply, verdict: Verdict, now: datetime) -> None:
+    def tried(self, claimed: ClaimedDelivery, reply: EndpointReply, verdict: DeliveryVerdict, now: datetime) -> None:
         self._attempts[reply.outcome].inc()
         self._attempt_seconds.observe(reply.duration_ms / 1000)
         if verdict.state in self._ended:
             self._ended[verdict.state].inc()
-        if verdict.state is State.DELIVERED and claimed.attempt == claimed.failures + 1:
+        if verdict.state is DeliveryState.DELIVERED and claimed.attempt == claimed.failures + 1:
             self._latency_seconds.observe((now - claimed.happened_at).total_seconds())
 
-    def held(self, holders: Sequence[Holder]) -> None:
+    def held(self, holders: Sequence[HoldingSession]) -> None:
         self._held.set(max((holder.held_s or 0.0 for holder in holders), default=0.0))
 
-    def waits(self, backlog: Backlog) -> None:
+    def waits(self, backlog: WebhookBacklog) -> None:
         self._events.set(backlog.events)
         self._backlog.set(backlog.deliveries)
         self._oldest.set(backlog.oldest_s)

@@ -17,13 +17,21 @@ from msgspec import Struct
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from engine.batching import Coalescer
+from engine.batching import Batcher
 from engine.contracts.connector import Clock
 from engine.contracts.webhooks import ENDPOINT_DISABLED, DisabledReason
 from engine.domain.ids import event_id
 from engine.ledger.database import Away, Mistakes, borrowed
 from engine.ledger.statement import statement
-from engine.webhooks.delivery import Backlog, Claimed, Holder, Reply, Verdict, body_for, render_notice
+from engine.webhooks.delivery import (
+    ClaimedDelivery,
+    DeliveryVerdict,
+    EndpointReply,
+    HoldingSession,
+    WebhookBacklog,
+    body_for,
+    render_notice,
+)
 
 log = structlog.get_logger()
 
@@ -31,7 +39,7 @@ _RECORDS_MAX = 500  # attempts recorded in one transaction: milliseconds of Post
 _RETRY_S = 0.5  # Postgres away: twice a second finds it soon enough
 
 
-class Round(Struct, frozen=True, kw_only=True):
+class FanOutResult(Struct, frozen=True, kw_only=True):
     """One look for new events. `handled` is None while another dispatcher is at it."""
 
     handled: int | None
@@ -42,7 +50,7 @@ class Round(Struct, frozen=True, kw_only=True):
     low: int | None  # the lowest mark of a writer under way (0014_events_in_order.sql)
 
 
-class Lane(Struct, frozen=True, kw_only=True):
+class EndpointQueue(Struct, frozen=True, kw_only=True):
     """An endpoint with something unfinished. `due_at`, and `due_s` until then: its first unclaimed delivery, if any."""
 
     endpoint: str
@@ -51,26 +59,26 @@ class Lane(Struct, frozen=True, kw_only=True):
     due_s: float | None
 
 
-class Scan(Struct, frozen=True, kw_only=True):
+class OutboxScan(Struct, frozen=True, kw_only=True):
     """All endpoints with something unfinished, as of a moment on Postgres's clock."""
 
     at: datetime
-    lanes: tuple[Lane, ...]
+    lanes: tuple[EndpointQueue, ...]
 
 
-class Tried(Struct, frozen=True, kw_only=True):
+class Attempt(Struct, frozen=True, kw_only=True):
     """One attempt, as it is recorded."""
 
-    claimed: Claimed
-    reply: Reply
-    verdict: Verdict
+    claimed: ClaimedDelivery
+    reply: EndpointReply
+    verdict: DeliveryVerdict
     at: datetime
 
 
 class Claims(Struct, frozen=True, kw_only=True):
     """What was claimed, and how many rows were looked at for each endpoint: fewer than asked for, no more are due."""
 
-    claimed: tuple[Claimed, ...]
+    claimed: tuple[ClaimedDelivery, ...]
     looked: dict[str, int]
 
 
@@ -80,35 +88,37 @@ class Outbox:
     def __init__(self, pool: AsyncConnectionPool, clock: Clock, *, lease_ms: int, patience: timedelta) -> None:
         self._pool, self._clock = pool, clock
         self._lease_ms, self._patience = lease_ms, patience
-        self._records: Coalescer[Tried, bool] = Coalescer(self._record, _RECORDS_MAX)
+        self._records: Batcher[Attempt, bool] = Batcher(self._record, _RECORDS_MAX)
 
     async def run(self) -> None:
         await self._records.run()
 
-    async def fan_out(self, events_max: int) -> Round:
+    async def fan_out(self, events_max: int) -> FanOutResult:
         """New events into deliveries, in their order."""
         async with borrowed(self._pool) as connection:
             row = await (await connection.execute(statement("fan_out"), {"events_max": events_max})).fetchone()
         if row is None:
             raise RuntimeError("a fan-out always answers")
         handled, endpoints, asleep, idle_ms, high, low = row
-        return Round(handled=handled, endpoints=tuple(endpoints), asleep=asleep, idle_ms=idle_ms, high=high, low=low)
+        return FanOutResult(
+            handled=handled, endpoints=tuple(endpoints), asleep=asleep, idle_ms=idle_ms, high=high, low=low
+        )
 
     async def fall_asleep(self) -> None:
         """Ask those who write events to ring."""
         async with borrowed(self._pool) as connection:
             await connection.execute(statement("fall_asleep"))
 
-    async def scan(self) -> Scan:
+    async def scan(self) -> OutboxScan:
         """Who has something unfinished."""
         async with borrowed(self._pool) as connection:
             rows = await (await connection.execute(statement("lanes"))).fetchall()
         lanes = tuple(
-            Lane(endpoint=endpoint, enabled=enabled, due_at=due_at, due_s=due_s)
+            EndpointQueue(endpoint=endpoint, enabled=enabled, due_at=due_at, due_s=due_s)
             for _, endpoint, enabled, due_at, due_s in rows
             if endpoint is not None
         )
-        return Scan(at=rows[0][0], lanes=lanes)
+        return OutboxScan(at=rows[0][0], lanes=lanes)
 
     async def claim(self, places: dict[str, tuple[int, datetime]]) -> Claims:
         """Up to so many deliveries, due since then, for each endpoint; ours until the lease lapses."""
@@ -135,7 +145,7 @@ class Outbox:
         async with borrowed(self._pool) as connection:
             await connection.execute(statement("give_up_deliveries"), {"endpoints": list(endpoints)})
 
-    async def record(self, tried: Tried) -> bool:
+    async def record(self, tried: Attempt) -> bool:
         """Durable when it returns; tried until Postgres is back. Whether the endpoint has failed for too long now."""
         return await self._records(tried)
 
@@ -159,20 +169,20 @@ class Outbox:
             await connection.execute(statement("disable_endpoint"), arguments)
         log.warning("webhook_endpoint_disabled", endpoint=endpoint, reason=reason)
 
-    async def backlog(self) -> Backlog:
+    async def backlog(self) -> WebhookBacklog:
         """What waits, counted to a bound."""
         async with borrowed(self._pool) as connection:
             row = await (await connection.execute(statement("webhook_backlog"))).fetchone()
         events, deliveries, oldest_s, disabled = row or (0, 0, 0.0, {})
-        return Backlog(events=events, deliveries=deliveries, oldest_s=oldest_s, disabled=disabled)
+        return WebhookBacklog(events=events, deliveries=deliveries, oldest_s=oldest_s, disabled=disabled)
 
-    async def holders(self, grace_s: float) -> list[Holder]:
+    async def holders(self, grace_s: float) -> list[HoldingSession]:
         """Who has kept events back for longer than that, the longest first."""
         async with borrowed(self._pool) as connection, connection.cursor(row_factory=dict_row) as cursor:
             rows = await (await cursor.execute(statement("events_held"), {"grace_s": grace_s})).fetchall()
-        return [Holder(**row) for row in rows]
+        return [HoldingSession(**row) for row in rows]
 
-    async def _record(self, batch: Sequence[Tried]) -> list[bool | Exception]:
+    async def _record(self, batch: Sequence[Attempt]) -> list[bool | Exception]:
         while True:
             try:
                 failing = await self._written(batch)
@@ -186,7 +196,7 @@ class Outbox:
                 log.warning("postgres_away", waiting=len(batch), error=type(error).__name__)
             await anyio.sleep(_RETRY_S)
 
-    async def _written(self, batch: Sequence[Tried]) -> set[str]:
+    async def _written(self, batch: Sequence[Attempt]) -> set[str]:
         results = orjson.dumps([_result(tried) for tried in batch]).decode()
         arguments = {"results": results, "patience": self._clock() - self._patience}
         async with borrowed(self._pool) as connection:
@@ -195,9 +205,9 @@ class Outbox:
             }
 
 
-def _claimed(row: dict[str, Any]) -> Claimed:
+def _claimed(row: dict[str, Any]) -> ClaimedDelivery:
     schedule = row["retry_schedule"]
-    return Claimed(
+    return ClaimedDelivery(
         endpoint=row["endpoint"],
         payment=row["payment"],
         sequence=row["sequence"],
@@ -216,7 +226,7 @@ def _claimed(row: dict[str, Any]) -> Claimed:
     )
 
 
-def _result(tried: Tried) -> dict[str, object]:
+def _result(tried: Attempt) -> dict[str, object]:
     claimed, reply, verdict = tried.claimed, tried.reply, tried.verdict
     return {
         "payment": claimed.payment,

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 
 from engine.contracts.signature import SECRET_BYTES, SEED_BYTES, public_text, secret_text
-from engine.contracts.webhooks import Rotation
+from engine.contracts.webhooks import SecretRotation
 from engine.ledger.transaction import Transaction
 from engine.security.encryption import Vault
 
@@ -24,7 +24,7 @@ class WebhookSecrets:
         self._vault, self._chance = vault, chance
 
     async def replace(
-        self, transaction: Transaction, merchant: str, endpoint: str | None, rotation: Rotation
+        self, transaction: Transaction, merchant: str, endpoint: str | None, rotation: SecretRotation
     ) -> dict[str, object]:
         """A new secret in place of the current one, if there is one. What the merchant is shown of it, once."""
         secret = rotation.secret or self._chance(SECRET_BYTES)

@@ -1,4 +1,4 @@
-"""The courier: one webhook to one address, at most one answer, whatever waits there.
+"""The webhook sender: one webhook to one address, at most one answer, whatever waits there.
 
 Bounded against what an endpoint may do: connect to inside our network (every address is judged, and the one that was
 judged is the one connected to), redirect, answer with a gigabyte or garbage, or never. Retries are the dispatcher's.
@@ -34,9 +34,9 @@ from aiohttp import (
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from engine.contracts.url_policy import Targets
-from engine.contracts.webhooks import Outcome
-from engine.webhooks.delivery import Reply
+from engine.contracts.url_policy import UrlPolicy
+from engine.contracts.webhooks import AttemptOutcome
+from engine.webhooks.delivery import EndpointReply
 
 BODY_BYTES_KEPT = 1024
 _READ_BYTES = 4096  # what may be in memory of an answer; the rest stays in the socket and is never asked for
@@ -85,14 +85,14 @@ class SystemResolver(AbstractResolver):
 class GuardedResolver(AbstractResolver):
     """Refuses a name as a whole when any of its addresses leads inside."""
 
-    def __init__(self, targets: Targets, resolver: AbstractResolver) -> None:
-        self._targets, self._resolver = targets, resolver
+    def __init__(self, url_policy: UrlPolicy, resolver: AbstractResolver) -> None:
+        self._url_policy, self._resolver = url_policy, resolver
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         found = await self._resolver.resolve(host, port, family)
-        if not all(_allowed(self._targets, one["host"]) for one in found):
+        if not all(_allowed(self._url_policy, one["host"]) for one in found):
             raise ForbiddenAddress
         return found
 
@@ -100,23 +100,23 @@ class GuardedResolver(AbstractResolver):
         await self._resolver.close()
 
 
-class Courier:
+class WebhookSender:
     """An async context manager: connections live as long as it is open. `names_s`: how long a look-up is believed."""
 
     def __init__(
-        self, targets: Targets, *, timeout_ms: int, resolver: AbstractResolver | None = None, names_s: int = 10
+        self, url_policy: UrlPolicy, *, timeout_ms: int, resolver: AbstractResolver | None = None, names_s: int = 10
     ) -> None:
-        self._targets = targets
+        self._url_policy = url_policy
         self._timeout_s = timeout_ms / 1000
         self._resolver, self._names_s = resolver, names_s
-        self._refusal_of = lru_cache(_URLS_MAX)(targets.refusal_of_url)
+        self._refusal_of = lru_cache(_URLS_MAX)(url_policy.refusal_of_url)
         self._session: ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         pool = TCPConnector(
             limit=0,  # the dispatcher bounds what is under way, for each endpoint and in all
             keepalive_timeout=_KEEPALIVE_S,
-            resolver=GuardedResolver(self._targets, self._resolver or SystemResolver()),
+            resolver=GuardedResolver(self._url_policy, self._resolver or SystemResolver()),
             use_dns_cache=self._names_s > 0,
             ttl_dns_cache=self._names_s,
             socket_factory=self._socket,
@@ -133,11 +133,11 @@ class Courier:
             await self._session.close()
             self._session = None
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> EndpointReply:
         """One attempt, over within the timeout. Raises nothing for what an endpoint may do."""
         refusal = self._refusal_of(url)
         if refusal is not None:
-            return Reply(outcome=Outcome.FORBIDDEN, error=refusal)
+            return EndpointReply(outcome=AttemptOutcome.FORBIDDEN, error=refusal)
         began = time.monotonic()
         try:
             try:
@@ -149,10 +149,10 @@ class Courier:
                 reply = await self._exchange(url, headers, body, began)
         except (ClientError, OSError, ValueError) as fault:  # time-outs are OSErrors, bad URLs are ValueErrors
             outcome, error = _reading(fault)
-            return Reply(outcome=outcome, error=error, duration_ms=_since_ms(began))
+            return EndpointReply(outcome=outcome, error=error, duration_ms=_since_ms(began))
         return reply
 
-    async def _exchange(self, url: str, headers: Mapping[str, str], body: bytes, began: float) -> Reply:
+    async def _exchange(self, url: str, headers: Mapping[str, str], body: bytes, began: float) -> EndpointReply:
         if self._session is None:
             raise RuntimeError("the courier is not open")
         left_s = max(0.001, began + self._timeout_s - time.monotonic())
@@ -163,7 +163,7 @@ class Courier:
             literal, data=body, headers=headers, timeout=timeout, allow_redirects=False
         ) as response:
             text = await _beginning(response, min(_BODY_S, began + self._timeout_s - time.monotonic()))
-            return Reply(
+            return EndpointReply(
                 outcome=_OUTCOMES.get(response.status, _by_class(response.status)),
                 status=response.status,
                 body=text,
@@ -174,21 +174,21 @@ class Courier:
     def _socket(self, address: Any) -> socket.socket:
         """The last gate before a connection: whatever named it, this is where the packets would go."""
         family, kind, proto, _, where = address
-        if not _allowed(self._targets, str(where[0])):
+        if not _allowed(self._url_policy, str(where[0])):
             raise ForbiddenAddress
         return socket.socket(family, kind, proto)
 
 
-_OUTCOMES = {410: Outcome.GONE}
+_OUTCOMES = {410: AttemptOutcome.GONE}
 
 
-def _by_class(status: int) -> Outcome:
-    return Outcome.DELIVERED if 200 <= status < 300 else Outcome.REFUSED
+def _by_class(status: int) -> AttemptOutcome:
+    return AttemptOutcome.DELIVERED if 200 <= status < 300 else AttemptOutcome.REFUSED
 
 
-def _allowed(targets: Targets, address: str) -> bool:
+def _allowed(url_policy: UrlPolicy, address: str) -> bool:
     try:
-        return targets.allows(ip_address(address.partition("%")[0]))  # without the zone of a link-local one
+        return url_policy.allows(ip_address(address.partition("%")[0]))  # without the zone of a link-local one
     except ValueError:
         return False
 
@@ -209,18 +209,18 @@ async def _beginning(response: ClientResponse, patience_s: float) -> str:
     return start[:BODY_BYTES_KEPT].decode(errors="replace").replace("\x00", "�")
 
 
-def _reading(fault: Exception) -> tuple[Outcome, str]:
+def _reading(fault: Exception) -> tuple[AttemptOutcome, str]:
     """A fault in words that say nothing of our network."""
     if isinstance(fault, TimeoutError):
-        return Outcome.TIMEOUT, "no answer in time"
+        return AttemptOutcome.TIMEOUT, "no answer in time"
     cause = fault.os_error if isinstance(fault, ClientConnectorError) else fault
     if isinstance(cause, ForbiddenAddress) or str(ForbiddenAddress()) in str(cause):
-        return Outcome.FORBIDDEN, str(ForbiddenAddress())
+        return AttemptOutcome.FORBIDDEN, str(ForbiddenAddress())
     if isinstance(cause, socket.gaierror):
-        return Outcome.UNREACHABLE, "the name was not found"
+        return AttemptOutcome.UNREACHABLE, "the name was not found"
     if isinstance(fault, ClientConnectorError):
-        return Outcome.UNREACHABLE, f"no connection: {type(cause).__name__}"
-    return Outcome.UNREACHABLE, f"no HTTP answer: {type(fault).__name__}"
+        return AttemptOutcome.UNREACHABLE, f"no connection: {type(cause).__name__}"
+    return AttemptOutcome.UNREACHABLE, f"no HTTP answer: {type(fault).__name__}"
 
 
 def _retry_after_s(value: str | None) -> float | None:

@@ -18,7 +18,7 @@ from engine.errors import Broken
 from engine.ledger.database import borrowed
 from engine.ledger.statement import statement
 from engine.security.encryption import Vault
-from engine.webhooks.delivery import Claimed
+from engine.webhooks.delivery import ClaimedDelivery
 
 log = structlog.get_logger()
 
@@ -86,7 +86,7 @@ class Signer:
         return opened
 
 
-def headers_of(claimed: Claimed, keys: SigningKeys, now: datetime) -> Mapping[str, str]:
+def headers_of(claimed: ClaimedDelivery, keys: SigningKeys, now: datetime) -> Mapping[str, str]:
     """The headers of one attempt; the timestamp is the attempt's, the id the event's."""
     timestamp_s = int(now.timestamp())
     headers = {

@@ -1,4 +1,4 @@
-"""The teller: puts one committed attempt to the bank, through the payment's connector, and measures how long it took.
+"""The bank caller: sends one committed attempt to the bank through the payment's connector and measures the call.
 
 The card is opened here and nowhere else in the worker, for the length of the call (I9).
 """
@@ -10,15 +10,15 @@ from datetime import datetime
 
 import anyio
 
-from engine.contracts.connector import Ask, Clock
+from engine.contracts.connector import BankRequest, Clock
 from engine.domain.bank_answer import Answer, Finding, NoAnswer
 from engine.domain.money import Money
 from engine.domain.payment import Operation, Payment, Verb
-from engine.domain.retry_policy import Policy
+from engine.domain.retry_policy import RetryPolicy
 from engine.errors import Broken
 from engine.failpoint import Failpoints
 from engine.metrics import Meters
-from engine.resilience.guarded_connector import Gate
+from engine.resilience.guarded_connector import GuardedConnector
 from engine.security.encryption import Access, Vault, key_id
 
 _LOOKS, _LOOK_S = 3, 5.0
@@ -29,14 +29,14 @@ class Unable(Exception):
     """Another worker may be able to carry this out, and this one is not: it lacks a key or a connector."""
 
 
-class Teller:
+class BankCaller:
     """One per worker, for all its payments."""
 
     def __init__(
         self,
-        connectors: Mapping[str, Gate],
+        connectors: Mapping[str, GuardedConnector],
         vault: Vault,
-        policy: Policy,
+        policy: RetryPolicy,
         steady: Clock,
         failpoints: Failpoints,
         meters: Meters,
@@ -115,13 +115,13 @@ class Teller:
                 break
         return finding
 
-    def _ask(self, payment: Payment, operation: Operation, began: datetime, *, repeated: bool) -> Ask:
+    def _ask(self, payment: Payment, operation: Operation, began: datetime, *, repeated: bool) -> BankRequest:
         reference = payment.bank.capture_id if operation.verb is Verb.REFUND else payment.bank.authorization_id
         sealed = operation.sealed
         if operation.send_by is None or operation.deadline is None:
             raise Broken(f"{operation.id} was never committed as an attempt")
         send_by = began + self._policy.send_window
-        return Ask(
+        return BankRequest(
             bank_key=operation.bank_key,
             verb=operation.verb,
             money=Money(amount=operation.amount, currency=payment.terms.money.currency),

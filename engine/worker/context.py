@@ -8,25 +8,25 @@ from dataclasses import dataclass, field
 from engine.domain.decision import Decider
 from engine.failpoint import Failpoints
 from engine.ledger.store_clock import StoreClock
-from engine.ledger.writer import Ledger
+from engine.ledger.writer import LedgerWriter
 from engine.metrics import Meters
-from engine.resilience.fair_semaphore import Places
+from engine.resilience.fair_semaphore import FairSemaphore
 from engine.resilience.fitness import Fitness
-from engine.streams.completion import Settlement
-from engine.worker.bank_caller import Teller
+from engine.streams.completion import Completion
+from engine.worker.bank_caller import BankCaller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
+class WorkerContext:
     """One per worker."""
 
-    ledger: Ledger
-    settlement: Settlement
-    teller: Teller
+    ledger: LedgerWriter
+    completion: Completion
+    bank_caller: BankCaller
     decider: Decider
     clock: StoreClock
     failpoints: Failpoints
     meters: Meters
-    places: Places  # attempts under way at banks, from intent to outcome
+    places: FairSemaphore  # attempts under way at banks, from intent to outcome
     partition_of: Callable[[str], int]
     fitness: Fitness = field(default_factory=Fitness)

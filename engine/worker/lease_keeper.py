@@ -19,14 +19,14 @@ import structlog
 from engine.errors import Broken, Unavailable
 from engine.failpoint import UNARMED, Failpoints
 from engine.ledger.database import Away
-from engine.ledger.writer import Fence, Ledger
+from engine.ledger.writer import FencingToken, LedgerWriter
 from engine.loop import surviving
 from engine.resilience.fitness import Fitness
 from engine.streams import keys
 from engine.streams.installation import FAULT
 from engine.streams.scripts import Scripts
 from engine.worker.assignment import shares
-from engine.worker.partition_consumer import Ownership, Tenure
+from engine.worker.partition_consumer import PartitionConsumer, PartitionOwnership
 
 log = structlog.get_logger()
 
@@ -45,14 +45,14 @@ class LeaseTerms:
 
 
 class LeaseKeeper:
-    """Run `run` for life inside the worker; `tenures` is what is owned now."""
+    """Run `run` for life inside the worker; `consumers` is what is owned now."""
 
     def __init__(
         self,
         terms: LeaseTerms,
         scripts: Scripts,
-        ledger: Ledger,
-        make_tenure: Callable[[Ownership], Tenure],
+        ledger: LedgerWriter,
+        make_tenure: Callable[[PartitionOwnership], PartitionConsumer],
         failpoints: Failpoints = UNARMED,
         fitness: Fitness | None = None,
         look: Callable[[Scripts], Awaitable[None]] | None = None,
@@ -61,9 +61,11 @@ class LeaseKeeper:
         self._fitness, self._look = fitness or Fitness(), look
         self._terms, self._scripts, self._ledger = terms, scripts, ledger
         self._make_tenure, self._failpoints = make_tenure, failpoints
-        self.tenures: dict[int, Tenure] = {}
+        self.consumers: dict[int, PartitionConsumer] = {}
         self._leaving: set[int] = set()
-        self._unchecked: set[Tenure] = set()  # their leases lapsed and were re-created; their epochs are not read yet
+        self._unchecked: set[PartitionConsumer] = (
+            set()
+        )  # their leases lapsed and were re-created; their epochs are not read yet
         self._stopping = anyio.Event()
         self._beaten_at: float | None = None
         self._told = 0  # what Redis called the time of our last beat, in ms
@@ -112,14 +114,14 @@ class LeaseKeeper:
             if not self._fitness.has(FAULT):
                 await self._renew()
             mine = await self._beat() if await self._may_own() else set()
-            await self._take(sorted(mine - self.tenures.keys()), homes)
+            await self._take(sorted(mine - self.consumers.keys()), homes)
         except (Unavailable, Broken) as error:
-            log.warning("redis_away", partitions=len(self.tenures), error=str(error))
+            log.warning("redis_away", partitions=len(self.consumers), error=str(error))
             self._quit_foreign()
         except Away as error:
             log.warning("postgres_away", error=type(error).__name__)
         else:
-            for partition in sorted(self.tenures.keys() - mine - self._leaving):
+            for partition in sorted(self.consumers.keys() - mine - self._leaving):
                 self._leaving.add(partition)
                 homes.start_soon(self._hand_over, partition)
             self.settled.set()
@@ -141,8 +143,8 @@ class LeaseKeeper:
         return False
 
     def _quit_foreign(self) -> None:
-        for tenure in list(self.tenures.values()) if self._fitness.has(FAULT) else ():
-            tenure.oust("this Redis is another installation's")
+        for consumer in list(self.consumers.values()) if self._fitness.has(FAULT) else ():
+            consumer.fence_off("this Redis is another installation's")
 
     async def _beat(self) -> set[int]:
         """The partitions that should be ours. While others may not be listed yet: those that are."""
@@ -157,13 +159,13 @@ class LeaseKeeper:
         if self._beaten_at is not None and now - self._beaten_at > lease_s * (1 - 1 / _BEATS_PER_LEASE):
             self._quiet_until = now + lease_s
             silent_s = round(now - self._beaten_at, 1)
-            log.warning("was_silent", worker=terms.worker, partitions=len(self.tenures), seconds=silent_s)
+            log.warning("heartbeat_delayed", worker=terms.worker, partitions=len(self.consumers), seconds=silent_s)
         elif before < self._told <= told:
             self._quiet_until = now + lease_s
-            log.warning("redis_forgot_us", worker=terms.worker, partitions=len(self.tenures))
+            log.warning("heartbeat_lost", worker=terms.worker, partitions=len(self.consumers))
         self._beaten_at, self._told = now, told
         if now < self._quiet_until:
-            return set(self.tenures)
+            return set(self.consumers)
         return {partition for partition, owner in shares(terms.partitions, live).items() if owner == terms.worker}
 
     async def _cut_leases(self) -> None:
@@ -174,36 +176,36 @@ class LeaseKeeper:
         )
 
     async def _renew(self) -> None:
-        if not self.tenures:
+        if not self.consumers:
             return
-        owned = list(self.tenures.values())
+        owned = list(self.consumers.values())
         calls = [
-            ("take-lease", (keys.lease(tenure.partition), tenure.ownership.token, self._terms.lease_ms))
-            for tenure in owned
+            ("take-lease", (keys.lease(consumer.partition), consumer.ownership.token, self._terms.lease_ms))
+            for consumer in owned
         ]
         replies = await self._scripts.call_many(calls)
-        for tenure, reply in zip(owned, replies, strict=True):
+        for consumer, reply in zip(owned, replies, strict=True):
             if isinstance(reply, Broken):  # something else lies under the lease's name; the other leases are ours
-                log.error("breach", name="unreadable_lease", partition=tenure.partition, error=str(reply))
-                tenure.doubt_lease()
+                log.error("breach", name="unreadable_lease", partition=consumer.partition, error=str(reply))
+                consumer.doubt_lease()
             elif isinstance(reply, Exception):
                 raise reply
             elif reply == b"held":
-                tenure.oust("another worker holds the lease")
+                consumer.fence_off("another worker holds the lease")
             elif reply == b"taken":
-                tenure.doubt_lease()
-                self._unchecked.add(tenure)
-            elif tenure not in self._unchecked:
-                tenure.confirm_lease()
+                consumer.doubt_lease()
+                self._unchecked.add(consumer)
+            elif consumer not in self._unchecked:
+                consumer.confirm_lease()
         if self._unchecked:
             fences = await self._ledger.fences()
-            for tenure in list(self._unchecked):
-                self._unchecked.discard(tenure)
-                if fences.get(tenure.partition) != tenure.fence:
-                    tenure.oust("the partition has a newer epoch")
-                    await self._release(tenure)
+            for consumer in list(self._unchecked):
+                self._unchecked.discard(consumer)
+                if fences.get(consumer.partition) != consumer.fence:
+                    consumer.fence_off("the partition has a newer epoch")
+                    await self._release(consumer)
                 else:
-                    tenure.confirm_lease()
+                    consumer.confirm_lease()
 
     async def _take(self, wanted: list[int], homes: anyio.abc.TaskGroup) -> None:
         if not wanted:
@@ -222,57 +224,59 @@ class LeaseKeeper:
             return
         self._failpoints("after-lease")
         try:
-            wished = {partition: Fence(seen[partition].epoch, tokens[partition]) for partition in free}
+            wished = {partition: FencingToken(seen[partition].epoch, tokens[partition]) for partition in free}
             fences = await self._ledger.acquire(wished, self._terms.worker)
         except Away:
-            await self._let_go({partition: tokens[partition] for partition in free})
+            await self._forget_acked({partition: tokens[partition] for partition in free})
             raise
         self._failpoints("after-epoch")
         for partition, fence in sorted(fences.items()):
-            tenure = self.tenures[partition] = self._make_tenure(Ownership(partition=partition, fence=fence))
-            homes.start_soon(self._live, tenure)
+            consumer = self.consumers[partition] = self._make_tenure(
+                PartitionOwnership(partition=partition, fence=fence)
+            )
+            homes.start_soon(self._live, consumer)
         log.info("acquired", worker=self._terms.worker, partitions=sorted(fences))
         missed = {partition: tokens[partition] for partition in free if partition not in fences}
         if missed:
             log.warning("acquired_by_another", worker=self._terms.worker, partitions=sorted(missed))
-            await self._let_go(missed)
+            await self._forget_acked(missed)
 
-    async def _let_go(self, tokens: Mapping[int, str]) -> None:
+    async def _forget_acked(self, tokens: Mapping[int, str]) -> None:
         await self._scripts.call_many(
             [("release-lease", (keys.lease(partition), token)) for partition, token in tokens.items()]
         )
 
-    async def _live(self, tenure: Tenure) -> None:
+    async def _live(self, consumer: PartitionConsumer) -> None:
         try:
             async with surviving("tenure"):  # its lease lapses, and then the partition is taken anew
-                await tenure.run()
+                await consumer.run()
         finally:
-            if self.tenures.get(tenure.partition) is tenure:
-                del self.tenures[tenure.partition]
-            self._leaving.discard(tenure.partition)
-            self._unchecked.discard(tenure)
+            if self.consumers.get(consumer.partition) is consumer:
+                del self.consumers[consumer.partition]
+            self._leaving.discard(consumer.partition)
+            self._unchecked.discard(consumer)
 
     async def _hand_over(self, partition: int) -> None:
         """To whom the shares now name: drain, then release, so that the next owner finds nothing half-done."""
-        tenure = self.tenures.get(partition)
-        if tenure is not None:
-            await tenure.drain(self._terms.drain_ms / 1000)
-            await self._release(tenure)
+        consumer = self.consumers.get(partition)
+        if consumer is not None:
+            await consumer.drain(self._terms.drain_ms / 1000)
+            await self._release(consumer)
 
-    async def _release(self, tenure: Tenure) -> None:
+    async def _release(self, consumer: PartitionConsumer) -> None:
         try:
-            if not tenure.ousted:
-                await self._ledger.release({tenure.partition: tenure.fence})
-            await self._scripts.call("release-lease", keys.lease(tenure.partition), tenure.ownership.token)
+            if not consumer.fenced_off:
+                await self._ledger.release({consumer.partition: consumer.fence})
+            await self._scripts.call("release-lease", keys.lease(consumer.partition), consumer.ownership.token)
         except (Unavailable, *Away) as error:
-            log.warning("release_failed", partition=tenure.partition, error=type(error).__name__)
+            log.warning("release_failed", partition=consumer.partition, error=type(error).__name__)
 
     async def _leave(self) -> None:
         """No longer a worker: off the list, then everything drained and released at once."""
         try:
             await self._scripts.call("leave", keys.WORKERS, self._terms.worker)
         except Unavailable:
-            log.warning("redis_away", partitions=len(self.tenures))
+            log.warning("redis_away", partitions=len(self.consumers))
         async with anyio.create_task_group() as farewell:
-            for partition in list(self.tenures):
+            for partition in list(self.consumers):
                 farewell.start_soon(self._hand_over, partition)

@@ -1,4 +1,4 @@
-"""The pursuit: a step of a payment and what follows from it, to the end: commit, ask the bank, commit its answer.
+"""The operation runner: commits a change set, calls the bank, commits the answer, and repeats while more follows.
 
 Nothing is asked that is not committed (I1), and nothing believed or let go of before it is (I4). Which step comes first
 is the actor's choice; what an answer means is decision.py's.
@@ -13,21 +13,21 @@ import anyio
 import structlog
 
 from engine.domain.bank_answer import NoAnswer
-from engine.domain.changeset import Again, Step
+from engine.domain.changeset import ChangeSet, RetryAt
 from engine.domain.payment import Operation, Payment, Status
-from engine.domain.system_operation import errand_of
+from engine.domain.system_operation import system_operation_of
 from engine.errors import Broken, Taken
-from engine.ledger.writer import Fence, Verdict
-from engine.worker.context import Tools
-from engine.worker.payment_aggregate import Dossier
-from engine.worker.pending_entries import Docket
+from engine.ledger.writer import CommitVerdict, FencingToken
+from engine.worker.context import WorkerContext
+from engine.worker.payment_aggregate import PaymentAggregate
+from engine.worker.pending_entries import PendingEntries
 
 log = structlog.get_logger()
 
 _TIMER_S = 0.002  # timers may ring a millisecond early, and attempts must never overlap, not even by that
 
 
-class Ousted(Exception):
+class Fenced(Exception):
     """The partition has a newer owner."""
 
 
@@ -35,71 +35,71 @@ class Conflict(Exception):
     """The ledger knows more than we do: load again."""
 
 
-class Pursuit:
-    """One per actor, with its dossier and docket. Everything may raise Ousted, Conflict and Broken,
+class OperationRunner:
+    """One per actor, with its aggregate and pending entries. Everything may raise Ousted, Conflict and Broken,
     and Unable before anything of an attempt is committed."""
 
     def __init__(
         self,
         payment: str,
-        fence: Fence,
-        tools: Tools,
-        dossier: Dossier,
-        docket: Docket,
+        fence: FencingToken,
+        context: WorkerContext,
+        aggregate: PaymentAggregate,
+        pending: PendingEntries,
         *,
         drained_since_s: float | None = None,
     ) -> None:
         """`drained_since_s`, by the loop's clock: what was committed before is out of the bank's queue."""
         self._drained_since_s = drained_since_s  # holds for others' attempts: until we may have committed one
-        self._id, self._fence, self._tools = payment, fence, tools
-        self._dossier, self._docket = dossier, docket
+        self._id, self._fence, self._context = payment, fence, context
+        self._aggregate, self._pending = aggregate, pending
         self._over_at_s = 0.0  # by the loop's clock: until then the last attempt may be at work at the bank
 
-    async def see_through(self, begin: Callable[[Payment, datetime], Step]) -> None:
+    async def run_steps(self, begin: Callable[[Payment, datetime], ChangeSet]) -> None:
         """A step, the attempts that it leads to, and the engine's own operations that follow from their answers."""
-        again: Again | None = None
+        again: RetryAt | None = None
         again_at_s = 0.0
         while True:
             if again is not None:
                 # What was decided is a duration here: the clock by which it was told may step while we wait.
                 await sleep_until(max(again_at_s, self._over_at_s))
-            payment = self._dossier.payment
+            payment = self._aggregate.payment
             if payment is None:
                 raise Broken(f"nothing to do for {self._id}, which nobody has seen")
             # A place first: an attempt that is committed and then waits for its turn would outlive its send_by.
-            await self._tools.places.take(payment.terms.merchant)
+            await self._context.places.take(payment.terms.merchant)
             try:
-                clock = self._tools.clock
+                clock = self._context.clock
                 if again is None:
                     step = begin(payment, clock.now())
                 else:
-                    step = self._tools.decider.attempt(
+                    step = self._context.decider.attempt(
                         payment, again.operation, clock.now(), lost=False, agreed=clock.agreed()
                     )
                 if step.then is not None:
-                    self._tools.teller.check(step.payment, step.then)
+                    self._context.bank_caller.check(step.payment, step.then)
                 again = await self._commit_and_ask(step)
             finally:
-                self._tools.places.give_back()
+                self._context.places.give_back()
             if again is None:
                 return
-            again_at_s = anyio.current_time() + (again.at - self._tools.clock.now()).total_seconds()
+            again_at_s = anyio.current_time() + (again.at - self._context.clock.now()).total_seconds()
 
-    async def _commit_and_ask(self, step: Step) -> Again | None:
+    async def _commit_and_ask(self, step: ChangeSet) -> RetryAt | None:
         """Commit an intent, ask, commit the outcome, and so on while one follows from the other (I1)."""
-        failpoints, clock, decider = self._tools.failpoints, self._tools.clock, self._tools.decider
+        failpoints, clock, decider = self._context.failpoints, self._context.clock, self._context.decider
         failpoints("before-intent")
         began, began_s = clock.steady(), anyio.current_time()
         payment = await self.commit(step)
         failpoints("after-intent")
         while step.then is not None:
             operation = step.then
-            answer = await self._tools.teller.ask(payment, operation, began, inherited=step.inherited)
+            answer = await self._context.bank_caller.ask(payment, operation, began, inherited=step.inherited)
             over = not isinstance(answer, NoAnswer) or answer.over
             self._over_at_s = 0.0 if over else began_s + decider.policy.attempt.total_seconds()
-            history = self._dossier.others(operation)
+            history = self._aggregate.others(operation)
             verdict = decider.conclude(payment, operation, history, answer, clock.now(), clock.agreed())
-            if isinstance(verdict, Again):
+            if isinstance(verdict, RetryAt):
                 return verdict
             step = verdict
             failpoints("before-outcome")
@@ -113,46 +113,48 @@ class Pursuit:
             failpoints("after-outcome")
         return None
 
-    async def commit(self, step: Step) -> Payment:
+    async def commit(self, step: ChangeSet) -> Payment:
         """Write the step; then, and only then, believe it and let go of what it finished."""
         self._drained_since_s = None
-        verdict = await self._tools.ledger.commit(step, self._fence)
-        if verdict is Verdict.STALE:
-            raise Ousted
-        if verdict is Verdict.CONFLICT:
+        verdict = await self._context.ledger.commit(step, self._fence)
+        if verdict is CommitVerdict.STALE:
+            raise Fenced
+        if verdict is CommitVerdict.CONFLICT:
             raise Conflict
-        self._dossier.committed(step)
+        self._aggregate.committed(step)
         for act in step.acts:
             log.info("act_done", payment=self._id, act=act.id, result=act.result)
         for operation in step.operations:
             if operation.settled_at is not None:
-                if errand_of(operation) is None:
-                    await self._docket.settle(operation)
+                if system_operation_of(operation) is None:
+                    await self._pending.settle(operation)
             elif operation is not step.then and operation.status is not Status.SUCCEEDED:
-                await self._docket.park(operation)
+                await self._pending.park(operation)
         return step.payment
 
     async def outlive(self, operation: Operation) -> None:
         """Wait until an attempt that somebody else committed is over at the bank: for its whole length from now, since
         no clock but ours tells us when it began, and until the bank has shown that it is not in its queue (I7)."""
-        payment = self._dossier.payment
+        payment = self._aggregate.payment
         if payment is None:
             raise Broken(f"{operation.id} belongs to a payment that nobody has seen")
-        policy, teller = self._tools.decider.policy, self._tools.teller
-        if self._drained_since_s is not None:  # its tenure has waited for all that was committed before
+        policy, bank_caller = self._context.decider.policy, self._context.bank_caller
+        if self._drained_since_s is not None:  # its partition consumer has waited for all that was committed before
             await sleep_until(self._drained_since_s + policy.left_of(operation).total_seconds())
-            return teller.drained(payment, operation)
+            return bank_caller.drained(payment, operation)
         over_at_s = anyio.current_time() + policy.left_of(operation).total_seconds()
-        teller.lost(payment, operation)
+        bank_caller.lost(payment, operation)
         await anyio.sleep(policy.send_window.total_seconds())
-        drained_in_s = await teller.drained_in(payment, operation)
+        drained_in_s = await bank_caller.drained_in(payment, operation)
         await sleep_until(max(over_at_s, anyio.current_time() + drained_in_s))
 
     async def wait_out(self, operation: Operation) -> None:
         """Wait for the end of an attempt that was parked: it takes no longer than any attempt does."""
         if operation.deadline is not None:
-            left = min(operation.deadline - self._tools.clock.agreed(), self._tools.decider.policy.left_of(operation))
-            await sleep_until(anyio.current_time() + left.total_seconds())
+            unacked = min(
+                operation.deadline - self._context.clock.agreed(), self._context.decider.policy.left_of(operation)
+            )
+            await sleep_until(anyio.current_time() + unacked.total_seconds())
 
 
 async def sleep_until(moment_s: float) -> None:

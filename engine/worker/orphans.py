@@ -15,11 +15,11 @@ import structlog
 
 from engine.errors import Broken, Unavailable
 from engine.ledger.database import Away
-from engine.ledger.writer import Ledger
+from engine.ledger.writer import LedgerWriter
 from engine.loop import forever
-from engine.streams.dead_letter import Cause, Letter
-from engine.streams.dead_letter_queue import Graveyard
-from engine.worker.partition_consumer import Tenure
+from engine.streams.dead_letter import Cause, DeadLetter
+from engine.streams.dead_letter_queue import DeadLetterQueue
+from engine.worker.partition_consumer import PartitionConsumer
 
 log = structlog.get_logger()
 
@@ -27,11 +27,13 @@ EVERY_S = 10.0  # one small script for each owned partition, and nothing more wh
 _LETTERS_MAX = 500  # of a partition, the newest; far above what one hand leaves behind
 
 
-class Orphans:
+class OrphanRecovery:
     """One per worker."""
 
-    def __init__(self, graveyard: Graveyard, ledger: Ledger, tenures: Mapping[int, Tenure]) -> None:
-        self._graveyard, self._ledger, self._tenures = graveyard, ledger, tenures
+    def __init__(
+        self, dead_letter_queue: DeadLetterQueue, ledger: LedgerWriter, consumers: Mapping[int, PartitionConsumer]
+    ) -> None:
+        self._dead_letter_queue, self._ledger, self._tenures = dead_letter_queue, ledger, consumers
 
     async def run(self) -> None:
         await forever("orphans", self._round)
@@ -42,22 +44,22 @@ class Orphans:
 
     async def run_once(self) -> None:
         """One look at all owned partitions. Stores away: at the next look."""
-        owned = [partition for partition, tenure in self._tenures.items() if tenure.reading]
+        owned = [partition for partition, consumer in self._tenures.items() if consumer.reading]
         try:
-            for letter in await self._graveyard.of_cause(Cause.UNSEEN, owned, _LETTERS_MAX):
+            for letter in await self._dead_letter_queue.of_cause(Cause.UNSEEN, owned, _LETTERS_MAX):
                 await self._give_back(letter)
         except (Unavailable, Broken, *Away) as error:
             log.warning("store_away", error=type(error).__name__)
 
-    async def _give_back(self, letter: Letter) -> None:
+    async def _give_back(self, letter: DeadLetter) -> None:
         if letter.payment is None or (await self._ledger.load(letter.payment)).payment is None:
             return
-        whole = await self._graveyard.find(letter.id)
+        whole = await self._dead_letter_queue.find(letter.id)
         if whole is None:
             return
         try:
             command = whole.command()
         except Broken:  # the letter was edited: a person's
             return
-        word = await self._graveyard.requeue(whole, command)
-        log.warning("orphan_given_back", payment=command.payment, operation=command.operation, result=word)
+        word = await self._dead_letter_queue.requeue(whole, command)
+        log.warning("orphan_requeued", payment=command.payment, operation=command.operation, result=word)

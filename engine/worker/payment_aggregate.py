@@ -1,4 +1,4 @@
-"""The dossier: what an actor knows of its payment. Never more than the ledger, but for commands on their way into it.
+"""The payment aggregate: what an actor knows of its payment. All of it is in the ledger, except new commands.
 
 Keeps the operations in their order: the first unsettled one is the head, and only the head is worked on (I3).
 """
@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from engine.domain.changeset import Step
+from engine.domain.changeset import ChangeSet
 from engine.domain.command import Command, order_at
-from engine.domain.operator_rules import Intervention
+from engine.domain.operator_rules import WaitingAction
 from engine.domain.payment import UNSETTLED, Operation, Payment
 from engine.errors import Broken
-from engine.ledger.writer import Ledger, Loaded
+from engine.ledger.writer import LedgerWriter, Loaded
 
 
-class Dossier:
+class PaymentAggregate:
     """Of one payment; read by its actor alone."""
 
-    def __init__(self, payment: str, partition: int, ledger: Ledger) -> None:
+    def __init__(self, payment: str, partition: int, ledger: LedgerWriter) -> None:
         self._id, self._partition, self._ledger = payment, partition, ledger
         self.payment: Payment | None = None
         self.operations: list[Operation] = []  # unsettled or ever sent, in accept order
-        self.acts: list[Intervention] = []  # asked for by operators, not carried out yet
+        self.acts: list[WaitingAction] = []  # asked for by operators, not carried out yet
         self.fresh: dict[str, Command] = {}  # by operation: taken in, not yet in the ledger
         self.opened_here = False  # this actor created the payment, so nobody else knows an operation of it
 
@@ -80,7 +80,7 @@ class Dossier:
             raise Broken(f"the receipt of {self._id} says partition {loaded.payment.partition}")
         return loaded
 
-    def committed(self, step: Step) -> None:
+    def committed(self, step: ChangeSet) -> None:
         """The ledger has it: believe it."""
         self.payment = step.payment
         self.opened_here = self.opened_here or step.opened

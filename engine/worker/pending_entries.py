@@ -1,4 +1,4 @@
-"""The docket: which stream entries and waiting edges belong to which operation of one payment, until they are let go.
+"""The pending entries of one payment: which stream entries and waiting edges belong to which of its operations.
 
 Keeps I4: an entry is acknowledged only when its operation is answered, journaled or given up. What Redis has not
 acknowledged stays in hand.
@@ -13,25 +13,25 @@ import structlog
 from msgspec import Struct
 
 from engine.contracts.connector import Clock
-from engine.domain.command import Command, Record, accept_order
+from engine.domain.command import Command, IdempotencyRecord, accept_order
 from engine.domain.payment import Operation
 from engine.metrics import Meters
-from engine.streams.completion import Journaled, Settled, Settlement
+from engine.streams.completion import Completed, Completion, Journaled
 from engine.streams.encoding import encode_record
 
 log = structlog.get_logger()
 
 
-class Delivery(Struct, frozen=True, kw_only=True):
+class MailboxMessage(Struct, frozen=True, kw_only=True):
     """A command with its entry, or (both None) a call to look into the ledger.
 
-    `deadly`: its workers died with it in hand again and again, and with nothing else at last.
+    `poison`: its workers died with it in hand again and again, and with nothing else at last.
     """
 
     command: Command | None
     entry: str | None
     first: bool
-    deadly: bool = False
+    poison: bool = False
 
     @property
     def order(self) -> int:
@@ -39,19 +39,19 @@ class Delivery(Struct, frozen=True, kw_only=True):
         return 0 if self.entry is None else accept_order(self.entry)
 
 
-class Docket:
-    """One per actor. `release` tells the tenure which entries are acknowledged."""
+class PendingEntries:
+    """One per actor. `release` tells the partition consumer which entries are acknowledged."""
 
     def __init__(
         self,
         partition: int,
         release: Callable[[Iterable[str]], None],
-        settlement: Settlement,
+        completion: Completion,
         clock: Clock,
         meters: Meters,
     ) -> None:
         self._partition, self._release = partition, release
-        self._settlement, self._clock, self._meters = settlement, clock, meters
+        self._completion, self._clock, self._meters = completion, clock, meters
         self._entries: dict[str, list[str]] = {}  # operation to the entries that ask for it
         self._reply_to: dict[str, list[str]] = {}
         self._taken_at: dict[str, datetime] = {}
@@ -70,7 +70,7 @@ class Docket:
         """From now on its time is measured."""
         self._taken_at[operation] = self._clock()
 
-    def take_back(self, operation: str) -> tuple[str, ...]:
+    def pop(self, operation: str) -> tuple[str, ...]:
         """Its entries, no longer here: about to be looked at as if they came anew, or given up."""
         return tuple(self._entries.pop(operation, ()))
 
@@ -80,18 +80,18 @@ class Docket:
         return list(self._entries)
 
     @property
-    def left(self) -> list[str]:
+    def unacked(self) -> list[str]:
         """Entries that were not acknowledged."""
         return [entry for entries in self._entries.values() for entry in entries]
 
     async def settle(self, operation: Operation) -> None:
         """Answered and committed: off Redis with it, and whoever waits is told."""
         entries = tuple(self._entries.get(operation.id, ()))
-        record = Record(
+        record = IdempotencyRecord(
             fingerprint=operation.fingerprint, status=operation.response_status, body=operation.response_body
         )
-        await self._settlement(
-            Settled(
+        await self._completion(
+            Completed(
                 partition=self._partition,
                 payment=operation.payment,
                 operation=operation.id,
@@ -101,12 +101,12 @@ class Docket:
                 reply_to=tuple(self._reply_to.pop(operation.id, ())),
             )
         )
-        self._let_go(operation.id, entries)
+        self._forget_acked(operation.id, entries)
         self._meters.settled.labels(operation.verb, operation.status).inc()
         taken_at = self._taken_at.pop(operation.id, None)
         now = self._clock()
         log.info(
-            "operation_settled",
+            "operation_completed",
             payment=operation.payment,
             operation=operation.id,
             partition=self._partition,
@@ -138,12 +138,12 @@ class Docket:
         """The ledger has it."""
         entries = tuple(self._entries.get(operation, ()))
         if entries:
-            await self._settlement(Journaled(partition=self._partition, merchant=self._merchant, entries=entries))
-        self._let_go(operation, entries)
+            await self._completion(Journaled(partition=self._partition, merchant=self._merchant, entries=entries))
+        self._forget_acked(operation, entries)
 
-    def _let_go(self, operation: str, entries: tuple[str, ...]) -> None:
+    def _forget_acked(self, operation: str, entries: tuple[str, ...]) -> None:
         """Only what Redis has acknowledged; an entry that joined meanwhile stays."""
-        left = [entry for entry in self._entries.pop(operation, ()) if entry not in entries]
-        if left:
-            self._entries[operation] = left
+        unacked = [entry for entry in self._entries.pop(operation, ()) if entry not in entries]
+        if unacked:
+            self._entries[operation] = unacked
         self._release(entries)

@@ -16,21 +16,21 @@ import structlog
 from engine.errors import Broken, Unavailable
 from engine.loop import forever
 from engine.streams.command_stream import CommandStreams, LeaseLost
-from engine.worker.partition_consumer import Tenure
+from engine.worker.partition_consumer import PartitionConsumer
 
 log = structlog.get_logger()
 
 _EVERY_S = 2.0  # far above the time from a read's reply to its delivery, far below a client's patience
 ADOPT_S = 10.0  # between two looks for what nobody has: one small script for each partition where all is in order
-_ENTRIES_MAX = 5000  # per partition and round; above what a tenure may hold, so that strays are always seen
+_ENTRIES_MAX = 5000  # per partition and round; above what a partition consumer may hold, so that strays are always seen
 
 
 class Reclaimer:
     """One per worker."""
 
-    def __init__(self, streams: CommandStreams, tenures: Mapping[int, Tenure]) -> None:
-        self._streams, self._tenures = streams, tenures
-        self._strays: dict[Tenure, frozenset[str]] = {}  # at the last look
+    def __init__(self, streams: CommandStreams, consumers: Mapping[int, PartitionConsumer]) -> None:
+        self._streams, self._tenures = streams, consumers
+        self._strays: dict[PartitionConsumer, frozenset[str]] = {}  # at the last look
         self._adopt_at = 0.0
 
     async def run(self) -> None:
@@ -42,39 +42,41 @@ class Reclaimer:
 
     async def run_once(self) -> None:
         """One look at all owned partitions; one that cannot be looked at does not hide the others."""
-        reading = [tenure for tenure in self._tenures.values() if tenure.reading]
-        self._strays = {tenure: strays for tenure, strays in self._strays.items() if tenure in reading}
+        reading = [consumer for consumer in self._tenures.values() if consumer.reading]
+        self._strays = {consumer: strays for consumer, strays in self._strays.items() if consumer in reading}
         adopts = anyio.current_time() >= self._adopt_at
         if adopts:
             self._adopt_at = anyio.current_time() + ADOPT_S
-        for tenure in reading:
+        for consumer in reading:
             try:
-                await self._look(tenure, adopts=adopts, seen_before=self._strays.get(tenure, frozenset()))
+                await self._look(consumer, adopts=adopts, seen_before=self._strays.get(consumer, frozenset()))
             except (Unavailable, Broken) as error:
-                log.warning("redis_away", partition=tenure.partition, error=str(error))
+                log.warning("redis_away", partition=consumer.partition, error=str(error))
 
-    async def mend(self, tenure: Tenure, delivered: str) -> None:
+    async def mend(self, consumer: PartitionConsumer, delivered: str) -> None:
         """The group is ahead of the reader: what is missing comes before anything new (I3)."""
-        if await self._look(tenure, adopts=True) and tenure.reading:
-            tenure.delivered = delivered
+        if await self._look(consumer, adopts=True) and consumer.reading:
+            consumer.delivered = delivered
 
-    async def _look(self, tenure: Tenure, *, adopts: bool, seen_before: frozenset[str] | None = None) -> bool:
+    async def _look(
+        self, consumer: PartitionConsumer, *, adopts: bool, seen_before: frozenset[str] | None = None
+    ) -> bool:
         """Deliver what is pending and not in hand, of `seen_before` alone if that is given. Whether that was all."""
-        token = tenure.ownership.token
+        token = consumer.ownership.token
         try:
-            adopted = await self._streams.adopt(tenure.partition, token) if adopts else 0
-            pending = await self._streams.pending(tenure.partition, token, _ENTRIES_MAX)
-            strays = [entry for entry, _ in pending if entry not in tenure.held]
+            adopted = await self._streams.adopt(consumer.partition, token) if adopts else 0
+            pending = await self._streams.pending(consumer.partition, token, _ENTRIES_MAX)
+            strays = [entry for entry, _ in pending if entry not in consumer.held]
             if adopted:
-                log.error("adopted", partition=tenure.partition, entries=adopted)
+                log.error("adopted", partition=consumer.partition, entries=adopted)
                 seen_before = None  # they, and what waited behind them, in the order of the stream
             wanted = strays if seen_before is None else [entry for entry in strays if entry in seen_before]
-            entries = await self._streams.reclaim(tenure.partition, token, wanted) if wanted else []
+            entries = await self._streams.reclaim(consumer.partition, token, wanted) if wanted else []
         except LeaseLost:
-            tenure.doubt_lease()
+            consumer.doubt_lease()
             return False
-        self._strays[tenure] = frozenset(strays)
-        if entries and tenure.reading:
-            log.warning("reclaimed", partition=tenure.partition, entries=len(entries))
-            tenure.take_in([entry for entry in entries if entry.id not in tenure.held])
+        self._strays[consumer] = frozenset(strays)
+        if entries and consumer.reading:
+            log.warning("reclaimed", partition=consumer.partition, entries=len(entries))
+            consumer.dispatch([entry for entry in entries if entry.id not in consumer.held])
         return len(pending) < _ENTRIES_MAX

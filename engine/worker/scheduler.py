@@ -12,11 +12,11 @@ from datetime import timedelta
 import anyio
 import structlog
 
-from engine.domain.retry_policy import Policy
+from engine.domain.retry_policy import RetryPolicy
 from engine.ledger.database import Away
-from engine.ledger.writer import DueTerms, Ledger
+from engine.ledger.writer import DueTerms, LedgerWriter
 from engine.loop import forever
-from engine.worker.partition_consumer import Tenure
+from engine.worker.partition_consumer import PartitionConsumer
 
 log = structlog.get_logger()
 
@@ -27,11 +27,13 @@ _LOST_AFTER = timedelta(
 )  # an outcome is committed within moments of its attempt's deadline, or Postgres is away
 
 
-class Sweeper:
+class Scheduler:
     """Looks every `sweep_ms`. The ledger's clock tells what is due, so that no worker's own can."""
 
-    def __init__(self, ledger: Ledger, tenures: Mapping[int, Tenure], policy: Policy, sweep_ms: int) -> None:
-        self._ledger, self._tenures, self._sweep_s = ledger, tenures, sweep_ms / 1000
+    def __init__(
+        self, ledger: LedgerWriter, consumers: Mapping[int, PartitionConsumer], policy: RetryPolicy, sweep_ms: int
+    ) -> None:
+        self._ledger, self._tenures, self._sweep_s = ledger, consumers, sweep_ms / 1000
         self._terms = DueTerms(
             expiry_notice=policy.expiry_notice,
             expiry_grace=policy.expiry_grace,
@@ -49,7 +51,7 @@ class Sweeper:
 
     async def run_once(self) -> None:
         """One look at all owned partitions."""
-        reading = [partition for partition, tenure in self._tenures.items() if tenure.reading]
+        reading = [partition for partition, consumer in self._tenures.items() if consumer.reading]
         if not reading:
             return
         try:
@@ -61,6 +63,6 @@ class Sweeper:
             log.warning("postgres_away", error=type(error).__name__)
             return
         for partition, payment in due:
-            tenure = self._tenures.get(partition)
-            if tenure is not None and tenure.reading:
-                tenure.resume(payment)
+            consumer = self._tenures.get(partition)
+            if consumer is not None and consumer.reading:
+                consumer.resume(payment)

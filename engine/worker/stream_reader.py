@@ -1,7 +1,7 @@
-"""The reader: waits at the doorbell and hands new entries of owned partitions to their tenures.
+"""The reader: waits at the doorbell and hands new entries of owned partitions to their partition consumers.
 
-Reads no more than a tenure can hold, so memory is bounded (I10: what is not read waits in the stream, never shed).
-Every second it looks at all partitions whatever rings, so a lost doorbell costs a second and no more.
+Reads no more than a partition consumer can hold, so memory is bounded (I10: what is not read waits in the stream, never
+shed). Every second it looks at all partitions whatever rings, so a lost doorbell costs a second and no more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from engine.batching import LINGER_S
 from engine.errors import Broken, Unavailable
 from engine.loop import forever
 from engine.streams.command_stream import CommandStreams, Gap, LeaseLost
-from engine.worker.partition_consumer import Tenure
+from engine.worker.partition_consumer import PartitionConsumer
 from engine.worker.reclaimer import Reclaimer
 
 log = structlog.get_logger()
@@ -30,19 +30,23 @@ _IDLE_S = 0.05  # nothing owned yet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadLimits:
-    """Entries per read, and entries a tenure may hold."""
+    """Entries per read, and entries a partition consumer may hold."""
 
     batch_entries: int
     in_hand_max: int
 
 
-class Reader:
+class StreamReader:
     """One per worker, for all its partitions."""
 
     def __init__(
-        self, streams: CommandStreams, reclaimer: Reclaimer, tenures: Mapping[int, Tenure], limits: ReadLimits
+        self,
+        streams: CommandStreams,
+        reclaimer: Reclaimer,
+        consumers: Mapping[int, PartitionConsumer],
+        limits: ReadLimits,
     ) -> None:
-        self._streams, self._reclaimer, self._tenures, self._limits = streams, reclaimer, tenures, limits
+        self._streams, self._reclaimer, self._tenures, self._limits = streams, reclaimer, consumers, limits
         self._round_at = 0.0
         self._busy = False  # the last read brought something: look again in a moment, without the doorbell
 
@@ -58,52 +62,52 @@ class Reader:
 
     async def run_once(self) -> None:
         """Wait for news, then read it."""
-        willing = [tenure for tenure in self._tenures.values() if tenure.reading]
-        roomy = {tenure.partition: tenure for tenure in willing if tenure.in_hand < self._limits.in_hand_max}
+        willing = [consumer for consumer in self._tenures.values() if consumer.reading]
+        roomy = {consumer.partition: consumer for consumer in willing if consumer.in_hand < self._limits.in_hand_max}
         if not roomy:
             return await anyio.sleep(_FULL_S if willing else _IDLE_S)
         rung: list[int] = []
         if self._busy:
             await anyio.sleep(LINGER_S)
         elif anyio.current_time() < self._round_at:
-            seen = {partition: tenure.delivered or "0-0" for partition, tenure in roomy.items()}
-            rung = await self._streams.doorbell(seen, _BLOCK_MS)
+            seen = {partition: consumer.delivered or "0-0" for partition, consumer in roomy.items()}
+            rung = await self._streams.wait_for_entries(seen, _BLOCK_MS)
         if not rung:
             rung, self._round_at = list(roomy), anyio.current_time() + _ROUND_S
         self._busy = await self._read([roomy[partition] for partition in rung])
 
-    async def _read(self, tenures: list[Tenure]) -> bool:
+    async def _read(self, consumers: list[PartitionConsumer]) -> bool:
         """Whether there was anything."""
         limits = self._limits
         replies = await self._streams.read(
             [
                 (
-                    tenure.partition,
-                    tenure.ownership.token,
-                    tenure.delivered,
-                    max(min(limits.batch_entries, limits.in_hand_max - tenure.in_hand), 1),
+                    consumer.partition,
+                    consumer.ownership.token,
+                    consumer.delivered,
+                    max(min(limits.batch_entries, limits.in_hand_max - consumer.in_hand), 1),
                 )
-                for tenure in tenures
+                for consumer in consumers
             ]
         )
         failed: Exception | None = None
-        for tenure, reply in zip(tenures, replies, strict=True):
+        for consumer, reply in zip(consumers, replies, strict=True):
             if isinstance(reply, LeaseLost):
-                tenure.doubt_lease()
+                consumer.doubt_lease()
             elif isinstance(reply, Gap):
-                await self._reclaimer.mend(tenure, reply.delivered)
+                await self._reclaimer.mend(consumer, reply.delivered)
             elif isinstance(
                 reply, Broken
             ):  # no stream: the keeper lets it try again at its next beat, the others go on
-                tenure.doubt_lease()
-                log.error("breach", name="unreadable_stream", partition=tenure.partition, error=str(reply))
+                consumer.doubt_lease()
+                log.error("breach", name="unreadable_stream", partition=consumer.partition, error=str(reply))
             elif isinstance(reply, Exception):
                 failed = reply  # of this partition; what the others read must be taken in
-            elif tenure.reading:
+            elif consumer.reading:
                 # The group may have been set back by hand: what is in hand comes once more.
-                tenure.take_in([entry for entry in reply if entry.id not in tenure.held])
+                consumer.dispatch([entry for entry in reply if entry.id not in consumer.held])
                 if reply:
-                    tenure.delivered = reply[-1].id
+                    consumer.delivered = reply[-1].id
         if failed is not None:
             raise failed
         return any(isinstance(reply, list) and reply for reply in replies)

@@ -12,20 +12,20 @@ from dataclasses import dataclass
 
 import anyio
 
-from engine.ledger.writer import Ledger
+from engine.ledger.writer import LedgerWriter
 from engine.loop import forever
 from engine.metrics import Meters
 from engine.streams.command_stream import CommandStreams
-from engine.streams.completion import Settlement
-from engine.streams.dead_letter_queue import Graveyard
+from engine.streams.completion import Completion
+from engine.streams.dead_letter_queue import DeadLetterQueue
 from engine.streams.scripts import Scripts
-from engine.worker.context import Tools
+from engine.worker.context import WorkerContext
 from engine.worker.lease_keeper import LeaseKeeper, LeaseTerms
-from engine.worker.orphans import Orphans
-from engine.worker.partition_consumer import Ownership, Tenure
+from engine.worker.orphans import OrphanRecovery
+from engine.worker.partition_consumer import PartitionConsumer, PartitionOwnership
 from engine.worker.reclaimer import Reclaimer
-from engine.worker.scheduler import Sweeper
-from engine.worker.stream_reader import Reader, ReadLimits
+from engine.worker.scheduler import Scheduler
+from engine.worker.stream_reader import ReadLimits, StreamReader
 
 _METER_S = 1.0
 
@@ -45,28 +45,30 @@ class Worker:
     def __init__(
         self,
         limits: WorkerLimits,
-        tools: Tools,
+        context: WorkerContext,
         streams: CommandStreams,
         scripts: Scripts,
         look: Callable[[Scripts], Awaitable[None]] | None = None,
     ) -> None:
         """`look`: see LeaseKeeper."""
-        self._ledger: Ledger = tools.ledger
-        self._settlement: Settlement = tools.settlement
-        self._meters: Meters = tools.meters
+        self._ledger: LedgerWriter = context.ledger
+        self._completion: Completion = context.completion
+        self._meters: Meters = context.meters
 
-        alone = asyncio.Lock()
+        isolation_lock = asyncio.Lock()
 
-        def make_tenure(ownership: Ownership) -> Tenure:
-            return Tenure(ownership, tools, streams, alone)
+        def make_tenure(ownership: PartitionOwnership) -> PartitionConsumer:
+            return PartitionConsumer(ownership, context, streams, isolation_lock)
 
         self.keeper = LeaseKeeper(
-            limits.lease, scripts, tools.ledger, make_tenure, tools.failpoints, tools.fitness, look
+            limits.lease, scripts, context.ledger, make_tenure, context.failpoints, context.fitness, look
         )
-        self._reclaimer = Reclaimer(streams, self.keeper.tenures)
-        self._reader = Reader(streams, self._reclaimer, self.keeper.tenures, limits.read)
-        self._sweeper = Sweeper(tools.ledger, self.keeper.tenures, tools.decider.policy, limits.sweep_ms)
-        self._orphans = Orphans(Graveyard(scripts, limits.lease.partitions), tools.ledger, self.keeper.tenures)
+        self._reclaimer = Reclaimer(streams, self.keeper.consumers)
+        self._reader = StreamReader(streams, self._reclaimer, self.keeper.consumers, limits.read)
+        self._sweeper = Scheduler(context.ledger, self.keeper.consumers, context.decider.policy, limits.sweep_ms)
+        self._orphans = OrphanRecovery(
+            DeadLetterQueue(scripts, limits.lease.partitions), context.ledger, self.keeper.consumers
+        )
         self._stop = anyio.Event()
         self.stopped = anyio.Event()  # everything is drained and written
 
@@ -77,23 +79,24 @@ class Worker:
     async def run(self) -> None:
         async with anyio.create_task_group() as stores:  # outermost: what actors finish must still be written
             stores.start_soon(self._ledger.run)
-            stores.start_soon(self._settlement.run)
-            async with anyio.create_task_group() as owner:  # ends when the tenures are drained and the leases released
+            stores.start_soon(self._completion.run)
+            # This group ends when the partition consumers are drained and the leases released.
+            async with anyio.create_task_group() as owner:
                 owner.start_soon(self.keeper.run)
-                async with anyio.create_task_group() as intake:
-                    intake.start_soon(self._reader.run)
-                    intake.start_soon(self._sweeper.run)
-                    intake.start_soon(self._reclaimer.run)
-                    intake.start_soon(self._orphans.run)
-                    intake.start_soon(forever, "measure", self._measure)
+                async with anyio.create_task_group() as acceptor:
+                    acceptor.start_soon(self._reader.run)
+                    acceptor.start_soon(self._sweeper.run)
+                    acceptor.start_soon(self._reclaimer.run)
+                    acceptor.start_soon(self._orphans.run)
+                    acceptor.start_soon(forever, "measure", self._measure)
                     await self._stop.wait()
-                    intake.cancel_scope.cancel()
+                    acceptor.cancel_scope.cancel()
                 self.keeper.stop()
             stores.cancel_scope.cancel()
         self.stopped.set()
 
     async def _measure(self) -> None:
-        tenures = self.keeper.tenures.values()
-        self._meters.partitions.set(len(tenures))
-        self._meters.in_hand.set(sum(tenure.in_hand for tenure in tenures))
+        consumers = self.keeper.consumers.values()
+        self._meters.partitions.set(len(consumers))
+        self._meters.in_hand.set(sum(consumer.in_hand for consumer in consumers))
         await anyio.sleep(_METER_S)

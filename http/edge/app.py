@@ -26,9 +26,9 @@ from edge.server.endpoint import Endpoint, Endpoints, Handler
 from edge.server.health import Health, Probe
 from edge.server.metrics import Meters
 from engine.contracts.connector import Capabilities, Clock
-from engine.contracts.gateway import Accepting, Enquiring, Operating, Telling
-from engine.contracts.url_policy import Targets
-from engine.contracts.webhooks import Feeding, Inspecting, Subscribing
+from engine.contracts.gateway import Commands, OperatorCommands, Queries, TimelineQueries
+from engine.contracts.url_policy import UrlPolicy
+from engine.contracts.webhooks import DeliveryQueries, EndpointCommands, EventQueries
 from engine.domain.payment import Verb
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
@@ -39,14 +39,14 @@ Row = tuple[str, Kind, dict[str, Handler]]
 
 def create_app(
     *,
-    intake: Accepting,
-    enquiry: Enquiring,
-    timeline: Telling,
-    desk: Operating,
-    subscriptions: Subscribing,
-    deliveries: Inspecting,
-    feed: Feeding,
-    targets: Targets,
+    acceptor: Commands,
+    queries: Queries,
+    timeline: TimelineQueries,
+    operator_actions: OperatorCommands,
+    subscriptions: EndpointCommands,
+    deliveries: DeliveryQueries,
+    feed: EventQueries,
+    url_policy: UrlPolicy,
     clock: Clock,
     keys: KeyRing,
     capabilities: Mapping[str, Capabilities],
@@ -55,15 +55,17 @@ def create_app(
     admission: Admission,
     lifespan: Lifespan | None = None,
 ) -> Starlette:
-    """The merchant's door. `capabilities` by payment method type, `targets`: where webhooks may go; `lifespan` opens
+    """The merchant's door. `capabilities` by payment method type, `url_policy`: where webhooks may go; `lifespan` opens
     what the others need and outlives the refreshing of the keys, which this application runs itself."""
     door = Endpoints(
         meters=Meters(registry, admission), merchants=keys.guard, operators=keys.guard_operator, admission=admission
     )
-    payments = Payments(intake=intake, enquiry=enquiry, timeline=timeline, capabilities=capabilities, targets=targets)
-    operators = Operators(desk)
-    webhooks = Webhooks(subscriptions, targets)
-    log, events = Deliveries(deliveries, enquiry, clock), Events(feed)
+    payments = Payments(
+        acceptor=acceptor, queries=queries, timeline=timeline, capabilities=capabilities, url_policy=url_policy
+    )
+    operators = Operators(operator_actions)
+    webhooks = Webhooks(subscriptions, url_policy)
+    log, events = Deliveries(deliveries, queries, clock), Events(feed)
     health = Health(probes=probes, registry=registry)
     reference = Reference(schemas.describe())
     # fmt: off

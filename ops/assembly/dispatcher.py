@@ -17,10 +17,10 @@ from engine.ledger.store_clock import ClockMeters
 from engine.webhooks.delivery import DUE_CHANNEL, NEWS_CHANNEL
 from engine.webhooks.dispatcher import Dispatcher, DispatchLimits, DispatchTools
 from engine.webhooks.fan_out import FanOut
-from engine.webhooks.listener import Doorbell
+from engine.webhooks.listener import Listener
 from engine.webhooks.metrics import DispatchMeters
 from engine.webhooks.outbox import Outbox
-from engine.webhooks.sender import Courier
+from engine.webhooks.sender import WebhookSender
 from engine.webhooks.signer import Signer
 from ops.assembly.clocks import compared, store_clock
 from ops.assembly.health import health_app
@@ -49,15 +49,15 @@ async def _serve_dispatcher(settings: Settings) -> None:
     async with (
         open_ledger(settings, WORKER) as ledger,
         opened_vault("dispatcher", settings, ledger.pool, ledger.installation, ledger.fitness) as vault,
-        Courier(settings.webhook_targets, timeout_ms=settings.webhook_timeout_ms) as courier,
+        WebhookSender(settings.webhook_targets, timeout_ms=settings.webhook_timeout_ms) as sender,
     ):
         pool = ledger.pool
         watch = await compared(settings, clock, ledger.fitness, ClockMeters(registry), pool)
         patience = timedelta(hours=settings.webhook_disable_h)
-        tools = DispatchTools(
+        context = DispatchTools(
             outbox=Outbox(pool, clock.now, lease_ms=settings.webhook_lease_ms, patience=patience),
             signer=Signer(pool, vault),
-            courier=courier,
+            sender=sender,
             clock=clock.now,
             draw=random.Random(),
             meters=DispatchMeters(registry),
@@ -67,11 +67,11 @@ async def _serve_dispatcher(settings: Settings) -> None:
             lane_places=settings.webhook_lane_max,
             send_ms=settings.webhook_lease_ms - settings.webhook_timeout_ms,
         )
-        dispatcher = Dispatcher(limits, tools)
-        fan_out = FanOut(tools.outbox, dispatcher.told)
-        doorbell = Doorbell(pool, {NEWS_CHANNEL: fan_out.ring, DUE_CHANNEL: dispatcher.ring})
+        dispatcher = Dispatcher(limits, context)
+        fan_out = FanOut(context.outbox, dispatcher.told)
+        notifications = Listener(pool, {NEWS_CHANNEL: fan_out.ring, DUE_CHANNEL: dispatcher.ring})
         async with anyio.create_task_group() as lifetime:
-            for run in (tools.outbox.run, doorbell.run, dispatcher.watch, watch.run):
+            for run in (context.outbox.run, notifications.run, dispatcher.watch, watch.run):
                 lifetime.start_soon(run)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(dispatcher.run)

@@ -16,19 +16,19 @@ from edge.server.authentication import KeyRing
 from edge.server.protocol import configuration
 from engine.errors import Unavailable
 from engine.failpoint import Failpoints
-from engine.gateway.acceptance import Intake, IntakeTools
-from engine.gateway.operator_actions import Desk
-from engine.gateway.queries import Enquiry
+from engine.gateway.acceptance import Acceptor, AcceptorContext
+from engine.gateway.operator_actions import OperatorActions
+from engine.gateway.queries import PaymentQueries
 from engine.gateway.timeline import Timeline
 from engine.ledger.audit_log import AuditLog
-from engine.ledger.reader import Archive
+from engine.ledger.reader import LedgerReader
 from engine.ledger.store_clock import ClockMeters
 from engine.metrics import Meters
 from engine.resilience.fitness import Fitness
 from engine.security.fingerprint import Fingerprinter
-from engine.streams.acceptance_store import AcceptLimits, Front
-from engine.streams.dead_letter_queue import Graveyard
-from engine.streams.reply_channel import Wakeups
+from engine.streams.acceptance_store import AcceptanceStore, AcceptLimits
+from engine.streams.dead_letter_queue import DeadLetterQueue
+from engine.streams.reply_channel import ReplyChannel
 from engine.streams.scripts import Scripts
 from ops.assembly.clocks import compared, store_clock
 from ops.assembly.logs import configure_logs
@@ -67,28 +67,24 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
     ):
         watch = await compared(settings, clock, stores.fitness, ClockMeters(meters_registry), stores.pool, stores.redis)
         scripts = Scripts(stores.redis, EDGE.redis_s)
-        front, archive = Front(scripts), Archive(stores.pool)
-        enquiry = Enquiry(front, archive, stores.partitions, clock.now, settings.record_ttl_s * 1000)
-        wakeups = Wakeups(scripts, secrets.token_hex(8))
+        acceptance_store, ledger_reader = AcceptanceStore(scripts), LedgerReader(stores.pool)
+        queries = PaymentQueries(
+            acceptance_store, ledger_reader, stores.partitions, clock.now, settings.record_ttl_s * 1000
+        )
+        reply_channel = ReplyChannel(scripts, secrets.token_hex(8))
         fingerprinter = Fingerprinter(settings.fingerprint_key_bytes)
-        intake = Intake(
-            IntakeTools(
+        acceptor = Acceptor(
+            AcceptorContext(
                 installation=stores.installation,
                 partitions=stores.partitions,
                 connector=connector.name,
-                front=front,
-                archive=archive,
-                enquiry=enquiry,
-                wakeups=wakeups,
+                acceptance_store=acceptance_store,
+                ledger_reader=ledger_reader,
+                queries=queries,
+                reply_channel=reply_channel,
                 vault=vault,
                 fingerprinter=fingerprinter,
-                limits=AcceptLimits(
-                    backlog=settings.backlog_max,
-                    backlog_headroom=settings.backlog_max + settings.backlog_max // 10,
-                    merchant=settings.merchant_backlog_max,
-                    merchant_headroom=settings.merchant_backlog_max + settings.merchant_backlog_max // 10,
-                    open_operations=settings.mailbox_max,
-                ),
+                limits=_accept_limits(settings),
                 record_ttl_ms=settings.record_ttl_s * 1000,
                 clock=clock.now,
                 failpoints=failpoints,
@@ -98,20 +94,22 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
         )
         webhooks = webhook_desk(stores.pool, stores.installation, vault, fingerprinter)
         app = create_app(
-            intake=intake,
-            enquiry=enquiry,
-            timeline=Timeline(front, archive, stores.partitions),
-            desk=Desk(Graveyard(scripts, stores.partitions), archive, AuditLog(stores.pool), stores.partitions),
+            acceptor=acceptor,
+            queries=queries,
+            timeline=Timeline(acceptance_store, ledger_reader, stores.partitions),
+            operator_actions=OperatorActions(
+                DeadLetterQueue(scripts, stores.partitions), ledger_reader, AuditLog(stores.pool), stores.partitions
+            ),
             keys=KeyRing(stores.pool),
             subscriptions=webhooks.endpoints,
             deliveries=webhooks.log,
             feed=webhooks.feed,
-            targets=settings.webhook_targets,
+            url_policy=settings.webhook_targets,
             clock=clock.now,
             capabilities=dict.fromkeys(connector.capabilities.methods, connector.capabilities),
             probes={
-                "redis": partial(_probe, front.ping),
-                "postgres": partial(_probe, archive.ping),
+                "redis": partial(_probe, acceptance_store.ping),
+                "postgres": partial(_probe, ledger_reader.ping),
                 "fitness": partial(_fitting, stores.fitness),
             },
             registry=meters_registry,
@@ -123,12 +121,29 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
                 )
             ),
         )
-        for run in (front.run, archive.run, wakeups.run, webhooks.endpoints.run, webhooks.feed.run, watch.run):
+        for run in (
+            acceptance_store.run,
+            ledger_reader.run,
+            reply_channel.run,
+            webhooks.endpoints.run,
+            webhooks.feed.run,
+            watch.run,
+        ):
             tasks.start_soon(run)
-        tasks.start_soon(stores.belonging.run, scripts)
+        tasks.start_soon(stores.installation_check.run, scripts)
         server = Server(configuration(app, host=settings.edge_host, port=settings.edge_port))
         await until_signalled(server, listener)
         tasks.cancel_scope.cancel()
+
+
+def _accept_limits(settings: Settings) -> AcceptLimits:
+    return AcceptLimits(
+        backlog=settings.backlog_max,
+        backlog_headroom=settings.backlog_max + settings.backlog_max // 10,
+        merchant=settings.merchant_backlog_max,
+        merchant_headroom=settings.merchant_backlog_max + settings.merchant_backlog_max // 10,
+        open_operations=settings.mailbox_max,
+    )
 
 
 async def _probe(ping: Callable[[], Awaitable[None]]) -> str | None:

@@ -16,7 +16,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from engine.contracts.url_policy import Targets, networks
+from engine.contracts.url_policy import UrlPolicy, networks
 from engine.errors import PenstockError
 from engine.failpoint import Failpoints
 from ops.store_url import judged_http, judged_postgres, judged_redis
@@ -228,8 +228,8 @@ class Settings(BaseModel):
         return text
 
     @property
-    def webhook_targets(self) -> Targets:
-        return Targets(https_only=self.env == "production", inside=networks(self.webhook_inside))
+    def webhook_targets(self) -> UrlPolicy:
+        return UrlPolicy(https_only=self.env == "production", inside=networks(self.webhook_inside))
 
     @field_validator("webhook_inside")
     @classmethod

@@ -23,7 +23,7 @@ from engine.ledger.database import Away
 from engine.ledger.session import conninfo, prepare
 from engine.ledger.statement import statement
 from engine.resilience.fitness import Fitness
-from engine.streams.installation import Belonging
+from engine.streams.installation import InstallationCheck
 from engine.streams.scripts import Scripts
 from ops.assembly.settings import Settings
 
@@ -69,7 +69,7 @@ class Stores:
     pool: AsyncConnectionPool
     installation: str
     partitions: int
-    belonging: Belonging
+    installation_check: InstallationCheck
     fitness: Fitness
 
 
@@ -102,7 +102,7 @@ async def open_stores(settings: Settings, patience: Patience) -> AsyncIterator[S
         pool = await stack.enter_async_context(_pool(settings, patience, fitness))
         with anyio.move_on_after(_START_PATIENCE_S) as start:
             installation, partitions = await _check_postgres(pool, settings, fitness)
-            belonging = Belonging(installation, fitness)
+            installation_check = InstallationCheck(installation, fitness)
             redis = Redis.from_url(
                 settings.redis_url,
                 socket_timeout=patience.redis_s,
@@ -110,10 +110,10 @@ async def open_stores(settings: Settings, patience: Patience) -> AsyncIterator[S
                 protocol=2,
                 # For a pooled connection gone stale; that a Redis is away, or silent, is said at once.
                 retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
-                redis_connect_func=belonging.greet,
+                redis_connect_func=installation_check.greet,
             )
             stack.push_async_callback(redis.aclose)
-            await _check_redis(redis, settings, belonging, fitness)
+            await _check_redis(redis, settings, installation_check, fitness)
         if start.cancelled_caught:
             raise Unavailable("store_unavailable", "Redis or Postgres did not answer within 30 s of the start")
         yield Stores(
@@ -121,7 +121,7 @@ async def open_stores(settings: Settings, patience: Patience) -> AsyncIterator[S
             pool=pool,
             installation=installation,
             partitions=partitions,
-            belonging=belonging,
+            installation_check=installation_check,
             fitness=fitness,
         )
 
@@ -193,7 +193,9 @@ def _refuse(fitness: Fitness) -> None:
         raise Broken("; ".join(fitness.faults.values()))
 
 
-async def _check_redis(redis: Redis, settings: Settings, belonging: Belonging, fitness: Fitness) -> None:
+async def _check_redis(
+    redis: Redis, settings: Settings, installation_check: InstallationCheck, fitness: Fitness
+) -> None:
     while True:
         try:
             config = await redis.config_get("maxmemory-policy", "appendonly")
@@ -218,14 +220,14 @@ async def _check_redis(redis: Redis, settings: Settings, belonging: Belonging, f
             "Redis runs without an append-only file: a 202 would not be on disk. Set appendonly yes, or "
             "PENSTOCK_ALLOW_UNSAFE_REDIS=true where no money is at stake"
         )
-    await _claim(Scripts(redis), belonging, fitness)
+    await _claim(Scripts(redis), installation_check, fitness)
 
 
-async def _claim(scripts: Scripts, belonging: Belonging, fitness: Fitness) -> None:
+async def _claim(scripts: Scripts, installation_check: InstallationCheck, fitness: Fitness) -> None:
     """Nobody's Redis becomes ours; another's is refused, in words."""
     while True:
         try:
-            await belonging.look(scripts)
+            await installation_check.look(scripts)
             return _refuse(fitness)
         except Unavailable:
             _refuse(fitness)

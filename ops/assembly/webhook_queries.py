@@ -11,8 +11,8 @@ from engine.security.encryption import Vault
 from engine.security.fingerprint import Fingerprinter
 from engine.webhooks.delivery_log import DeliveryLog
 from engine.webhooks.endpoint import WebhookEndpoints
-from engine.webhooks.event_feed import Feed
-from engine.webhooks.idempotent_response import StoredAnswers
+from engine.webhooks.event_feed import EventFeed
+from engine.webhooks.idempotent_response import IdempotentResponses
 from engine.webhooks.secret import WebhookSecrets
 
 
@@ -22,7 +22,7 @@ class WebhookDesk:
 
     endpoints: WebhookEndpoints
     log: DeliveryLog
-    feed: Feed
+    feed: EventFeed
 
 
 def webhook_desk(
@@ -30,9 +30,9 @@ def webhook_desk(
 ) -> WebhookDesk:
     """All of it over one pool. Endpoints and feed have a `run` of their own."""
     transactions = Transactions(pool)
-    answers = StoredAnswers(transactions, vault, fingerprinter)
+    answers = IdempotentResponses(transactions, vault, fingerprinter)
     return WebhookDesk(
         endpoints=WebhookEndpoints(transactions, answers, WebhookSecrets(vault)),
         log=DeliveryLog(transactions, answers),
-        feed=Feed(transactions, installation),
+        feed=EventFeed(transactions, installation),
     )

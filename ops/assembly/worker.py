@@ -14,20 +14,20 @@ from prometheus_client import CollectorRegistry
 from engine.domain.decision import Decider
 from engine.domain.ids import partition_of
 from engine.domain.journal import Journal
-from engine.domain.retry_policy import Policy
+from engine.domain.retry_policy import RetryPolicy
 from engine.failpoint import Failpoints
 from engine.ledger.store_clock import ClockMeters
-from engine.ledger.writer import Ledger
+from engine.ledger.writer import LedgerWriter
 from engine.metrics import Meters
-from engine.resilience.circuit_breaker import Tolerance
-from engine.resilience.fair_semaphore import Places
-from engine.resilience.guarded_connector import Gate, Patience
-from engine.resilience.retry_budget import Allowance
+from engine.resilience.circuit_breaker import BreakerPolicy
+from engine.resilience.fair_semaphore import FairSemaphore
+from engine.resilience.guarded_connector import GuardedConnector, HoldBackPolicy
+from engine.resilience.retry_budget import RetryBudgetPolicy
 from engine.streams.command_stream import CommandStreams
-from engine.streams.completion import Settlement
+from engine.streams.completion import Completion
 from engine.streams.scripts import Scripts
-from engine.worker.bank_caller import Teller
-from engine.worker.context import Tools
+from engine.worker.bank_caller import BankCaller
+from engine.worker.context import WorkerContext
 from engine.worker.lease_keeper import LeaseTerms
 from engine.worker.stream_reader import ReadLimits
 from engine.worker.worker import Worker, WorkerLimits
@@ -64,17 +64,19 @@ async def _serve_worker(settings: Settings) -> None:
         watch = await compared(settings, clock, stores.fitness, ClockMeters(registry), stores.pool, stores.redis)
         scripts = Scripts(stores.redis)
         name = settings.worker_name
-        gate = Gate(connector, tolerance_of(settings), allowance_of(settings), patience_of(settings), meters)
+        gate = GuardedConnector(
+            connector, tolerance_of(settings), allowance_of(settings), patience_of(settings), meters
+        )
         policy = policy_of(settings)
-        tools = Tools(
-            ledger=Ledger(stores.pool, settings.commit_batch_max, failpoints),
-            settlement=Settlement(scripts, settings.record_ttl_s * 1000, failpoints),
-            teller=Teller({connector.name: gate}, vault, policy, clock.steady, failpoints, meters),
+        context = WorkerContext(
+            ledger=LedgerWriter(stores.pool, settings.commit_batch_max, failpoints),
+            completion=Completion(scripts, settings.record_ttl_s * 1000, failpoints),
+            bank_caller=BankCaller({connector.name: gate}, vault, policy, clock.steady, failpoints, meters),
             decider=Decider(policy, Journal(settings.fingerprint_key_bytes), random.Random()),
             clock=clock,
             failpoints=failpoints,
             meters=meters,
-            places=Places(settings.bank_connections),
+            places=FairSemaphore(settings.bank_connections),
             partition_of=partial(partition_of, partitions=stores.partitions),
             fitness=stores.fitness,
         )
@@ -83,11 +85,11 @@ async def _serve_worker(settings: Settings) -> None:
         )
         read = ReadLimits(batch_entries=settings.read_batch, in_hand_max=settings.in_hand_max)
         limits = WorkerLimits(lease=lease, read=read, sweep_ms=settings.sweep_ms)
-        worker = Worker(limits, tools, CommandStreams(scripts, name), scripts, stores.belonging.look)
+        worker = Worker(limits, context, CommandStreams(scripts, name), scripts, stores.installation_check.look)
 
         def worker_ready() -> tuple[bool, dict[str, object]]:
             """Once the first round of leases is through, while it fits, and while it takes part and can write."""
-            fitness, partitions = stores.fitness, sorted(worker.keeper.tenures)
+            fitness, partitions = stores.fitness, sorted(worker.keeper.consumers)
             ready = worker.keeper.settled.is_set() and worker.keeper.beats and fitness.fits and not fitness.unable
             return ready, {"partitions": partitions, **fitness.told()}
 
@@ -102,8 +104,8 @@ async def _serve_worker(settings: Settings) -> None:
             tasks.cancel_scope.cancel()
 
 
-def policy_of(settings: Settings) -> Policy:
-    return Policy(
+def policy_of(settings: Settings) -> RetryPolicy:
+    return RetryPolicy(
         send_window=timedelta(milliseconds=settings.send_window_ms),
         attempt_timeout=timedelta(milliseconds=settings.attempt_timeout_ms),
         attempts_in_hand=settings.attempts_in_hand,
@@ -118,13 +120,13 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
-def patience_of(settings: Settings) -> Patience:
+def patience_of(settings: Settings) -> HoldBackPolicy:
     attempt_s = settings.attempt_timeout_ms / 1000
-    return Patience(attempt_s=attempt_s, worst_latency_s=settings.bank_worst_latency_ms / 1000 or attempt_s)
+    return HoldBackPolicy(attempt_s=attempt_s, worst_latency_s=settings.bank_worst_latency_ms / 1000 or attempt_s)
 
 
-def tolerance_of(settings: Settings) -> Tolerance:
-    return Tolerance(
+def tolerance_of(settings: Settings) -> BreakerPolicy:
+    return BreakerPolicy(
         silences_max=settings.breaker_silences,
         rest_s=settings.breaker_rest_ms / 1000,
         rest_cap_s=settings.breaker_rest_cap_ms / 1000,
@@ -132,5 +134,5 @@ def tolerance_of(settings: Settings) -> Tolerance:
     )
 
 
-def allowance_of(settings: Settings) -> Allowance:
-    return Allowance(share=settings.retry_share_percent / 100, floor_per_s=settings.retry_floor_per_s)
+def allowance_of(settings: Settings) -> RetryBudgetPolicy:
+    return RetryBudgetPolicy(share=settings.retry_share_percent / 100, floor_per_s=settings.retry_floor_per_s)

@@ -30,7 +30,7 @@ from ops.store_url import Locations
 _EVENTS_MAX = 3_000  # of a bounded look; more in one interval are left to a whole audit, and the report says so
 _IN_TURN = 200
 _KEYS_MAX = 2_000
-_SUSPECTS_MAX = 1_000
+_POISON_CANDIDATES_MAX = 1_000
 _PATIENCE_S = 5.0
 _SCANS = {
     False: frozenset({Scan.CHANGED, Scan.OPEN}),
@@ -93,7 +93,7 @@ class Auditor:
             with suppress(psycopg.Error):
                 self.close()
             raise
-        self._suspects = tuple({each.payment for each in found if each.payment is not None})[:_SUSPECTS_MAX]
+        self._suspects = tuple({each.payment for each in found if each.payment is not None})[:_POISON_CANDIDATES_MAX]
         scans = _SCANS[whole] | {Scan.REDIS} | ({Scan.BANK} if whole and self._places.bank is not None else set())
         return Report(
             at=at,

@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import psycopg
 
-from engine.contracts.connector import Ask, Connector
+from engine.contracts.connector import BankRequest, Connector
 from engine.domain.bank_answer import Absent, Answer, Approved, Found, NoAnswer, Refusal, Refused
 from engine.domain.ids import release_key
 from engine.domain.money import Money
@@ -118,7 +118,7 @@ async def _voided(connector: Connector, hold: Found, bank_key: str) -> Answer:
     answer: Answer = NoAnswer(reason="the bank was not asked")
     for _ in range(_TRIES):
         now = datetime.now(UTC)
-        ask = Ask(
+        ask = BankRequest(
             bank_key=bank_key,
             verb=Verb.VOID,
             money=Money(amount=hold.amount, currency=hold.currency),

@@ -15,7 +15,7 @@ from typing import Any
 
 from redis import Redis
 
-from engine.domain.command import Record, accept_order, accepted_at
+from engine.domain.command import IdempotencyRecord, accept_order, accepted_at
 from engine.errors import Broken
 from engine.streams import keys
 from engine.streams.encoding import decode_record, decode_snapshot
@@ -82,7 +82,7 @@ class Keyspace:
         for name in names:
             pipeline.hgetall(name[0].decode()) if name[2] == b"open" else pipeline.get(name[0].decode())
         opened: list[_Open] = []
-        records: dict[str, Record] = {}
+        records: dict[str, IdempotencyRecord] = {}
         for name, reply in zip(names, pipeline.execute(raise_on_error=False), strict=True):
             try:
                 if name[2] == b"open":
@@ -144,7 +144,7 @@ class Keyspace:
         return raw is not None and not decode_record(raw).settled
 
 
-def _unsettled(name: re.Match[bytes], record: Record) -> _Open | None:
+def _unsettled(name: re.Match[bytes], record: IdempotencyRecord) -> _Open | None:
     """What a record says of accepted work, with the moment that is in its entry's id. Raises ValueError for no id."""
     if record.settled or record.entry is None:
         return None
@@ -168,7 +168,7 @@ def _opened(name: re.Match[bytes], reply: Any) -> Iterator[_Open]:
         )
 
 
-def _differing(records: Mapping[str, Record], known: Mapping[str, Answer]) -> Iterator[Breach]:
+def _differing(records: Mapping[str, IdempotencyRecord], known: Mapping[str, Answer]) -> Iterator[Breach]:
     for operation, record in records.items():
         answer = known.get(operation)
         if answer is None or answer.settled_at is None:

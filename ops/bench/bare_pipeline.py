@@ -27,7 +27,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from engine.batching import Coalescer
+from engine.batching import Batcher
 from ops.statement import statement
 
 REDIS, DATABASE = "BARE_REDIS_URL", "BARE_DATABASE_URL"  # variables
@@ -42,7 +42,7 @@ class Edge:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._script = ""
-        self._accepts: Coalescer[tuple[str, bytes], bytes] = Coalescer(self._accept, _ACCEPTS_MAX)
+        self._accepts: Batcher[tuple[str, bytes], bytes] = Batcher(self._accept, _ACCEPTS_MAX)
 
     @asynccontextmanager
     async def alive(self, app: Starlette) -> AsyncIterator[None]:

@@ -67,7 +67,7 @@ def list_letters(
     """
     from ops.terminal import in_colour, print_table
 
-    page = json.loads(with_back_office(data_dir, lambda office: office.desk.dead_letters(limit, cursor)))
+    page = json.loads(with_back_office(data_dir, lambda office: office.operator_actions.dead_letters(limit, cursor)))
     if as_json:
         typer.echo(json.dumps(page))
         return
@@ -90,7 +90,9 @@ def show_letter(letter: LetterId, data_dir: DataDir = _LOCAL, as_json: Json = Fa
     """
     from ops.terminal import in_colour, print_table
 
-    found: dict[str, Any] = json.loads(with_back_office(data_dir, lambda office: office.desk.dead_letter(letter)))
+    found: dict[str, Any] = json.loads(
+        with_back_office(data_dir, lambda office: office.operator_actions.dead_letter(letter))
+    )
     if as_json:
         typer.echo(json.dumps(found))
         return
@@ -110,7 +112,7 @@ def requeue_letter(letter: LetterId, reason: Reason, data_dir: DataDir = _LOCAL,
 
     Example: penstock dead-letters requeue dl_7-1935734400000-0 --reason "constraint corrected, ticket 17"
     """
-    done = act(data_dir, lambda office: office.desk.requeue(asked_by_cli(reason), letter))
+    done = act(data_dir, lambda office: office.operator_actions.requeue(asked_by_cli(reason), letter))
     say_act(done, f"{letter} was given back: payment {done['payment_id']}", as_json)
 
 
@@ -123,7 +125,7 @@ def drop_letter(letter: LetterId, reason: Reason, data_dir: DataDir = _LOCAL, as
 
     Example: penstock dead-letters drop dl_7-1935734400000-0 --reason "written by hand, ticket 18"
     """
-    done = act(data_dir, lambda office: office.desk.drop(asked_by_cli(reason), letter))
+    done = act(data_dir, lambda office: office.operator_actions.drop(asked_by_cli(reason), letter))
     say_act(done, f"{letter} was dropped", as_json)
 
 

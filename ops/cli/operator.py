@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from engine.contracts.gateway import ActRequest, Reply
+    from engine.contracts.gateway import ActionRequest, StoredResponse
     from ops.cli.operator_assembly import BackOffice
 
 Result = TypeVar("Result")
@@ -38,15 +38,15 @@ async def _asked(data_dir: Path, ask: Callable[[BackOffice], Awaitable[Result]])
     raise Broken(refused)
 
 
-def asked_by_cli(reason: str, **more: Any) -> ActRequest:
+def asked_by_cli(reason: str, **more: Any) -> ActionRequest:
     """An act in the name of whoever runs the command."""
     from engine.accounts.merchants import os_user
-    from engine.contracts.gateway import ActRequest
+    from engine.contracts.gateway import ActionRequest
 
-    return ActRequest(reason=reason, actor=os_user(), **more)
+    return ActionRequest(reason=reason, actor=os_user(), **more)
 
 
-def act(data_dir: Path, ask: Callable[[BackOffice], Awaitable[Reply]]) -> dict[str, Any]:
+def act(data_dir: Path, ask: Callable[[BackOffice], Awaitable[StoredResponse]]) -> dict[str, Any]:
     """The act as it ended, or as it is. Raises Broken when it was refused."""
     from engine.errors import Broken
 

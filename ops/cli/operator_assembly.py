@@ -19,16 +19,16 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from engine.errors import Broken
-from engine.gateway.operator_actions import Desk
-from engine.gateway.queries import Enquiry
+from engine.gateway.operator_actions import OperatorActions
+from engine.gateway.queries import PaymentQueries
 from engine.gateway.timeline import Timeline
 from engine.ledger.audit_log import AuditLog
-from engine.ledger.reader import Archive
+from engine.ledger.reader import LedgerReader
 from engine.ledger.session import NO_TABLES, connect, conninfo, prepare
 from engine.ledger.statement import statement
 from engine.streams import keys
-from engine.streams.acceptance_store import Front
-from engine.streams.dead_letter_queue import Graveyard
+from engine.streams.acceptance_store import AcceptanceStore
+from engine.streams.dead_letter_queue import DeadLetterQueue
 from engine.streams.scripts import Scripts
 from ops.stack.data_dir import DataDir
 from ops.store_url import given_url
@@ -43,11 +43,11 @@ _RECORD_TTL_MS = 900_000  # of records that are repaired by looking; the edges' 
 class BackOffice:
     """What commands work with."""
 
-    desk: Desk
+    operator_actions: OperatorActions
     timeline: Timeline
-    enquiry: Enquiry
-    archive: Archive
-    front: Front
+    queries: PaymentQueries
+    ledger_reader: LedgerReader
+    acceptance_store: AcceptanceStore
     partitions: int
 
 
@@ -76,15 +76,19 @@ async def back_office(data_dir: Path) -> AsyncIterator[BackOffice]:
         tasks = await stack.enter_async_context(anyio.create_task_group())
         await _check_whose(redis, installation)
         scripts = Scripts(redis)
-        front, archive = Front(scripts), Archive(pool)
-        for run in (front.run, archive.run):
+        acceptance_store, ledger_reader = AcceptanceStore(scripts), LedgerReader(pool)
+        for run in (acceptance_store.run, ledger_reader.run):
             tasks.start_soon(run)
         yield BackOffice(
-            desk=Desk(Graveyard(scripts, partitions), archive, AuditLog(pool), partitions),
-            timeline=Timeline(front, archive, partitions),
-            enquiry=Enquiry(front, archive, partitions, lambda: datetime.now(UTC), _RECORD_TTL_MS),
-            archive=archive,
-            front=front,
+            operator_actions=OperatorActions(
+                DeadLetterQueue(scripts, partitions), ledger_reader, AuditLog(pool), partitions
+            ),
+            timeline=Timeline(acceptance_store, ledger_reader, partitions),
+            queries=PaymentQueries(
+                acceptance_store, ledger_reader, partitions, lambda: datetime.now(UTC), _RECORD_TTL_MS
+            ),
+            ledger_reader=ledger_reader,
+            acceptance_store=acceptance_store,
             partitions=partitions,
         )
         tasks.cancel_scope.cancel()

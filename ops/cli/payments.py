@@ -148,7 +148,7 @@ def retry_payment(
     Example: penstock payment retry pay_3K7VZ0Q1M8C2R4T6W9XABDEFGH --reason "the bank is back, ticket 17"
     """
     asked = asked_by_cli(reason, operation=operation, wait_s=wait)
-    done = act(data_dir, lambda office: office.desk.retry(asked, payment))
+    done = act(data_dir, lambda office: office.operator_actions.retry(asked, payment))
     say_act(done, f"retry of {done['operation_id']}: {done['result'] or 'written down'}", as_json)
 
 
@@ -193,7 +193,7 @@ def resolve_payment(
     word |= {"bank_at": bank_at, "expires_at": expires_at}
     said = {name: value for name, value in word.items() if value is not None}
     asked = asked_by_cli(reason, operation=operation, wait_s=wait, word=said)
-    done = act(data_dir, lambda office: office.desk.resolve(asked, payment))
+    done = act(data_dir, lambda office: office.operator_actions.resolve(asked, payment))
     say_act(done, f"resolve of {done['operation_id']}: {done['result'] or 'written down'}", as_json)
 
 
@@ -219,14 +219,14 @@ def correct_payment(
     Example: penstock payment correct pay_3K7VZ0Q1M8C2R4T6W9XABDEFGH --reference auth_8c1e --reason "line 13, not 12"
     """
     asked = asked_by_cli(reason, operation=operation, wait_s=wait, word={"reference": reference})
-    done = act(data_dir, lambda office: office.desk.correct(asked, payment))
+    done = act(data_dir, lambda office: office.operator_actions.correct(asked, payment))
     say_act(done, f"correction of {done['operation_id']}: {done['result'] or 'written down'}", as_json)
 
 
 async def _receipt(office: BackOffice, payment: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The payment as its merchant sees it, and its operations as the timeline tells them."""
     told = json.loads(await office.timeline.whole(payment))
-    receipt = json.loads(await office.enquiry.anyones(payment))
+    receipt = json.loads(await office.queries.anyones(payment))
     return receipt, [each for each in told["data"] if each["type"] == "command"]
 
 

@@ -12,14 +12,13 @@ from datetime import timedelta
 from enum import StrEnum
 from random import Random
 
+from engine.domain.payment import Verb
+from engine.domain.retry_policy import RetryPolicy
+from engine.resilience.circuit_breaker import BreakerPolicy
+from engine.resilience.guarded_connector import HoldBackPolicy
+from engine.resilience.retry_budget import RetryBudgetPolicy
 from simulation.simulated_bank import Habits, Mishap
 from simulation.simulated_network import Weather
-
-from engine.domain.payment import Verb
-from engine.domain.retry_policy import Policy
-from engine.resilience.circuit_breaker import Tolerance
-from engine.resilience.guarded_connector import Patience
-from engine.resilience.retry_budget import Allowance
 
 FAULTS_END_S = 2.5
 """From then on nothing goes wrong any more, and everything accepted must come to its end."""
@@ -101,10 +100,10 @@ class Plan:
     purchases: tuple[Purchase, ...]
     faults: tuple[Fault, ...]
     habits: Habits
-    policy: Policy
-    tolerance: Tolerance
-    allowance: Allowance
-    patience: Patience
+    policy: RetryPolicy
+    tolerance: BreakerPolicy
+    allowance: RetryBudgetPolicy
+    patience: HoldBackPolicy
     record_ttl_ms: int
     lease_ms: int
     sweep_ms: int
@@ -137,7 +136,7 @@ def plan_of(seed: int) -> Plan:
         purchases=purchases,
         faults=tuple(sorted(faults, key=lambda fault: fault.at_s)),
         habits=_habits(draw, calm=draw.random() < 0.5, timeout_s=timeout_s, key_life_s=key_life_s * 1.5),
-        policy=Policy(
+        policy=RetryPolicy(
             send_window=timedelta(milliseconds=200),
             attempt_timeout=timedelta(seconds=timeout_s),
             attempts_in_hand=draw.choice((1, 2, 3)),
@@ -150,9 +149,9 @@ def plan_of(seed: int) -> Plan:
             expiry_notice=timedelta(days=1),
             expiry_grace=timedelta(minutes=5),
         ),
-        tolerance=Tolerance(silences_max=draw.choice((2, 1000)), rest_s=0.1, rest_cap_s=0.5, probes=1),
-        allowance=Allowance(share=0.2, floor_per_s=draw.choice((2.0, 1000.0))),
-        patience=Patience(attempt_s=timeout_s, worst_latency_s=timeout_s),
+        tolerance=BreakerPolicy(silences_max=draw.choice((2, 1000)), rest_s=0.1, rest_cap_s=0.5, probes=1),
+        allowance=RetryBudgetPolicy(share=0.2, floor_per_s=draw.choice((2.0, 1000.0))),
+        patience=HoldBackPolicy(attempt_s=timeout_s, worst_latency_s=timeout_s),
         record_ttl_ms=draw.choice((500, 60_000)),
         lease_ms=1000,
         sweep_ms=500,

@@ -20,23 +20,23 @@ from engine.domain.decision import Decider
 from engine.domain.ids import partition_of
 from engine.domain.journal import Journal
 from engine.failpoint import Failpoints
-from engine.gateway.acceptance import Intake, IntakeTools
-from engine.gateway.queries import Enquiry
-from engine.ledger.reader import Archive
+from engine.gateway.acceptance import Acceptor, AcceptorContext
+from engine.gateway.queries import PaymentQueries
+from engine.ledger.reader import LedgerReader
 from engine.ledger.store_clock import ClockWatch, Store, StoreClock
-from engine.ledger.writer import Ledger
+from engine.ledger.writer import LedgerWriter
 from engine.metrics import Meters
-from engine.resilience.fair_semaphore import Places
+from engine.resilience.fair_semaphore import FairSemaphore
 from engine.resilience.fitness import Fitness
-from engine.resilience.guarded_connector import Gate
+from engine.resilience.guarded_connector import GuardedConnector
 from engine.security.encryption import Vault
 from engine.security.fingerprint import Fingerprinter
-from engine.streams.acceptance_store import AcceptLimits, Front
+from engine.streams.acceptance_store import AcceptanceStore, AcceptLimits
 from engine.streams.command_stream import CommandStreams
-from engine.streams.completion import Settlement
-from engine.streams.reply_channel import Wakeups
-from engine.worker.bank_caller import Teller
-from engine.worker.context import Tools
+from engine.streams.completion import Completion
+from engine.streams.reply_channel import ReplyChannel
+from engine.worker.bank_caller import BankCaller
+from engine.worker.context import WorkerContext
 from engine.worker.lease_keeper import LeaseTerms
 from engine.worker.stream_reader import ReadLimits
 from engine.worker.worker import Worker, WorkerLimits
@@ -141,16 +141,16 @@ class WorkerProcess(Process):
         scripts = SimulatedScripts(redis)
         clock, watch, fitness = await self.clocks(redis, pool)
         connector = SimulatedConnector(town.bank, town.loop, clock.steady)
-        gate = Gate(connector, plan.tolerance, plan.allowance, plan.patience, _METERS)
-        tools = Tools(
-            ledger=Ledger(pool, commit_batch_max=100),
-            settlement=Settlement(scripts, plan.record_ttl_ms, _NO_FAILPOINTS),
-            teller=Teller({connector.name: gate}, _VAULT, plan.policy, clock.steady, _NO_FAILPOINTS, _METERS),
+        gate = GuardedConnector(connector, plan.tolerance, plan.allowance, plan.patience, _METERS)
+        context = WorkerContext(
+            ledger=LedgerWriter(pool, commit_batch_max=100),
+            completion=Completion(scripts, plan.record_ttl_ms, _NO_FAILPOINTS),
+            bank_caller=BankCaller({connector.name: gate}, _VAULT, plan.policy, clock.steady, _NO_FAILPOINTS, _METERS),
             decider=Decider(plan.policy, JOURNAL, Random(town.draw.random())),
             clock=clock,
             failpoints=_NO_FAILPOINTS,
             meters=_METERS,
-            places=Places(plan.places),
+            places=FairSemaphore(plan.places),
             fitness=fitness,
             partition_of=partial(partition_of, partitions=plan.partitions),
         )
@@ -159,7 +159,7 @@ class WorkerProcess(Process):
             read=ReadLimits(batch_entries=plan.read_batch, in_hand_max=100),
             sweep_ms=plan.sweep_ms,
         )
-        self.worker = Worker(limits, tools, CommandStreams(scripts, name), scripts)
+        self.worker = Worker(limits, context, CommandStreams(scripts, name), scripts)
         if self._stopping:
             return
         async with anyio.create_task_group() as tasks:
@@ -179,10 +179,10 @@ class EdgeGone(Exception):
 
 
 class EdgeProcess(Process):
-    """penstock edge, behind its HTTP: clients call the intake and the enquiry."""
+    """penstock edge, behind its HTTP: clients call the acceptor and the queries."""
 
-    intake: Intake
-    enquiry: Enquiry
+    acceptor: Acceptor
+    queries: PaymentQueries
 
     def __init__(self, town: Town, name: str) -> None:
         self._open: dict[Future[Any], Task[None]] = {}
@@ -195,18 +195,18 @@ class EdgeProcess(Process):
         pool: Any = PostgresPool(town.postgres, self.host.name, _PATIENCE_S)
         scripts = SimulatedScripts(redis)
         clock, watch, fitness = await self.clocks(redis, pool)
-        front, archive = Front(scripts), Archive(pool)
-        wakeups = Wakeups(scripts, self.host.name)
-        self.enquiry = Enquiry(front, archive, plan.partitions, clock.now, plan.record_ttl_ms)
-        self.intake = Intake(
-            IntakeTools(
+        acceptance_store, ledger_reader = AcceptanceStore(scripts), LedgerReader(pool)
+        reply_channel = ReplyChannel(scripts, self.host.name)
+        self.queries = PaymentQueries(acceptance_store, ledger_reader, plan.partitions, clock.now, plan.record_ttl_ms)
+        self.acceptor = Acceptor(
+            AcceptorContext(
                 installation="simulated",
                 partitions=plan.partitions,
                 connector=SimulatedConnector.name,
-                front=front,
-                archive=archive,
-                enquiry=self.enquiry,
-                wakeups=wakeups,
+                acceptance_store=acceptance_store,
+                ledger_reader=ledger_reader,
+                queries=self.queries,
+                reply_channel=reply_channel,
                 vault=_VAULT,
                 fingerprinter=_FINGERPRINTER,
                 limits=AcceptLimits(
@@ -224,7 +224,7 @@ class EdgeProcess(Process):
             )
         )
         async with anyio.create_task_group() as tasks:
-            for run in (front.run, archive.run, wakeups.run, watch.run):
+            for run in (acceptance_store.run, ledger_reader.run, reply_channel.run, watch.run):
                 tasks.start_soon(run)
             self._ready = True
 

@@ -6,9 +6,9 @@ In tests/:
     python -m simulation.run --seed 7 --trace    the same, told step by step
     python -m simulation.run --seeds 0 5000      many; those that fail are named, with the command that replays them
 
-The engine is the real one: workers with keeper, tenures, actors, reader, reclaimer, sweeper, settlement and ledger, and
-edges with front, archive and intake. Redis, Postgres, the bank, the network and time are simulated (simulated_*.py);
-what happens is drawn beforehand (plan.py), what must hold is seen by a witness and judged at the end.
+The engine is the real one: workers with keeper, partition consumers, actors, reader, reclaimer, sweeper, settlement and
+ledger, and edges with front, archive and intake. Redis, Postgres, the bank, the network and time are simulated
+(simulated_*.py); what happens is drawn beforehand (plan.py), what must hold is seen by a witness and judged at the end.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from psycopg.errors import QueryCanceled
 from redis.exceptions import ConnectionError as RedisBroken
 from redis.exceptions import TimeoutError as RedisSilent
 
-from engine.contracts.connector import Ask
+from engine.contracts.connector import BankRequest
 from engine.streams import keys
 from simulation.faults import strike
 from simulation.log import overheard
@@ -183,10 +183,10 @@ class World:
     def _held_once(self, partition: int) -> bool:
         """One worker reads the partition, and under the lease that Redis knows (I2)."""
         keepers = [process.worker.keeper for process in self.workers if process.up and process.worker is not None]
-        tenures = [keeper.tenures[partition] for keeper in keepers if partition in keeper.tenures]
-        if len(tenures) != 1 or not tenures[0].reading:
+        consumers = [keeper.consumers[partition] for keeper in keepers if partition in keeper.consumers]
+        if len(consumers) != 1 or not consumers[0].reading:
             return False
-        return self.redis.database.get(keys.lease(partition)) == tenures[0].ownership.token.encode()
+        return self.redis.database.get(keys.lease(partition)) == consumers[0].ownership.token.encode()
 
     def _on_script(self, name: str, keys: Sequence[str], arguments: Sequence[Any], reply: Any) -> None:
         self.witness.script(name, keys, arguments, reply)
@@ -200,7 +200,7 @@ class World:
             self.tell("postgres", "won", *sorted(won))
         self._spring(Moment.COMMIT, client)
 
-    def _on_ask(self, ask: Ask, attempt: Attempt, now_s: float) -> None:
+    def _on_ask(self, ask: BankRequest, attempt: Attempt, now_s: float) -> None:
         self.tell("bank", "is asked", ask.verb, ask.bank_key, attempt.number)
         self.witness.ask(ask, attempt, now_s)
         self._spring(Moment.ASK, current_host())

@@ -11,14 +11,14 @@ from contextlib import suppress
 from typing import Protocol
 
 import anyio
-from simulation.plan import Act, Purchase
-from simulation.processes import EdgeGone, EdgeProcess, Town
 
-from engine.contracts.gateway import NewPayment, Origin, Reply
+from engine.contracts.gateway import NewPayment, RequestContext, StoredResponse
 from engine.domain.ids import operation_id, payment_id
 from engine.domain.money import Money
 from engine.domain.payment import Card, Verb
 from engine.errors import Rejected, Unavailable
+from simulation.plan import Act, Purchase
+from simulation.processes import EdgeGone, EdgeProcess, Town
 
 MERCHANT = "m_1"
 _CARD = Card(number="4111111111111111", cvv="123", expiry_month=12, expiry_year=2030)
@@ -52,15 +52,15 @@ class Shop:
 
     async def run(self) -> None:
         await anyio.sleep(self._purchase.at_s)
-        async with anyio.create_task_group() as errands:
+        async with anyio.create_task_group() as system_operations:
             for act in self._purchase.acts:
                 await anyio.sleep(act.pause_s)
                 for _ in range(act.copies - 1):
-                    errands.start_soon(self._ask, act.verb, act.wait_s)
+                    system_operations.start_soon(self._ask, act.verb, act.wait_s)
                 if act.alone or act.verb is Verb.AUTHORIZE:
                     await self._ask(act.verb, act.wait_s)
                 else:
-                    errands.start_soon(self._ask, act.verb, act.wait_s)
+                    system_operations.start_soon(self._ask, act.verb, act.wait_s)
                 if self.accepted and not self._street.plan.forgetful:
                     await self._look()
         for act in self._purchase.acts:
@@ -70,7 +70,7 @@ class Shop:
     async def _look(self) -> None:
         """GET, after the first 202: a payment that was accepted is there, unless Redis has lost it."""
         try:
-            await self._edge().call(lambda edge: edge.enquiry.payment(MERCHANT, self.payment))
+            await self._edge().call(lambda edge: edge.queries.payment(MERCHANT, self.payment))
         except (EdgeGone, Unavailable):
             return
         except Rejected as error:
@@ -105,11 +105,11 @@ class Shop:
             with suppress(EdgeGone, Unavailable, Rejected):
                 self._take(verb, await self._edge().call(self._request(verb, 0.0)))
 
-    def _request(self, verb: Verb, wait_s: float) -> Callable[[EdgeProcess], Awaitable[Reply]]:
+    def _request(self, verb: Verb, wait_s: float) -> Callable[[EdgeProcess], Awaitable[StoredResponse]]:
         key = self._key(verb)
-        origin = Origin(merchant=MERCHANT, key=key, wait_s=wait_s, request_id="req", traceparent=None)
+        origin = RequestContext(merchant=MERCHANT, key=key, wait_s=wait_s, request_id="req", traceparent=None)
         if verb is not Verb.AUTHORIZE:
-            return lambda edge: edge.intake.operate(origin, self.payment, verb, None)
+            return lambda edge: edge.acceptor.operate(origin, self.payment, verb, None)
         new = NewPayment(
             money=Money(amount=self._purchase.amount, currency="USD"),
             order_id=key,
@@ -120,9 +120,9 @@ class Shop:
             card=_CARD,
             sale=self._purchase.sale,
         )
-        return lambda edge: edge.intake.authorize(origin, new)
+        return lambda edge: edge.acceptor.authorize(origin, new)
 
-    def _take(self, verb: Verb, reply: Reply) -> None:
+    def _take(self, verb: Verb, reply: StoredResponse) -> None:
         operation = self.operation(verb)
         self._street.tell(self.payment, "is told", verb, reply.status)
         if (reply.payment, reply.operation) != (self.payment, operation):

@@ -17,13 +17,13 @@ from random import Random
 from typing import Any
 
 import orjson
-from simulation.simulated_loop import SimulatedLoop
 
 from bank import dialect
 from bank.classification import MESSAGES, NO_WORD, TEXT, Doubt, classify
-from engine.contracts.connector import Ask, Capabilities, Clock
+from engine.contracts.connector import BankRequest, Capabilities, Clock
 from engine.domain.bank_answer import Answer, Finding, NoAnswer, Refusal, Refused, Unsearchable, Unsent
 from engine.domain.payment import DeclineCode, Verb
+from simulation.simulated_loop import SimulatedLoop
 
 JSON = "application/json"
 _BACK_S = 0.002
@@ -86,7 +86,7 @@ Answering = Callable[[Response | None, float], None]
 class SimulatedBank:
     """`asked` is told of every attempt right before it is written: the ask and its number under its key."""
 
-    def __init__(self, loop: SimulatedLoop, draw: Random, asked: Callable[[Ask, Attempt, float], None]) -> None:
+    def __init__(self, loop: SimulatedLoop, draw: Random, asked: Callable[[BankRequest, Attempt, float], None]) -> None:
         self._loop, self._draw, self._asked = loop, draw, asked
         self.habits = Habits()
         self.attempts: dict[str, Attempt] = {}
@@ -117,7 +117,7 @@ class SimulatedBank:
         if not self._waits(partial(self.read, answer)):
             answer(_error(404, "not_found"), self._draw.uniform(*self.habits.latency_s))
 
-    def receive(self, ask: Ask, left_s: float, answer: Answering) -> None:
+    def receive(self, ask: BankRequest, left_s: float, answer: Answering) -> None:
         """Take in an attempt; `answer` is called once, with the response (None: it breaks off) and when it comes.
         Whoever asks waits for `left_s`."""
         now = self._loop.time()
@@ -133,7 +133,7 @@ class SimulatedBank:
             self._stalled.append(work)
         return self._stalled is not None
 
-    def _take_up(self, ask: Ask, attempt: Attempt, left_s: float, answer: Answering) -> None:
+    def _take_up(self, ask: BankRequest, attempt: Attempt, left_s: float, answer: Answering) -> None:
         """Look the key up, and begin. From a queue, it is not over before the bank has had its time for it."""
         now = self._loop.time()
         if self._waits(partial(self._take_up, ask, attempt, left_s, answer)):
@@ -163,7 +163,9 @@ class SimulatedBank:
                 return mishap
         return None
 
-    def _work(self, ask: Ask, attempt: Attempt, mishap: Mishap | None, left_s: float, answer: Answering) -> None:
+    def _work(
+        self, ask: BankRequest, attempt: Attempt, mishap: Mishap | None, left_s: float, answer: Answering
+    ) -> None:
         """The handler: an effect or none, the key kept or not, an answer or none."""
         if self._waits(partial(self._work, ask, attempt, mishap, left_s, answer)):
             attempt.over_at_s = math.inf
@@ -201,7 +203,7 @@ class SimulatedBank:
             return answer((200, JSON, orjson.dumps(other)), _BACK_S)
         answer(response, _BACK_S)
 
-    def _done(self, ask: Ask, *, declined: bool) -> Response:
+    def _done(self, ask: BankRequest, *, declined: bool) -> Response:
         """The effect, or the refusal of one, in the bank's order of rules (BANK.md section 6)."""
         reference, amount = ask.reference or "", ask.money.amount
         number = len(self.effects)
@@ -255,7 +257,7 @@ class SimulatedConnector:
         self._loop.outside(timeout_s, _told, future, None)
         return await future is not None
 
-    async def ask(self, ask: Ask) -> Answer:
+    async def ask(self, ask: BankRequest) -> Answer:
         if self._clock() >= min(ask.send_by, ask.deadline):
             return Unsent(reason="send_by had passed")
         if self._bank.refuses():
@@ -283,7 +285,7 @@ def _told(future: Any, response: Response | None) -> None:
         future.set_result(response)
 
 
-def _translated(ask: Ask, status: int, content_type: str, body: bytes) -> Answer:
+def _translated(ask: BankRequest, status: int, content_type: str, body: bytes) -> Answer:
     """As bank/ficmart.py reads it."""
     if status == 200:
         try:

@@ -15,6 +15,7 @@ from typing import Any, Self
 import anyio
 from psycopg.rows import dict_row
 from psycopg_pool import PoolTimeout
+
 from simulation.simulated_commit import Batch, Partition, Row, Tables, decoded, ledger_commit
 from simulation.simulated_network import Link
 

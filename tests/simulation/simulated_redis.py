@@ -16,13 +16,13 @@ from typing import Any, Self
 
 from redis.exceptions import ConnectionError as RedisGone
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+
+from engine.errors import Unavailable
+from engine.streams.scripts import Call, Scripts, translated
 from simulation.simulated_loop import BEGINNING, SimulatedLoop
 from simulation.simulated_network import Link, Promise
 from simulation.simulated_scripts import HANDS, SCRIPTS, Argument, Database
 from simulation.simulated_streams import id_of, text_of
-
-from engine.errors import Unavailable
-from engine.streams.scripts import Call, Scripts, translated
 
 _EPOCH_MS = int(BEGINNING.timestamp() * 1000)
 _THRIFTY = frozenset(  # scripts that are allowed at full memory

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 from redis.exceptions import ResponseError
+
 from simulation.simulated_streams import ZERO, Entry, Group, Stream, id_of, text_of
 
 Argument = str | bytes | int
@@ -91,7 +92,7 @@ def revive(db: Database, keys: Keys, arguments: Arguments) -> Any:
 def settle(db: Database, keys: Keys, arguments: Arguments) -> Any:
     commands, opened, record, merchants = keys
     group, operation, value, ttl_ms, merchant, *entries = arguments
-    acked = _let_go(db, commands, merchants, str(group), merchant, entries)
+    acked = _forget_acked(db, commands, merchants, str(group), merchant, entries)
     if commands not in db.streams or not db.streams[commands].entries:
         db.hashes.pop(merchants, None)
     _drop_field(db, opened, operation)
@@ -101,7 +102,7 @@ def settle(db: Database, keys: Keys, arguments: Arguments) -> Any:
 
 def ack(db: Database, keys: Keys, arguments: Arguments) -> Any:
     group, merchant, *entries = arguments
-    return _let_go(db, keys[0], keys[1], str(group), merchant, entries)
+    return _forget_acked(db, keys[0], keys[1], str(group), merchant, entries)
 
 
 def bury(db: Database, keys: Keys, arguments: Arguments) -> Any:
@@ -120,7 +121,7 @@ def bury(db: Database, keys: Keys, arguments: Arguments) -> Any:
     if newline:
         facts = orjson.dumps({**orjson.loads(head), "dead_letter": letter.decode()})
         db.hashes.setdefault(opened, {})[_bytes(operation)] = facts + newline + body
-    _let_go(db, commands, merchants, str(group), merchant, [entry])
+    _forget_acked(db, commands, merchants, str(group), merchant, [entry])
     return letter
 
 
@@ -392,7 +393,9 @@ def _holds(db: Database, key: str, named: re.Match[bytes] | None) -> bool:
     return named is not None and key in db.streams and id_of(named[1]) in db.streams[key].entries
 
 
-def _let_go(db: Database, commands: str, merchants: str, group: str, merchant: Argument, entries: Arguments) -> int:
+def _forget_acked(
+    db: Database, commands: str, merchants: str, group: str, merchant: Argument, entries: Arguments
+) -> int:
     """XACK and XDEL of each, and the merchant has as many fewer; how many were still pending."""
     stream = db.streams.get(commands, Stream())
     acked = sum([stream.ack(group, id_of(_bytes(entry))) for entry in entries])

@@ -15,24 +15,24 @@ from unittest.mock import patch
 
 import anyio
 import orjson
+
+from engine.contracts.connector import BankRequest
+from engine.domain.bank_answer import Answer, NoAnswer, Refusal, Refused
+from engine.domain.changeset import ChangeSet
+from engine.domain.payment import Operation, Payment
+from engine.ledger.store_clock import StoreClock
+from engine.ledger.writer import CommitVerdict, FencingToken, LedgerWriter
+from engine.resilience.guarded_connector import GuardedConnector
+from engine.streams.command_stream import StreamEntry
+from engine.streams.completion import Completed, Completion, DeadLettered, Journaled
+from engine.worker.operation_runner import OperationRunner
+from engine.worker.partition_consumer import PartitionConsumer
 from simulation import simulated_postgres
 from simulation.simulated_bank import SimulatedConnector
 from simulation.simulated_commit import Batch, Row, Tables, ledger_commit
 from simulation.simulated_postgres import STATEMENTS
 from simulation.simulated_scripts import SCRIPTS, Arguments, Database, Keys, accept, read
 from simulation.simulated_streams import text_of
-
-from engine.contracts.connector import Ask
-from engine.domain.bank_answer import Answer, NoAnswer, Refusal, Refused
-from engine.domain.changeset import Step
-from engine.domain.payment import Operation, Payment
-from engine.ledger.store_clock import StoreClock
-from engine.ledger.writer import Fence, Ledger, Verdict
-from engine.resilience.guarded_connector import Gate
-from engine.streams.command_stream import StreamEntry
-from engine.streams.completion import Buried, Journaled, Settled, Settlement
-from engine.worker.operation_runner import Pursuit
-from engine.worker.partition_consumer import Tenure
 
 Variant = AbstractContextManager[object]
 
@@ -74,28 +74,28 @@ def _one_epoch_for_all_owners() -> Variant:
 
 def _ack_before_commit() -> Variant:
     """Entries are acknowledged as soon as they were read."""
-    take_in = Tenure.take_in
+    dispatch = PartitionConsumer.dispatch
 
-    def hasty(self: Tenure, entries: list[StreamEntry], *, deadly: bool = False) -> None:
-        take_in(self, entries, deadly=deadly)
+    def hasty(self: PartitionConsumer, entries: list[StreamEntry], *, poison: bool = False) -> None:
+        dispatch(self, entries, poison=poison)
         if entries:
             ids = tuple(entry.id for entry in entries)
             self._tasks.create_task(
-                self._tools.settlement(Journaled(partition=self.partition, merchant="m_1", entries=ids))
+                self._context.completion(Journaled(partition=self.partition, merchant="m_1", entries=ids))
             )
 
-    return patch.object(Tenure, "take_in", hasty)
+    return patch.object(PartitionConsumer, "take_in", hasty)
 
 
 def _ask_before_commit() -> Variant:
     """A commit is begun, and not waited for."""
-    commit = Ledger.commit
+    commit = LedgerWriter.commit
 
-    async def hasty(self: Ledger, step: Step, fence: Fence) -> Verdict:
+    async def hasty(self: LedgerWriter, step: ChangeSet, fence: FencingToken) -> CommitVerdict:
         asyncio.get_running_loop().create_task(commit(self, step, fence))
-        return Verdict.COMMITTED
+        return CommitVerdict.COMMITTED
 
-    return patch.object(Ledger, "commit", hasty)
+    return patch.object(LedgerWriter, "commit", hasty)
 
 
 def _new_bank_key_on_retry() -> Variant:
@@ -121,7 +121,7 @@ def _no_answer_is_a_refusal() -> Variant:
 def _hearing(heard: Callable[[Answer], Answer]) -> Variant:
     ask = SimulatedConnector.ask
 
-    async def mishearing(self: SimulatedConnector, what: Ask) -> Answer:
+    async def mishearing(self: SimulatedConnector, what: BankRequest) -> Answer:
         return heard(await ask(self, what))
 
     return patch.object(SimulatedConnector, "ask", mishearing)
@@ -130,31 +130,31 @@ def _hearing(heard: Callable[[Answer], Answer]) -> Variant:
 def _impatient_take_over() -> Variant:
     """A new owner does not wait until the attempt of the one before is over."""
 
-    async def hasty(self: Pursuit, operation: Operation) -> None:
+    async def hasty(self: OperationRunner, operation: Operation) -> None:
         """Not at all."""
 
-    return _together(patch.object(Pursuit, "outlive", hasty), _no_drain_proof())
+    return _together(patch.object(OperationRunner, "outlive", hasty), _no_drain_proof())
 
 
 def _deadline_by_the_wrong_clock() -> Variant:
     """Each process believes its own clock, and a new owner the deadline that the old one wrote by its own."""
 
-    async def believing(self: Pursuit, operation: Operation) -> None:
+    async def believing(self: OperationRunner, operation: Operation) -> None:
         if operation.deadline is not None:
-            left_s = (operation.deadline - self._tools.clock.now()).total_seconds()
+            left_s = (operation.deadline - self._context.clock.now()).total_seconds()
             await anyio.sleep(max(left_s, 0.0))
 
     own = patch.object(StoreClock, "now", lambda self: self._wall())
-    return _together(own, patch.object(Pursuit, "outlive", believing), _no_drain_proof())
+    return _together(own, patch.object(OperationRunner, "outlive", believing), _no_drain_proof())
 
 
 def _no_drain_proof() -> Variant:
     """A time-out is taken for the end of the work at the bank."""
 
-    async def at_once(self: Gate, bank_key: str) -> float:
+    async def at_once(self: GuardedConnector, bank_key: str) -> float:
         return 0.0
 
-    return patch.object(Gate, "drained_in", at_once)
+    return patch.object(GuardedConnector, "drained_in", at_once)
 
 
 def _expiry_by_one_clock() -> Variant:
@@ -179,7 +179,7 @@ def _late_write() -> Variant:
     """The connector does not look at the clock again before it writes."""
     ask, window = SimulatedConnector.ask, timedelta(seconds=1)
 
-    async def late(self: SimulatedConnector, what: Ask) -> Answer:
+    async def late(self: SimulatedConnector, what: BankRequest) -> Answer:
         now = self._clock()
         return await ask(
             self, what if now < what.send_by else changed(what, send_by=now + window, deadline=now + window)
@@ -227,28 +227,28 @@ def _keys_without_memory() -> Variant:
 
 def _answers_rendered_again() -> Variant:
     """The record holds the answer's meaning, in other bytes than the ledger has."""
-    settle = Settlement.__call__
+    settle = Completion.__call__
 
-    async def rendered(self: Settlement, done: Settled | Journaled | Buried) -> None:
-        if isinstance(done, Settled):
+    async def rendered(self: Completion, done: Completed | Journaled | DeadLettered) -> None:
+        if isinstance(done, Completed):
             record = orjson.loads(done.record)
             record["body"] = orjson.dumps(orjson.loads(record["body"]), option=orjson.OPT_SORT_KEYS).decode()
             done = changed(done, record=orjson.dumps(record))
         await settle(self, done)
 
-    return patch.object(Settlement, "__call__", rendered)
+    return patch.object(Completion, "__call__", rendered)
 
 
 def _sale_captured_last() -> Variant:
     """The capture of a sale comes after what was asked for meanwhile."""
-    commit = Pursuit.commit
+    commit = OperationRunner.commit
 
-    async def appended(self: Pursuit, step: Step) -> Payment:
+    async def appended(self: OperationRunner, step: ChangeSet) -> Payment:
         payment = await commit(self, step)
-        self._dossier.operations.sort(key=lambda known: known.parent is not None)
+        self._aggregate.operations.sort(key=lambda known: known.parent is not None)
         return payment
 
-    return patch.object(Pursuit, "commit", appended)
+    return patch.object(OperationRunner, "commit", appended)
 
 
 def _nobody_adopts() -> Variant:

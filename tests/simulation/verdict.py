@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from engine.domain.lifecycle import TRANSITIONS, Event
-from engine.domain.payment import State
+from engine.domain.payment import PaymentState
 from engine.streams import keys
 from simulation.shop import Shop
 from simulation.simulated_bank import SimulatedBank
@@ -90,12 +90,12 @@ def _misjournaled(tables: Tables) -> Iterator[str]:
             yield f"I8: the journal of {payment} has {sequences}, its receipt says {receipt['sequence']}"
         if [row["sequence"] for row in outbox] != sequences:
             yield f"I8: the events of {payment} are not those of its journal"
-        state = State.PENDING
+        state = PaymentState.PENDING
         for row in journal:
             wanted = TRANSITIONS.get((state, Event(row["event"])))
             if wanted is None or wanted[0] != row["to_state"]:
                 yield f"I3: {payment} went from {state} to {row['to_state']} by {row['event']}"
-            state = State(row["to_state"])
+            state = PaymentState(row["to_state"])
         if state != receipt["state"]:
             yield f"I8: {payment} is {receipt['state']}, its journal says {state}"
 

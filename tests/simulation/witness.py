@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from engine.contracts.connector import Ask
+from engine.contracts.connector import BankRequest
 from engine.streams.encoding import decode_record
 from simulation.plan import Plan
 from simulation.simulated_bank import Attempt
@@ -113,7 +113,7 @@ class Witness:
             if before and other["settled_at"] is None:
                 self._complain(f"I3: {row['verb']} {row['id']} began before {other['verb']} {other['id']} had ended")
 
-    def ask(self, ask: Ask, attempt: Attempt, now_s: float) -> None:
+    def ask(self, ask: BankRequest, attempt: Attempt, now_s: float) -> None:
         """An attempt is about to be written."""
         row, key = self._operation(ask.bank_key), ask.bank_key
         if row is None or row["status"] not in ("sent", "in_doubt") or row["attempts"] < attempt.number:

@@ -14,31 +14,31 @@ from typing import Any
 
 import anyio
 from prometheus_client import CollectorRegistry
-from simulation.simulated_loop import SimulatedLoop
 
-from engine.contracts.connector import Ask, Capabilities
+from engine.contracts.connector import BankRequest, Capabilities
 from engine.domain.bank_answer import Answer, Approved, Finding, Found
-from engine.domain.changeset import Step
+from engine.domain.changeset import ChangeSet
 from engine.domain.decision import Decider
 from engine.domain.money import CURRENCIES
-from engine.domain.operator_rules import Intervention
+from engine.domain.operator_rules import WaitingAction
 from engine.domain.payment import Card, Operation, Payment, Verb
 from engine.errors import Taken
 from engine.failpoint import Failpoints
 from engine.ledger.store_clock import Store, StoreClock
-from engine.ledger.writer import Fence, Loaded, Verdict
+from engine.ledger.writer import CommitVerdict, FencingToken, Loaded
 from engine.metrics import Meters
-from engine.resilience.circuit_breaker import Tolerance
-from engine.resilience.fair_semaphore import Places
-from engine.resilience.guarded_connector import Gate, Patience
-from engine.resilience.retry_budget import Allowance
+from engine.resilience.circuit_breaker import BreakerPolicy
+from engine.resilience.fair_semaphore import FairSemaphore
+from engine.resilience.guarded_connector import GuardedConnector, HoldBackPolicy
+from engine.resilience.retry_budget import RetryBudgetPolicy
 from engine.security.encryption import Vault
-from engine.streams.completion import Buried, Journaled, Settled
+from engine.streams.completion import Completed, DeadLettered, Journaled
 from engine.streams.dead_letter import Cause
 from engine.worker.actor import Actor
-from engine.worker.bank_caller import Teller
-from engine.worker.context import Tools
-from engine.worker.pending_entries import Delivery
+from engine.worker.bank_caller import BankCaller
+from engine.worker.context import WorkerContext
+from engine.worker.pending_entries import MailboxMessage
+from simulation.simulated_loop import SimulatedLoop
 from support.decision_stand import AMOUNT, JOURNAL, NOON, PATIENCE, Desk
 
 VAULT = Vault([b"m" * 32])
@@ -54,7 +54,7 @@ class HeldBank:
     clock: StoreClock
     says: list[Answer] = field(default_factory=list)
     takes_s: list[float] = field(default_factory=list)
-    asked: list[tuple[float, Ask]] = field(default_factory=list)
+    asked: list[tuple[float, BankRequest]] = field(default_factory=list)
     windows: list[timedelta] = field(default_factory=list)  # from each call until it may not be written any more
     findings: list[Finding] = field(default_factory=list)
     looked_up: list[tuple[Verb, str]] = field(default_factory=list)
@@ -65,7 +65,7 @@ class HeldBank:
         methods=frozenset({"card"}), currencies=CURRENCIES, verbs=frozenset(Verb), partial_amounts=False
     )
 
-    async def ask(self, ask: Ask) -> Answer:
+    async def ask(self, ask: BankRequest) -> Answer:
         self.asked.append((anyio.current_time() - BEGINS_S, ask))
         self.windows.append(ask.send_by - self.clock.steady())
         await anyio.sleep(self.takes_s.pop(0) if self.takes_s else BANK_S)
@@ -95,14 +95,14 @@ class HeldLedger:
 
     payment: Payment | None = None
     operations: dict[str, Operation] = field(default_factory=dict)
-    acts: tuple[Intervention, ...] = ()
-    steps: list[Step] = field(default_factory=list)
+    acts: tuple[WaitingAction, ...] = ()
+    steps: list[ChangeSet] = field(default_factory=list)
     unheard: int = 0  # commits whose answer is lost: they look like a conflict
     taken: str = ""  # this id of the bank's is in another receipt
     by_hand: set[str] = field(default_factory=set)  # operations that an operator's word ended
     others: dict[str, Operation] = field(default_factory=dict)  # of other payments
 
-    async def commit(self, step: Step, fence: Fence) -> Verdict:
+    async def commit(self, step: ChangeSet, fence: FencingToken) -> CommitVerdict:
         if self.taken and self.taken in (step.payment.bank.authorization_id, step.payment.bank.capture_id):
             raise Taken("authorization_is_one_receipts")
         self.steps.append(step)
@@ -112,8 +112,8 @@ class HeldLedger:
         self.acts = tuple(act for act in self.acts if act.id not in done)
         if self.unheard:
             self.unheard -= 1
-            return Verdict.CONFLICT
-        return Verdict.COMMITTED
+            return CommitVerdict.CONFLICT
+        return CommitVerdict.COMMITTED
 
     async def load(self, payment: str, operation: str = "") -> Loaded:
         return Loaded(
@@ -136,12 +136,12 @@ class HeldLedger:
 
 @dataclass(kw_only=True)
 class HeldHome:
-    """A tenure of which only one actor is known."""
+    """A partition consumer of which only one actor is known."""
 
     partition: int
-    fence: Fence = field(default_factory=lambda: Fence(1, "token"))
+    fence: FencingToken = field(default_factory=lambda: FencingToken(1, "token"))
     released: list[str] = field(default_factory=list)
-    buried: list[Buried] = field(default_factory=list)
+    buried: list[DeadLettered] = field(default_factory=list)
     left: list[str] | None = None  # with the end of its actor
     why_unable: str = ""
 
@@ -151,7 +151,7 @@ class HeldHome:
     def finished(self, payment: str, left: Iterable[str]) -> None:
         self.left = list(left)
 
-    async def bury(self, buried: Buried, cause: Cause) -> None:
+    async def bury(self, buried: DeadLettered, cause: Cause) -> None:
         self.buried.append(buried)
 
     def rest(self, payment: str) -> None:
@@ -161,7 +161,7 @@ class HeldHome:
         self.why_unable = why
         return False
 
-    def oust(self, why: str) -> None:
+    def fence_off(self, why: str) -> None:
         raise AssertionError(why)
 
 
@@ -177,28 +177,31 @@ class Stand:
             self.ledger.payment = desk.payment
             self.ledger.operations = {operation.id: operation for operation in desk.operations}
         self.home = HeldHome(partition=partition)
-        self.let_go: list[Settled | Journaled | Buried] = []
+        self.let_go: list[Completed | Journaled | DeadLettered] = []
         meters = Meters(CollectorRegistry())
-        tolerance = Tolerance(silences_max=1000, rest_s=1.0, rest_cap_s=1.0, probes=1)
-        patience, allowance = Patience(attempt_s=1.0, worst_latency_s=worst_s), Allowance(share=1.0, floor_per_s=1000)
-        self.gate = Gate(self.bank, tolerance, allowance, patience, meters)
+        tolerance = BreakerPolicy(silences_max=1000, rest_s=1.0, rest_cap_s=1.0, probes=1)
+        patience, allowance = (
+            HoldBackPolicy(attempt_s=1.0, worst_latency_s=worst_s),
+            RetryBudgetPolicy(share=1.0, floor_per_s=1000),
+        )
+        self.gate = GuardedConnector(self.bank, tolerance, allowance, patience, meters)
         self.connectors = {self.bank.name: self.gate}
-        self.tools = Tools(
+        self.context = WorkerContext(
             ledger=self.ledger,  # type: ignore[arg-type]
-            settlement=self._settled,  # type: ignore[arg-type]
-            teller=Teller(self.connectors, VAULT, PATIENCE, self.clock.steady, Failpoints(), meters),
+            completion=self._settled,  # type: ignore[arg-type]
+            bank_caller=BankCaller(self.connectors, VAULT, PATIENCE, self.clock.steady, Failpoints(), meters),
             decider=Decider(PATIENCE, JOURNAL, random.Random(7)),
             clock=self.clock,
             failpoints=Failpoints(),
             meters=meters,
-            places=Places(10),
+            places=FairSemaphore(10),
             partition_of=lambda payment: partition,
         )
 
     def _wall(self) -> datetime:
         return NOON + timedelta(seconds=self._loop.time() - BEGINS_S + self.wrong_s)
 
-    async def _settled(self, done: Settled | Journaled | Buried) -> None:
+    async def _settled(self, done: Completed | Journaled | DeadLettered) -> None:
         self.let_go.append(done)
 
     def tells(self, store: Store, ahead_s: float) -> None:
@@ -206,10 +209,10 @@ class Stand:
         now_s = self._loop.time()
         self.clock.heard(store, NOON + timedelta(seconds=now_s - BEGINS_S + ahead_s), now_s, now_s)
 
-    async def works(self, payment: str, *deliveries: Delivery, drained_since_s: float | None = None) -> None:
+    async def works(self, payment: str, *deliveries: MailboxMessage, drained_since_s: float | None = None) -> None:
         """An actor that is told to look at its payment, or given entries, until it has nothing left to do."""
-        actor = Actor(payment, self.home, self.tools, drained_since_s=drained_since_s)
-        actor.mailbox.extend(deliveries or [Delivery(command=None, entry=None, first=False)])
+        actor = Actor(payment, self.home, self.context, drained_since_s=drained_since_s)
+        actor.mailbox.extend(deliveries or [MailboxMessage(command=None, entry=None, first=False)])
         await actor.run()
 
     def operation(self, verb: Verb) -> Operation:

@@ -8,11 +8,11 @@ from secrets import token_hex
 
 import psycopg
 import pytest
+
+from ops.stack.embedded import EmbeddedPostgres, EmbeddedRedis
 from support.audit_stand import Ledger, a_database, every_kind
 from support.bank_harness import Bank
 from support.gateway import a_gateway
-
-from ops.stack.embedded import EmbeddedPostgres, EmbeddedRedis
 
 _serial = count(1)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from support.bank_harness import Bank, a_bank, a_postgres
 
 

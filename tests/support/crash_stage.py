@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ops.stack.embedded import EmbeddedRedis
 from support.bank_harness import Bank, fresh_cards
 from support.gateway import Gateway, Running, a_gateway, eventually
-
-from ops.stack.embedded import EmbeddedRedis
 
 ENDS = {"authorize": "authorized", "capture": "captured", "void": "voided", "refund": "refunded"}
 EFFECTS = {

@@ -15,23 +15,35 @@ import orjson
 from msgspec.structs import replace as changed
 
 from engine.domain.bank_answer import Answer, Approved, Found, NoAnswer, Refusal, Refused, Unsent
-from engine.domain.changeset import Again, Step
+from engine.domain.changeset import ChangeSet, RetryAt
 from engine.domain.command import Command
-from engine.domain.creation import opening, operation_of
+from engine.domain.creation import new_operation, new_payment
 from engine.domain.decision import Decider
 from engine.domain.ids import operation_id, partition_of, payment_id
 from engine.domain.journal import Chained, Journal
 from engine.domain.lifecycle import TRANSITIONS
 from engine.domain.money import Money
-from engine.domain.operator_rules import Intervention, Kind, Proof, carry_out, claim_of
-from engine.domain.payment import UNSETTLED, DeclineCode, MaskedCard, Operation, Payment, State, Status, Terms, Verb
-from engine.domain.retry_policy import Policy
-from engine.domain.system_operation import errand_of
+from engine.domain.operator_rules import PaymentActionKind, Proof, WaitingAction, carry_out, claim_of
+from engine.domain.payment import (
+    UNSETTLED,
+    DeclineCode,
+    MaskedCard,
+    Operation,
+    Payment,
+    PaymentState,
+    Status,
+    Terms,
+    Verb,
+)
+from engine.domain.retry_policy import RetryPolicy
+from engine.domain.system_operation import system_operation_of
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 AMOUNT = 5000
-TERMINAL = frozenset({State.REFUNDED, State.VOIDED, State.DECLINED, State.FAILED, State.EXPIRED})
-PATIENCE = Policy(
+TERMINAL = frozenset(
+    {PaymentState.REFUNDED, PaymentState.VOIDED, PaymentState.DECLINED, PaymentState.FAILED, PaymentState.EXPIRED}
+)
+PATIENCE = RetryPolicy(
     send_window=timedelta(seconds=2),
     attempt_timeout=timedelta(seconds=10),
     attempts_in_hand=2,
@@ -68,7 +80,7 @@ def approved(operation: Operation) -> Approved:
 
 def a_command(verb: Verb, key: str, *, sale: bool = False) -> Command:
     payment = payment_id("stand", "m_1", "first")
-    opening = verb is Verb.AUTHORIZE
+    new_payment = verb is Verb.AUTHORIZE
     terms = Terms(
         merchant="m_1",
         money=Money(amount=AMOUNT, currency="USD"),
@@ -87,8 +99,8 @@ def a_command(verb: Verb, key: str, *, sale: bool = False) -> Command:
         merchant="m_1",
         key=key,
         amount=None,
-        terms=terms if opening else None,
-        sealed="a sealed card" if opening else None,
+        terms=terms if new_payment else None,
+        sealed="a sealed card" if new_payment else None,
         sale=sale,
         fingerprint={"amount": "f1"},
         request_id="req_1",
@@ -106,10 +118,10 @@ class Desk:
     operations: tuple[Operation, ...]
     now: datetime = NOON
     at_bank: Operation | None = None
-    patience: Policy = PATIENCE
+    patience: RetryPolicy = PATIENCE
     attempts: tuple[tuple[datetime, Operation], ...] = ()  # when each was made
     told: tuple[tuple[Chained, str], ...] = ()
-    steps: tuple[Step, ...] = ()
+    steps: tuple[ChangeSet, ...] = ()
     accepted: int = 1
 
     @property
@@ -131,7 +143,7 @@ class Desk:
     def accept(self, verb: Verb, key: str = "next", *, sale: bool = False) -> Desk:
         """One more command, begun at once when nothing is before it, journaled when something rests before it."""
         command = a_command(verb, key, sale=sale)
-        operation = operation_of(command, self.payment, self.accepted + 1, self.now)
+        operation = new_operation(command, self.payment, self.accepted + 1, self.now)
         desk = replace(self, operations=(*self.operations, operation), accepted=self.accepted + 1)
         if desk.at_bank is None and desk.head is not operation:
             desk = desk.commit(self.decider.queue(desk.payment, [operation]))
@@ -156,7 +168,7 @@ class Desk:
         desk = replace(self, at_bank=None)
         over = not isinstance(said, NoAnswer) or said.over
         earliest = self.now if over or operation.deadline is None else operation.deadline
-        if isinstance(verdict, Again):
+        if isinstance(verdict, RetryAt):
             assert verdict.at >= earliest, "attempts never overlap at the bank (I7)"
             desk = replace(desk, now=verdict.at)
             return desk.commit(desk.decider.attempt(desk.payment, verdict.operation, desk.now, lost=False)).go_on()
@@ -169,11 +181,11 @@ class Desk:
         operations = tuple(operation if known.id == operation.id else known for known in self.operations)
         return replace(self, operations=operations)
 
-    def act(self, kind: Kind, operation: Operation, proof: Proof | None = None, **detail: object) -> Desk:
+    def act(self, kind: PaymentActionKind, operation: Operation, proof: Proof | None = None, **detail: object) -> Desk:
         """An operator's act, carried out when no attempt can be at the bank any more. Unless told otherwise, an id that
         it names is nobody else's, and the bank shows it as it should be."""
         assert self.at_bank is None, "acts wait for what is under way"
-        act = Intervention(id=1, kind=kind, operation=operation.id, actor="ada", reason="the statement", detail=detail)
+        act = WaitingAction(id=1, kind=kind, operation=operation.id, actor="ada", reason="the statement", detail=detail)
         now = max(self.now, operation.deadline or self.now)
         claim = claim_of(act, self.operations)
         if claim is not None and proof is None:
@@ -201,7 +213,7 @@ class Desk:
         now = self.payment.at.expires_at - left
         if not self.decider.expiring(self.payment, now):
             return replace(self, now=now)
-        return replace(self, now=now).commit(self.decider.warn(self.payment, self.operations[-1], now))
+        return replace(self, now=now).commit(self.decider.notify_expiring(self.payment, self.operations[-1], now))
 
     def later(self, moment: datetime | None = None) -> Desk:
         """Time passes: until the parked operation is due, or until `moment`; then the sweeper finds it."""
@@ -221,7 +233,7 @@ class Desk:
             return self.go_on()
         return self.commit(self.decider.attempt(self.payment, operation, self.now, lost=lost)).go_on()
 
-    def commit(self, step: Step) -> Desk:
+    def commit(self, step: ChangeSet) -> Desk:
         """What the ledger does, and what its constraints and the invariants ask of a step."""
         check(self, step)
         news = {operation.id: operation for operation in step.operations}
@@ -246,22 +258,22 @@ def a_proof(verb: Verb, claimed: str, payment: Payment, *, by_hand: bool = True,
     return Proof(finding=replace(usual, **shown), taken_by=None, by_hand=by_hand)  # type: ignore[arg-type]
 
 
-def a_payment_begun(*, sale: bool = False, patience: Policy = PATIENCE) -> Desk:
+def a_payment_begun(*, sale: bool = False, patience: RetryPolicy = PATIENCE) -> Desk:
     """Its authorize is committed and on its way to the bank."""
     command = a_command(Verb.AUTHORIZE, "first", sale=sale)
-    payment, operation = opening(command, partition_of(command.payment, 16), 1, NOON)
+    payment, operation = new_payment(command, partition_of(command.payment, 16), 1, NOON)
     return Desk(payment=payment, operations=(operation,), patience=patience).go_on()
 
 
-def an_authorized_payment(*, patience: Policy = PATIENCE) -> Desk:
+def an_authorized_payment(*, patience: RetryPolicy = PATIENCE) -> Desk:
     return a_payment_begun(patience=patience).answer(approved)
 
 
-def a_captured_payment(*, patience: Policy = PATIENCE) -> Desk:
+def a_captured_payment(*, patience: RetryPolicy = PATIENCE) -> Desk:
     return an_authorized_payment(patience=patience).accept(Verb.CAPTURE, "capture").answer(approved)
 
 
-def check(desk: Desk, step: Step) -> None:
+def check(desk: Desk, step: ChangeSet) -> None:
     """Everything that must hold of a step, whatever led to it."""
     before, after = desk.payment, step.payment
     assert after.version == before.version + 1
@@ -281,7 +293,7 @@ def check(desk: Desk, step: Step) -> None:
         assert not [other for other in final.values() if other.status is Status.SENT and other.id != step.then.id]
 
 
-def _check_journal(desk: Desk, step: Step) -> None:
+def _check_journal(desk: Desk, step: ChangeSet) -> None:
     """Gapless, chained, in the words of the table, verifiable from what is stored (I8)."""
     state, sequence, head = desk.payment.state, desk.payment.sequence, desk.payment.journal_head
     for chained, body in step.events:
@@ -305,16 +317,22 @@ def _check_receipt(before: Payment, after: Payment) -> None:
     if before.state in TERMINAL:
         assert after.state is before.state, "terminal states stay"
         # Only the hold of an authorization that the bank called expired may be told of afterwards, and a corrected id.
-        assert after.sequence == before.sequence or before.state is State.EXPIRED or after.bank != before.bank
-    if after.state in (State.AUTHORIZED, State.CAPTURED, State.REFUNDED, State.VOIDED, State.EXPIRED):
+        assert after.sequence == before.sequence or before.state is PaymentState.EXPIRED or after.bank != before.bank
+    if after.state in (
+        PaymentState.AUTHORIZED,
+        PaymentState.CAPTURED,
+        PaymentState.REFUNDED,
+        PaymentState.VOIDED,
+        PaymentState.EXPIRED,
+    ):
         assert after.bank.authorization_id and after.at.authorized_at
-    if after.state in (State.CAPTURED, State.REFUNDED):
+    if after.state in (PaymentState.CAPTURED, PaymentState.REFUNDED):
         assert after.amount_captured == AMOUNT and after.at.captured_at and after.bank.capture_id
-    if after.state is State.REFUNDED:
+    if after.state is PaymentState.REFUNDED:
         assert after.amount_refunded == AMOUNT and after.at.refunded_at
-    if after.state is State.VOIDED:
+    if after.state is PaymentState.VOIDED:
         assert after.at.voided_at
-    if after.state in (State.DECLINED, State.FAILED):
+    if after.state in (PaymentState.DECLINED, PaymentState.FAILED):
         assert after.failure is not None and (after.at.declined_at or after.at.failed_at)
 
 
@@ -341,6 +359,6 @@ def _check_operation(before: Operation | None, after: Operation, *, by_a_person:
         assert after.sealed is None, "no card outlives the answer, or the last attempt that the bank may have seen (I9)"
     if after.settled_at is not None:
         assert after.status not in UNSETTLED
-        if errand_of(after) is None:
+        if system_operation_of(after) is None:
             assert after.response_status in (200, 201, 402, 409)
             assert after.response_body and isinstance(orjson.loads(after.response_body), dict)

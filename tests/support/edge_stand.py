@@ -29,9 +29,9 @@ from edge.server.admission import Admission, AdmissionLimits
 from edge.server.authentication import KeyRing
 from edge.server.protocol import configuration
 from engine.contracts.connector import Capabilities
-from engine.contracts.gateway import ActRequest, NewPayment, Origin, Reply
-from engine.contracts.url_policy import Targets, networks
-from engine.contracts.webhooks import Answered, Asked
+from engine.contracts.gateway import ActionRequest, NewPayment, RequestContext, StoredResponse
+from engine.contracts.url_policy import UrlPolicy, networks
+from engine.contracts.webhooks import KeyedRequest, KeyedResponse
 from engine.domain.ids import operation_id, payment_id
 from engine.domain.payment import Verb
 from engine.errors import Rejected
@@ -42,7 +42,7 @@ CARDS = Capabilities(
     methods=frozenset({"card"}), currencies=frozenset({"USD"}), verbs=frozenset(Verb), partial_amounts=False
 )
 NO_LIMITS = AdmissionLimits()
-TARGETS = Targets(https_only=False, inside=networks("127.0.0.0/8"))
+TARGETS = UrlPolicy(https_only=False, inside=networks("127.0.0.0/8"))
 _SCHEMA = Path(__file__).parent.parent.parent / "engine" / "ledger" / "migrations" / "0001_ledger.sql"
 
 
@@ -56,18 +56,18 @@ class MemoryEngine:
     def forget(self) -> None:
         self.gate.set()
         self.asked: list[tuple[object, ...]] = []
-        self.answer: Callable[[], Reply | Exception] | None = None
-        self._replies: dict[tuple[str, str, str], Reply] = {}
+        self.answer: Callable[[], StoredResponse | Exception] | None = None
+        self._replies: dict[tuple[str, str, str], StoredResponse] = {}
         self._payments: dict[tuple[str, str], bytes] = {}
 
-    async def authorize(self, origin: Origin, new: NewPayment) -> Reply:
+    async def authorize(self, origin: RequestContext, new: NewPayment) -> StoredResponse:
         self.asked.append(("authorize", origin, new))
         if not self.gate.is_set():
             await asyncio.to_thread(self.gate.wait, 10)
         payment = payment_id("stand", origin.merchant, origin.key)
         return self._reply(origin, payment, Verb.AUTHORIZE)
 
-    async def operate(self, origin: Origin, payment: str, verb: Verb, amount: int | None) -> Reply:
+    async def operate(self, origin: RequestContext, payment: str, verb: Verb, amount: int | None) -> StoredResponse:
         self.asked.append((verb.value, origin, payment, amount))
         return self._reply(origin, payment, verb)
 
@@ -106,26 +106,26 @@ class MemoryEngine:
         self.asked.append(("dead_letter", letter))
         raise Rejected("not_found", "There is no dead letter with this id.")
 
-    async def requeue(self, asked: ActRequest, letter: str) -> Reply:
+    async def requeue(self, asked: ActionRequest, letter: str) -> StoredResponse:
         return self._act("requeue", asked, letter)
 
-    async def drop(self, asked: ActRequest, letter: str) -> Reply:
+    async def drop(self, asked: ActionRequest, letter: str) -> StoredResponse:
         return self._act("drop", asked, letter)
 
-    async def retry(self, asked: ActRequest, payment: str) -> Reply:
+    async def retry(self, asked: ActionRequest, payment: str) -> StoredResponse:
         return self._act("retry", asked, payment)
 
-    async def correct(self, asked: ActRequest, payment: str) -> Reply:
+    async def correct(self, asked: ActionRequest, payment: str) -> StoredResponse:
         return self._act("correct", asked, payment)
 
-    async def resolve(self, asked: ActRequest, payment: str) -> Reply:
+    async def resolve(self, asked: ActionRequest, payment: str) -> StoredResponse:
         return self._act("resolve", asked, payment)
 
-    def _act(self, act: str, asked: ActRequest, subject: str) -> Reply:
+    def _act(self, act: str, asked: ActionRequest, subject: str) -> StoredResponse:
         self.asked.append((act, asked, subject))
-        return Reply(status=200, body=b'{"object":"act"}', payment="", operation="")
+        return StoredResponse(status=200, body=b'{"object":"act"}', payment="", operation="")
 
-    def _reply(self, origin: Origin, payment: str, verb: Verb) -> Reply:
+    def _reply(self, origin: RequestContext, payment: str, verb: Verb) -> StoredResponse:
         if self.answer is not None:
             given = self.answer()
             if isinstance(given, Exception):
@@ -134,9 +134,13 @@ class MemoryEngine:
         known = (origin.merchant, payment + verb, origin.key)
         if known in self._replies:
             first = self._replies[known]
-            return Reply(**{**{name: getattr(first, name) for name in Reply.__slots__}, "replayed": True})
+            return StoredResponse(
+                **{**{name: getattr(first, name) for name in StoredResponse.__slots__}, "replayed": True}
+            )
         body = orjson.dumps({"object": "payment", "id": payment, "status": "pending"})
-        reply = Reply(status=202, body=body, payment=payment, operation=operation_id(payment, verb, origin.key))
+        reply = StoredResponse(
+            status=202, body=body, payment=payment, operation=operation_id(payment, verb, origin.key)
+        )
         self._replies[known], self._payments[origin.merchant, payment] = reply, body
         return reply
 
@@ -152,8 +156,8 @@ class MemoryWebhooks:
             self._engine.asked.append((verb, *asked, *more.values()))
             if not self._engine.gate.is_set():
                 await asyncio.to_thread(self._engine.gate.wait, 10)
-            changed = isinstance(asked[0], Asked)
-            return Answered(status=200, body=b"{}", replayed=False) if changed else b"{}"
+            changed = isinstance(asked[0], KeyedRequest)
+            return KeyedResponse(status=200, body=b"{}", replayed=False) if changed else b"{}"
 
         return remember
 
@@ -264,14 +268,14 @@ def running_edge(
             yield
 
     app = create_app(
-        intake=engine,
-        enquiry=engine,
+        acceptor=engine,
+        queries=engine,
         timeline=engine,
         desk=engine,
         subscriptions=webhooks,
         deliveries=webhooks,
         feed=webhooks,
-        targets=TARGETS,
+        url_policy=TARGETS,
         clock=lambda: datetime.now(UTC),
         keys=KeyRing(pool),
         capabilities={"card": CARDS} if capabilities is None else capabilities,

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import orjson
-from support.raw_bank import http
 
-from engine.contracts.connector import Ask
+from engine.contracts.connector import BankRequest
 from engine.domain.money import Money
 from engine.domain.payment import Card, Verb
+from support.raw_bank import http
 
 PAN, CVV = "4111111111111111", "737"
 AUTHORIZATION = "auth_0b4c6c0e-6a86-4b5c-9d6e-1f9f0f6a2a11"
@@ -64,9 +64,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def an_ask(verb: Verb = Verb.AUTHORIZE, *, key: str = "op_1", send_by_ms: int = 2_000, deadline_ms: int = 5_000) -> Ask:
+def an_ask(
+    verb: Verb = Verb.AUTHORIZE, *, key: str = "op_1", send_by_ms: int = 2_000, deadline_ms: int = 5_000
+) -> BankRequest:
     card = Card(number=PAN, cvv=CVV, expiry_month=12, expiry_year=2030)
-    return Ask(
+    return BankRequest(
         bank_key=key,
         verb=verb,
         money=Money(amount=5000, currency="USD"),

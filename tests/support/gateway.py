@@ -19,10 +19,10 @@ import httpx
 import psutil
 import psycopg
 import redis
-from support.nursery import NURSERY, Child
 
 from engine.domain.ids import partition_of, payment_id
 from ops.stack.address import any_free_port
+from support.nursery import NURSERY, Child
 
 MASTER_KEY = base64.b64encode(b"m" * 32).decode()
 FINGERPRINT_KEY = base64.b64encode(b"f" * 32).decode()

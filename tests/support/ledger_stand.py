@@ -1,4 +1,4 @@
-"""The real ledger as a worker writes to it, several tenures at a time: what was written, and what was left out."""
+"""The real ledger, written to by several partition consumers at once: what was written, and what was left out."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import psycopg
 from msgspec.structs import replace
 from psycopg_pool import AsyncConnectionPool
 
-from engine.domain.changeset import Step
-from engine.domain.creation import opening
+from engine.domain.changeset import ChangeSet
+from engine.domain.creation import new_payment
 from engine.domain.ids import operation_id, payment_id
 from engine.domain.payment import Verb
-from engine.ledger.writer import Fence, Ledger, Verdict
+from engine.ledger.writer import CommitVerdict, FencingToken, LedgerWriter
 from support.decision_stand import NOON, PATIENCE, Desk, a_command, approved
 
 PARTITION = 3
@@ -27,29 +27,29 @@ PARTITION = 3
 class Tenure:
     """What an owner has to show for its partition."""
 
-    fence: Fence
+    fence: FencingToken
 
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerStand:
     """A running ledger over a database of the test's own."""
 
-    ledger: Ledger
+    ledger: LedgerWriter
     dsn: str
 
     async def acquire(self, owner: str = "worker") -> Tenure:
         """The partition, from whoever had it."""
         seen = (await self.ledger.fences())[PARTITION]
-        wished = Fence(seen.epoch, f"{owner}:{seen.epoch + 1}")
+        wished = FencingToken(seen.epoch, f"{owner}:{seen.epoch + 1}")
         (fence,) = (await self.ledger.acquire({PARTITION: wished}, owner)).values()
         return Tenure(fence=fence)
 
-    async def commit(self, step: Step, tenure: Tenure) -> Verdict:
-        return await self.ledger.commit(step, tenure.fence)
+    async def commit(self, step: ChangeSet, consumer: Tenure) -> CommitVerdict:
+        return await self.ledger.commit(step, consumer.fence)
 
-    async def commit_together(self, *writes: tuple[Step, Tenure]) -> list[Verdict]:
+    async def commit_together(self, *writes: tuple[ChangeSet, Tenure]) -> list[CommitVerdict]:
         """In one batch: whoever asks in the same turn of the loop is in the same one."""
-        return list(await asyncio.gather(*(self.commit(step, tenure) for step, tenure in writes)))
+        return list(await asyncio.gather(*(self.commit(step, consumer) for step, consumer in writes)))
 
     def sql(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
@@ -71,7 +71,7 @@ async def a_ledger(dsn: str) -> AsyncIterator[LedgerStand]:
         AsyncConnectionPool(dsn, min_size=1, open=False, kwargs={"autocommit": True}) as pool,
         anyio.create_task_group() as tasks,
     ):
-        ledger = Ledger(pool, 100)
+        ledger = LedgerWriter(pool, 100)
         tasks.start_soon(ledger.run)
         yield LedgerStand(ledger=ledger, dsn=dsn)
         tasks.cancel_scope.cancel()
@@ -83,13 +83,13 @@ def a_payment_of(key: str) -> Desk:
     command = replace(
         a_command(Verb.AUTHORIZE, key), payment=payment, operation=operation_id(payment, Verb.AUTHORIZE, key)
     )
-    receipt, operation = opening(command, PARTITION, 1, NOON)
+    receipt, operation = new_payment(command, PARTITION, 1, NOON)
     return Desk(payment=receipt, operations=(operation,), patience=PATIENCE).go_on()
 
 
-async def an_authorized_payment(stand: LedgerStand, tenure: Tenure, key: str = "first") -> Desk:
+async def an_authorized_payment(stand: LedgerStand, consumer: Tenure, key: str = "first") -> Desk:
     """The same, with the bank's approval, in the ledger."""
     desk = a_payment_of(key).answer(approved)
     for step in desk.steps:
-        assert await stand.commit(step, tenure) is Verdict.COMMITTED
+        assert await stand.commit(step, consumer) is CommitVerdict.COMMITTED
     return desk

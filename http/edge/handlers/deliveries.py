@@ -11,17 +11,17 @@ from edge.parsing import document, idempotency_key, json_body, preference, query
 from edge.server import response
 from edge.server.request import Call
 from edge.server.response import JSON, Answer
-from engine.contracts.gateway import Enquiring
-from engine.contracts.webhooks import Feeding, FeedPage, Inspecting, LogPage
+from engine.contracts.gateway import Queries
+from engine.contracts.webhooks import DeliveryQueries, EventQueries, FeedPage, LogPage
 from engine.domain.ids import event_of_delivery
 from engine.errors import Rejected
 
 
 class Deliveries:
-    """The endpoints for deliveries, over their log; `enquiry` knows which payments there are."""
+    """The endpoints for deliveries, over their log; `queries` knows which payments there are."""
 
-    def __init__(self, log: Inspecting, enquiry: Enquiring, clock: Callable[[], datetime]) -> None:
-        self._log, self._enquiry, self._clock = log, enquiry, clock
+    def __init__(self, log: DeliveryQueries, queries: Queries, clock: Callable[[], datetime]) -> None:
+        self._log, self._queries, self._clock = log, queries, clock
 
     async def of_endpoint(self, call: Call) -> Answer:
         """GET /v1/webhook-endpoints/{endpoint}/deliveries"""
@@ -35,7 +35,7 @@ class Deliveries:
         payment = path_id(call, "payment", "pay")
         found = query.parameters(call, ("limit", "cursor"))
         page = LogPage(state=None, limit=query.limit(found), cursor=query.cursor(found))
-        await self._enquiry.payment(call.merchant, payment)
+        await self._queries.payment(call.merchant, payment)
         return Answer(status=200, body=await self._log.of_payment(call.merchant, payment, page))
 
     async def get(self, call: Call) -> Answer:
@@ -67,7 +67,7 @@ class Deliveries:
 class Events:
     """The endpoint of the feed."""
 
-    def __init__(self, feed: Feeding) -> None:
+    def __init__(self, feed: EventQueries) -> None:
         self._feed = feed
 
     async def list(self, call: Call) -> Answer:

@@ -14,7 +14,7 @@ from edge.parsing.operator_bodies import WORDS, CorrectBody, ReasonBody, Resolve
 from edge.server import response
 from edge.server.request import Call
 from edge.server.response import Answer
-from engine.contracts.gateway import ActRequest, Operating
+from engine.contracts.gateway import ActionRequest, OperatorCommands
 from engine.domain.ids import is_id
 from engine.errors import Rejected
 
@@ -24,35 +24,39 @@ Body = TypeVar("Body", bound=ReasonBody)
 class Operators:
     """The endpoints of operator scope, over a desk."""
 
-    def __init__(self, desk: Operating) -> None:
-        self._desk = desk
+    def __init__(self, operator_actions: OperatorCommands) -> None:
+        self._operator_actions = operator_actions
 
     async def dead_letters(self, call: Call) -> Answer:
         """GET /v1/dead-letters"""
         found = query.parameters(call, ("limit", "cursor"))
-        return Answer(status=200, body=await self._desk.dead_letters(query.limit(found), query.cursor(found)))
+        return Answer(
+            status=200, body=await self._operator_actions.dead_letters(query.limit(found), query.cursor(found))
+        )
 
     async def dead_letter(self, call: Call) -> Answer:
         """GET /v1/dead-letters/{letter}"""
         query.parameters(call, ())
-        return Answer(status=200, body=await self._desk.dead_letter(call.parameter("letter")))
+        return Answer(status=200, body=await self._operator_actions.dead_letter(call.parameter("letter")))
 
     async def requeue(self, call: Call) -> Answer:
         """POST /v1/dead-letters/{letter}/requeue"""
         asked, _ = await _asked(call, ReasonBody)
-        return response.of_reply(await self._desk.requeue(asked, call.parameter("letter")), int(asked.wait_s))
+        return response.of_reply(
+            await self._operator_actions.requeue(asked, call.parameter("letter")), int(asked.wait_s)
+        )
 
     async def drop(self, call: Call) -> Answer:
         """POST /v1/dead-letters/{letter}/drop"""
         asked, _ = await _asked(call, ReasonBody)
-        return response.of_reply(await self._desk.drop(asked, call.parameter("letter")), int(asked.wait_s))
+        return response.of_reply(await self._operator_actions.drop(asked, call.parameter("letter")), int(asked.wait_s))
 
     async def retry(self, call: Call) -> Answer:
         """POST /v1/payments/{payment}/retry"""
         payment = _payment(call)
         asked, body = await _asked(call, RetryBody)
         asked = replace(asked, operation=body.operation_id)
-        return response.of_reply(await self._desk.retry(asked, payment), int(asked.wait_s))
+        return response.of_reply(await self._operator_actions.retry(asked, payment), int(asked.wait_s))
 
     async def resolve(self, call: Call) -> Answer:
         """POST /v1/payments/{payment}/resolve"""
@@ -60,14 +64,14 @@ class Operators:
         asked, body = await _asked(call, ResolveBody)
         word = {name: value for name in WORDS if (value := getattr(body, name)) is not None}
         asked = replace(asked, operation=body.operation_id, word=word)
-        return response.of_reply(await self._desk.resolve(asked, payment), int(asked.wait_s))
+        return response.of_reply(await self._operator_actions.resolve(asked, payment), int(asked.wait_s))
 
     async def correct(self, call: Call) -> Answer:
         """POST /v1/payments/{payment}/correct"""
         payment = _payment(call)
         asked, body = await _asked(call, CorrectBody)
         asked = replace(asked, operation=body.operation_id, word={"reference": body.reference})
-        return response.of_reply(await self._desk.correct(asked, payment), int(asked.wait_s))
+        return response.of_reply(await self._operator_actions.correct(asked, payment), int(asked.wait_s))
 
 
 def _payment(call: Call) -> str:
@@ -77,13 +81,13 @@ def _payment(call: Call) -> str:
     return payment
 
 
-async def _asked(call: Call, model: type[Body]) -> tuple[ActRequest, Body]:
+async def _asked(call: Call, model: type[Body]) -> tuple[ActionRequest, Body]:
     """Who wants something done, why and under which key, and the body that says the rest."""
     query.parameters(call, ())
     key = idempotency_key.of_call(call)
     wait_s = preference.wait_s(call.headers.get(b"prefer"))
     body = payment_bodies.validated(model, document.parse(await json_body.of_call(call, required=True)))
-    asked = ActRequest(
+    asked = ActionRequest(
         reason=body.reason,
         actor=call.actor,
         merchant=call.merchant,

@@ -14,27 +14,27 @@ from edge.server.endpoint import Handler
 from edge.server.request import Call
 from edge.server.response import Answer
 from engine.contracts.connector import Capabilities
-from engine.contracts.gateway import Accepting, Enquiring, Origin, Telling
-from engine.contracts.url_policy import Targets
+from engine.contracts.gateway import Commands, Queries, RequestContext, TimelineQueries
+from engine.contracts.url_policy import UrlPolicy
 from engine.domain.ids import is_id
 from engine.domain.payment import Verb
 from engine.errors import Rejected
 
 
 class Payments:
-    """The endpoints under /v1, over an intake, an enquiry and a timeline. `targets`: where webhooks may go."""
+    """The endpoints under /v1, over an intake, an enquiry and a timeline. `url_policy`: where webhooks may go."""
 
     def __init__(
         self,
         *,
-        intake: Accepting,
-        enquiry: Enquiring,
-        timeline: Telling,
+        acceptor: Commands,
+        queries: Queries,
+        timeline: TimelineQueries,
         capabilities: Mapping[str, Capabilities],
-        targets: Targets,
+        url_policy: UrlPolicy,
     ) -> None:
-        self._intake, self._enquiry, self._timeline = intake, enquiry, timeline
-        self._capabilities, self._targets = capabilities, targets
+        self._acceptor, self._queries, self._timeline = acceptor, queries, timeline
+        self._capabilities, self._url_policy = capabilities, url_policy
 
     async def create(self, call: Call) -> Answer:
         """POST /v1/payments"""
@@ -42,8 +42,8 @@ class Payments:
         origin, wait_s = _origin(call)
         wanted = document.parse(await json_body.of_call(call, required=True))
         origin = stray_card.refuse(call, origin, wanted)
-        new = payment_bodies.new_payment(wanted, self._capabilities, self._targets)
-        return response.of_reply(await self._intake.authorize(origin, new), wait_s)
+        new = payment_bodies.new_payment(wanted, self._capabilities, self._url_policy)
+        return response.of_reply(await self._acceptor.authorize(origin, new), wait_s)
 
     def operate(self, verb: Verb) -> Handler:
         """POST /v1/payments/{payment}/capture, /void, /refund"""
@@ -54,7 +54,7 @@ class Payments:
             origin, wait_s = _origin(call)
             body = await json_body.of_call(call, required=False)
             amount = payment_bodies.amount_of(document.parse(body)) if body else None
-            return response.of_reply(await self._intake.operate(origin, payment, verb, amount), wait_s)
+            return response.of_reply(await self._acceptor.operate(origin, payment, verb, amount), wait_s)
 
         return operate
 
@@ -62,13 +62,13 @@ class Payments:
         """GET /v1/payments/{payment}"""
         payment = path_id(call, "payment", "pay")
         query.parameters(call, ())
-        return Answer(status=200, body=await self._enquiry.payment(call.merchant, payment))
+        return Answer(status=200, body=await self._queries.payment(call.merchant, payment))
 
     async def list(self, call: Call) -> Answer:
         """GET /v1/payments"""
         found = query.parameters(call, (*query.FILTERS, "limit", "cursor"))
         chosen = query.filters(found)
-        body = await self._enquiry.payments(
+        body = await self._queries.payments(
             call.merchant,
             order_id=chosen["order_id"],
             customer_id=chosen["customer_id"],
@@ -82,7 +82,7 @@ class Payments:
         """GET /v1/payments/{payment}/shippable"""
         payment = path_id(call, "payment", "pay")
         query.parameters(call, ())
-        return Answer(status=200, body=await self._enquiry.shippable(call.merchant, payment))
+        return Answer(status=200, body=await self._queries.shippable(call.merchant, payment))
 
     async def timeline(self, call: Call) -> Answer:
         """GET /v1/payments/{payment}/timeline"""
@@ -94,19 +94,19 @@ class Payments:
         """GET /v1/operations/{operation}"""
         operation = path_id(call, "operation", "op")
         query.parameters(call, ())
-        return Answer(status=200, body=await self._enquiry.operation(call.merchant, operation))
+        return Answer(status=200, body=await self._queries.operation(call.merchant, operation))
 
     async def operations(self, call: Call) -> Answer:
         """GET /v1/operations?idempotency_key="""
         found = query.parameters(call, ("idempotency_key", "limit", "cursor"))
         key, limit, cursor = query.key(found), query.limit(found), query.cursor(found)
-        return Answer(status=200, body=await self._enquiry.operations(call.merchant, key, limit, cursor))
+        return Answer(status=200, body=await self._queries.operations(call.merchant, key, limit, cursor))
 
 
-def _origin(call: Call) -> tuple[Origin, int]:
+def _origin(call: Call) -> tuple[RequestContext, int]:
     key = idempotency_key.of_call(call)
     wait_s = preference.granted_s(call)
-    origin = Origin(
+    origin = RequestContext(
         merchant=call.merchant, key=key, wait_s=wait_s, request_id=call.request_id, traceparent=call.traceparent
     )
     return origin, wait_s

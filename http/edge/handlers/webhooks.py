@@ -14,24 +14,24 @@ from edge.server import response
 from edge.server.endpoint import Handler
 from edge.server.request import Call
 from edge.server.response import JSON, Answer
-from engine.contracts.url_policy import Targets
-from engine.contracts.webhooks import Asked, Subscribing
+from engine.contracts.url_policy import UrlPolicy
+from engine.contracts.webhooks import EndpointCommands, KeyedRequest
 
 _KEYS_CACHED = (JSON[0], (b"cache-control", b"public, max-age=60"))  # far below the overlap of a careful rotation
 
 
 class Webhooks:
-    """The endpoints for webhook endpoints. `targets`: where they may lead."""
+    """The endpoints for webhook endpoints. `url_policy`: where they may lead."""
 
-    def __init__(self, book: Subscribing, targets: Targets) -> None:
-        self._book, self._targets = book, targets
+    def __init__(self, book: EndpointCommands, url_policy: UrlPolicy) -> None:
+        self._book, self._url_policy = book, url_policy
 
     async def create(self, call: Call) -> Answer:
         """POST /v1/webhook-endpoints"""
         query.parameters(call, ())
         key = idempotency_key.of_call(call)
         said = document.parse(await json_body.of_call(call, required=True))
-        new = webhook_bodies.new_endpoint(said, self._targets)
+        new = webhook_bodies.new_endpoint(said, self._url_policy)
         return response.of_answered(await self._book.create(asked(call, key, "webhook-endpoints", said), new))
 
     async def list(self, call: Call) -> Answer:
@@ -51,7 +51,7 @@ class Webhooks:
         endpoint = path_id(call, "endpoint", "whe")
         query.parameters(call, ())
         said = document.parse(await json_body.of_call(call, required=True))
-        change = webhook_bodies.change(said, self._targets)
+        change = webhook_bodies.change(said, self._url_policy)
         return Answer(status=200, body=await self._book.change(call.merchant, endpoint, change))
 
     async def delete(self, call: Call) -> Answer:
@@ -96,9 +96,9 @@ class Webhooks:
         return Answer(status=200, body=await self._book.public_keys(endpoint), headers=_KEYS_CACHED)
 
 
-def asked(call: Call, key: str, path: str, said: dict[str, object]) -> Asked:
+def asked(call: Call, key: str, path: str, said: dict[str, object]) -> KeyedRequest:
     """A change that this call asks for. What was left out and what was sent as null is the same."""
-    return Asked(merchant=call.merchant, key=key, path=f"POST /v1/{path}", payload=said)
+    return KeyedRequest(merchant=call.merchant, key=key, path=f"POST /v1/{path}", payload=said)
 
 
 async def key_alone(call: Call) -> str:

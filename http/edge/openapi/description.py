@@ -17,7 +17,7 @@ from edge.parsing.operator_bodies import CorrectBody, ReasonBody, ResolveBody, R
 from edge.parsing.payment_bodies import OperationBody, PaymentBody
 from edge.parsing.preference import WAIT_S_MAX
 from edge.parsing.query import LIMIT_DEFAULT, LIMIT_MAX
-from engine.domain.payment import State
+from engine.domain.payment import PaymentState
 
 Json = dict[str, object]
 """A part of the document."""
@@ -62,7 +62,7 @@ PREFER = parameter(
 _LIST = (
     parameter("order_id", "query", "Payments of this order.", dict(TEXT)),
     parameter("customer_id", "query", "Payments of this customer.", dict(TEXT)),
-    parameter("status", "query", "Payments in this state. At least one filter is required.", {"enum": [*State]}),
+    parameter("status", "query", "Payments in this state. At least one filter is required.", {"enum": [*PaymentState]}),
     parameter("limit", "query", "Page size.", {**_WHOLE, "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT}),
     parameter("cursor", "query", "`next_cursor` of the page before.", dict(TEXT)),
 )

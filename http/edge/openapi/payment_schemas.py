@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.domain.payment import DeclineCode, State, Status, Verb
+from engine.domain.payment import DeclineCode, PaymentState, Status, Verb
 
 _CLOSED = ConfigDict(extra="forbid")
 _Pay = Annotated[str, Field(examples=["pay_3K7VZ0Q1M8C2R4T6W9XABDEFGH"])]
@@ -72,7 +72,7 @@ class Payment(BaseModel):
 
     object: Literal["payment"]
     id: _Pay
-    status: State
+    status: PaymentState
     in_doubt: bool
     amount: int
     amount_captured: int
@@ -178,5 +178,5 @@ class Problem(BaseModel):
     decline_code: DeclineCode | None = Field(default=None, description="on 402: why the bank declined")
     operation_id: str | None = None
     payment_id: str | None = None
-    payment_status: State | None = None
+    payment_status: PaymentState | None = None
     winning_operation: str | None = Field(default=None, description="on 409: the operation that led to this state")

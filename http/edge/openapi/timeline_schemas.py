@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.contracts.webhooks import Outcome
-from engine.domain.payment import State, Status, Verb
+from engine.contracts.webhooks import AttemptOutcome
+from engine.domain.payment import PaymentState, Status, Verb
 
 _CLOSED = ConfigDict(extra="forbid")
 
@@ -60,8 +60,8 @@ class Transition(BaseModel):
     at: datetime
     sequence: int
     event: str
-    from_: State | None = Field(alias="from")
-    to: State
+    from_: PaymentState | None = Field(alias="from")
+    to: PaymentState
     operation_id: str
     evidence: dict[str, Any]
 
@@ -92,7 +92,7 @@ class WebhookAttempt(BaseModel):
     sequence: int
     endpoint_id: str
     attempt: int
-    outcome: Outcome
+    outcome: AttemptOutcome
     status: int | None = Field(description="of HTTP; null where there was no answer")
     error: str | None
     duration_ms: int

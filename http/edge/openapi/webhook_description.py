@@ -23,7 +23,7 @@ from edge.parsing.webhook_bodies import (
     RedeliveryBody,
     RotationBody,
 )
-from engine.contracts.webhooks import State
+from engine.contracts.webhooks import DeliveryState
 
 _ENDPOINTS = "/v1/webhook-endpoints"
 _ONE = f"{_ENDPOINTS}/{{endpoint}}"
@@ -31,7 +31,7 @@ _DELIVERY = f"{_ONE}/deliveries/{{delivery}}"
 
 _ENDPOINT_ID = parameter("endpoint", "path", "The webhook endpoint's id.", {**TEXT, "pattern": "^whe_"}, required=True)
 _DELIVERY_ID = parameter("delivery", "path", "The delivery's id.", {**TEXT, "pattern": "^dlv_"}, required=True)
-_STATE = parameter("status", "query", "Deliveries in this state.", {"enum": [*State]})
+_STATE = parameter("status", "query", "Deliveries in this state.", {"enum": [*DeliveryState]})
 _FEED = (
     parameter(
         "after", "query", "`next_cursor` of the page before, or `latest` for what comes from now on.", dict(TEXT)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.contracts.webhooks import DeadReason, DisabledReason, EndpointStatus, Outcome, State
+from engine.contracts.webhooks import AttemptOutcome, DeadReason, DeliveryState, DisabledReason, EndpointStatus
 
 _CLOSED = ConfigDict(extra="forbid")
 _Endpoint = Annotated[str, Field(examples=["whe_3K7VZ0Q1M8C2R4T6W9XABDEFGH"])]
@@ -112,7 +112,7 @@ class DeliveryAttempt(BaseModel):
 
     attempt: int
     at: datetime
-    outcome: Outcome
+    outcome: AttemptOutcome
     status: int | None = Field(description="of HTTP; null where there was no answer")
     duration_ms: int
     error: str | None
@@ -132,7 +132,7 @@ class Delivery(BaseModel):
     payment_id: str | None
     sequence: int
     previous_sequence: int | None = Field(description="for endpoints with a filter: of the event before that they want")
-    status: State
+    status: DeliveryState
     dead_reason: DeadReason | None
     attempt_count: int
     next_attempt_at: datetime | None

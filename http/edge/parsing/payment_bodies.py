@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from edge.parsing.document import pointer
 from engine.contracts.connector import Capabilities
 from engine.contracts.gateway import NewPayment
-from engine.contracts.url_policy import Targets
+from engine.contracts.url_policy import UrlPolicy
 from engine.domain.money import AMOUNT_MAX, CURRENCIES, Money
 from engine.domain.payment import Card
 from engine.errors import FieldError, Rejected
@@ -140,7 +140,9 @@ class OperationBody(BaseModel):
     )
 
 
-def new_payment(document: dict[str, object], capabilities: Mapping[str, Capabilities], targets: Targets) -> NewPayment:
+def new_payment(
+    document: dict[str, object], capabilities: Mapping[str, Capabilities], url_policy: UrlPolicy
+) -> NewPayment:
     """What the engine shall create. Raises Rejected(validation_failed or currency_not_supported) with every field."""
     try:
         body = PaymentBody.model_validate(document)
@@ -156,7 +158,7 @@ def new_payment(document: dict[str, object], capabilities: Mapping[str, Capabili
             f"The connector for {body.payment_method.type} payments does not take this currency: /currency {detail}.",
             errors=(FieldError(pointer="/currency", detail=detail),),
         )
-    if body.webhook_url is not None and (refusal := targets.refusal_of_url(body.webhook_url)) is not None:
+    if body.webhook_url is not None and (refusal := url_policy.refusal_of_url(body.webhook_url)) is not None:
         raise refused([FieldError(pointer="/webhook_url", detail=refusal)])
     method = body.payment_method
     return NewPayment(

@@ -7,9 +7,8 @@ from urllib.parse import parse_qsl
 from edge.parsing import idempotency_key
 from edge.parsing.document import shown
 from edge.server.request import Call
-from engine.contracts.webhooks import EVENT_TYPES
-from engine.contracts.webhooks import State as DeliveryState
-from engine.domain.payment import State
+from engine.contracts.webhooks import EVENT_TYPES, DeliveryState
+from engine.domain.payment import PaymentState
 from engine.errors import Rejected
 
 LIMIT_MAX = 100
@@ -49,8 +48,8 @@ def filters(found: dict[str, str]) -> dict[str, str | None]:
         value = chosen[name]
         if value is not None and not (1 <= len(value) <= 128 and value.isprintable()):
             raise _malformed(f'The query parameter "{name}" must be 1 to 128 printable characters.')
-    if chosen["status"] is not None and chosen["status"] not in tuple(State):
-        raise _malformed(f'The query parameter "status" must be one of: {", ".join(State)}.')
+    if chosen["status"] is not None and chosen["status"] not in tuple(PaymentState):
+        raise _malformed(f'The query parameter "status" must be one of: {", ".join(PaymentState)}.')
     return chosen
 
 

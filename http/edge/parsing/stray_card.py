@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from edge.parsing.document import pointer
 from edge.parsing.payment_bodies import refused
 from edge.server.request import Call
-from engine.contracts.gateway import Origin
+from engine.contracts.gateway import RequestContext
 from engine.errors import FieldError, Rejected
 
 _METHOD = "payment_method"
@@ -29,7 +29,7 @@ _APART = "x"  # between fields: not a digit, and no noise
 Path = tuple[str | int, ...]
 
 
-def refuse(call: Call, origin: Origin, document: dict[str, object]) -> Origin:
+def refuse(call: Call, origin: RequestContext, document: dict[str, object]) -> RequestContext:
     """The origin without ids that hold the document's card number. Raises Rejected where the key or a field does.
 
     A request id or a trace is replaced and not refused: it may be made by machines that no client sees.

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from edge.parsing.payment_bodies import STRICT, URL_CHARACTERS_MAX, Body, refused, validated
 from engine.contracts.signature import SECRET_BYTES_MAX, SECRET_BYTES_MIN, secret_bytes
-from engine.contracts.url_policy import Targets, normal_form
+from engine.contracts.url_policy import UrlPolicy, normal_form
 from engine.contracts.webhooks import (
     EVENT_TYPES,
     OVERLAP_S,
@@ -24,7 +24,7 @@ from engine.contracts.webhooks import (
     EndpointChange,
     NewEndpoint,
     Redelivery,
-    Rotation,
+    SecretRotation,
 )
 from engine.errors import FieldError, Rejected
 
@@ -146,9 +146,9 @@ class NothingBody(BaseModel):
     model_config = STRICT
 
 
-def new_endpoint(document: dict[str, object], targets: Targets) -> NewEndpoint:
+def new_endpoint(document: dict[str, object], url_policy: UrlPolicy) -> NewEndpoint:
     """What shall be registered. Raises Rejected(validation_failed) with every wrong field."""
-    body = _judged(EndpointBody, document, targets)
+    body = _judged(EndpointBody, document, url_policy)
     return NewEndpoint(
         url=normal_form(body.url),
         events=None if body.events is None else tuple(body.events),
@@ -160,9 +160,9 @@ def new_endpoint(document: dict[str, object], targets: Targets) -> NewEndpoint:
     )
 
 
-def change(document: dict[str, object], targets: Targets) -> EndpointChange:
+def change(document: dict[str, object], url_policy: UrlPolicy) -> EndpointChange:
     """What shall be different. Raises Rejected(validation_failed) with every wrong field."""
-    body = _judged(EndpointChangeBody, document, targets)
+    body = _judged(EndpointChangeBody, document, url_policy)
     sent = body.model_fields_set
     return EndpointChange(
         url=normal_form(body.url) if "url" in sent else UNSET,
@@ -178,10 +178,10 @@ def change(document: dict[str, object], targets: Targets) -> EndpointChange:
     )
 
 
-def rotation(document: dict[str, object]) -> Rotation:
+def rotation(document: dict[str, object]) -> SecretRotation:
     """How a secret shall be replaced. Raises Rejected(validation_failed)."""
     body = validated(RotationBody, document)
-    return Rotation(secret=None if body.secret is None else secret_bytes(body.secret), overlap_s=body.overlap_s)
+    return SecretRotation(secret=None if body.secret is None else secret_bytes(body.secret), overlap_s=body.overlap_s)
 
 
 def redelivery(document: dict[str, object], now: datetime) -> tuple[Redelivery, bool]:
@@ -194,9 +194,9 @@ def redelivery(document: dict[str, object], now: datetime) -> tuple[Redelivery, 
     return Redelivery(since=body.since, until=until, failed_only=body.deliveries == "failed"), body.dry_run
 
 
-def _judged(model: type[Body], document: dict[str, object], targets: Targets) -> Body:
+def _judged(model: type[Body], document: dict[str, object], url_policy: UrlPolicy) -> Body:
     url = document.get("url")
-    refusal = targets.refusal_of_url(url) if isinstance(url, str) else None
+    refusal = url_policy.refusal_of_url(url) if isinstance(url, str) else None
     wrong = [] if refusal is None else [FieldError(pointer="/url", detail=refusal)]
     try:
         body = validated(model, document)

@@ -11,7 +11,7 @@ from edge.server import response
 from edge.server.request import Call
 from edge.server.response import HTML, JSON, Answer
 from engine.errors import Rejected
-from engine.problem import CATALOGUE, Kind, type_uri
+from engine.problem import CATALOGUE, ProblemKind, type_uri
 
 _PAGE = Template(files("edge").joinpath("pages/problems.html").read_text("utf-8"))
 _VARY = ((b"vary", b"accept"),)
@@ -36,7 +36,7 @@ async def one(call: Call) -> Answer:
     return response.of_document(_document(code, kind), headers=JSON + _VARY)
 
 
-def _document(code: str, kind: Kind) -> dict[str, object]:
+def _document(code: str, kind: ProblemKind) -> dict[str, object]:
     return {
         "object": "problem_type",
         "type": type_uri(code),
@@ -47,7 +47,7 @@ def _document(code: str, kind: Kind) -> dict[str, object]:
     }
 
 
-def _page(title: str, kinds: Mapping[str, Kind]) -> Answer:
+def _page(title: str, kinds: Mapping[str, ProblemKind]) -> Answer:
     rows = "\n".join(
         f'<section id="{code}"><h2><span class="status s{kind.status // 100}">{kind.status}</span> '
         f'{escape(kind.title)}</h2><p><a href="{type_uri(code)}"><code>{code}</code></a></p>'

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from engine.contracts.gateway import Reply
-from engine.contracts.webhooks import Answered
+from engine.contracts.gateway import StoredResponse
+from engine.contracts.webhooks import KeyedResponse
 from engine.problem import MEDIA_TYPE
 
 Header = tuple[bytes, bytes]
@@ -41,7 +41,7 @@ def of_document(document: object, *, status: int = 200, headers: tuple[Header, .
     return Answer(status=status, body=orjson.dumps(document), headers=headers)
 
 
-def of_answered(answered: Answered) -> Answer:
+def of_answered(answered: KeyedResponse) -> Answer:
     """What a change of webhooks came to, now or at the first use of its key."""
     headers = JSON
     if answered.status == 201:
@@ -51,7 +51,7 @@ def of_answered(answered: Answered) -> Answer:
     return Answer(status=answered.status, body=answered.body, headers=headers)
 
 
-def of_reply(reply: Reply, wait_s: int) -> Answer:
+def of_reply(reply: StoredResponse, wait_s: int) -> Answer:
     """The engine's reply, its bytes untouched. `wait_s` is the Prefer: wait that was asked for."""
     status = reply.status
     headers = JSON if status < 400 else PROBLEM
