@@ -24,7 +24,7 @@ CURRENCY = "USD"  # The bank has no currency field: what it is asked for is doll
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 
 
-class Endpoint(NamedTuple):
+class BankEndpoint(NamedTuple):
     """One verb at the bank: where it is asked, and which fields and words a success answers with."""
 
     path: str
@@ -43,12 +43,12 @@ V = Verb
 AUTHORIZATION, CAPTURE = "authorization_id", "capture_id"
 
 # fmt: off
-ENDPOINTS: Mapping[Verb, Endpoint] = {
+ENDPOINTS: Mapping[Verb, BankEndpoint] = {
     #                     path              id             shape        at             status      of
-    V.AUTHORIZE: Endpoint("authorizations", AUTHORIZATION, _id("auth"), "created_at",  "approved", None),
-    V.CAPTURE:   Endpoint("captures",       CAPTURE,       _id("cap"),  "captured_at", "captured", AUTHORIZATION),
-    V.VOID:      Endpoint("voids",          "void_id",     _id("void"), "voided_at",   "voided",   AUTHORIZATION),
-    V.REFUND:    Endpoint("refunds",        "refund_id",   _id("ref"),  "refunded_at", "refunded", CAPTURE),
+    V.AUTHORIZE: BankEndpoint("authorizations", AUTHORIZATION, _id("auth"), "created_at",  "approved", None),
+    V.CAPTURE:   BankEndpoint("captures",       CAPTURE,       _id("cap"),  "captured_at", "captured", AUTHORIZATION),
+    V.VOID:      BankEndpoint("voids",          "void_id",     _id("void"), "voided_at",   "voided",   AUTHORIZATION),
+    V.REFUND:    BankEndpoint("refunds",        "refund_id",   _id("ref"),  "refunded_at", "refunded", CAPTURE),
 }
 # fmt: on
 

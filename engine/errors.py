@@ -46,7 +46,7 @@ class Unavailable(PenstockError):
         self.code, self.detail, self.retry_after_s = code, detail, retry_after_s
 
 
-class Refused(Unavailable):
+class StoreRefused(Unavailable):
     """The store ran nothing of what it was asked. `detail` says why, in our own words."""
 
 

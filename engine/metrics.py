@@ -8,7 +8,7 @@ _BANK_SECONDS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 _BATCH = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 
-class Meters:
+class EngineMetrics:
     """One per process; give it the process's registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ops.audit.books import Authorization, Ours, Theirs, compared
-from ops.audit.reconcile import Account, Effect, Transaction
+from ops.audit.books import BankAuthorization, Ours, Theirs, compared
+from ops.audit.reconcile import Account, BankTransaction, LedgerEffect
 
 CARD = "4111111111111111"
 OPENING = 1_000_000
@@ -23,11 +23,11 @@ ATTEMPT_S = timedelta(seconds=12)
 class Books:
     """One payment of 50.00 on both sides: authorized at the third attempt, an hour ago."""
 
-    effects: list[Effect] = field(default_factory=list)
-    authorizations: list[Authorization] = field(default_factory=list)
+    effects: list[LedgerEffect] = field(default_factory=list)
+    authorizations: list[BankAuthorization] = field(default_factory=list)
     open_ends: set[tuple[str, str]] = field(default_factory=set)
     releases: set[str] = field(default_factory=set)
-    transactions: list[Transaction] = field(default_factory=list)
+    transactions: list[BankTransaction] = field(default_factory=list)
     age_s: dict[str, float] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
     moved: list[int] = field(default_factory=lambda: [0, 0])
@@ -35,7 +35,7 @@ class Books:
     def owns(self, verb: str, uuid: str, reference: str | None = None) -> None:
         prefix = {"authorize": "auth_", "capture": "cap_", "void": "void_", "refund": "ref_"}[verb]
         self.effects.append(
-            Effect(
+            LedgerEffect(
                 payment="pay_1", order_id="o", state="authorized", verb=verb, operation=f"op_{verb}", amount=5000,
                 bank_id=prefix + uuid, reference=reference, receipt_amount=5000,
             )
@@ -45,14 +45,14 @@ class Books:
         self, kind: str, uuid: str, reference: str | None = None, *, age_s: float = OLD_S, amount: int = 5000
     ) -> None:
         self.transactions.append(
-            Transaction(id=uuid, kind=kind, amount=amount, reference=reference, status="COMPLETED", card=CARD)
+            BankTransaction(id=uuid, kind=kind, amount=amount, reference=reference, status="COMPLETED", card=CARD)
         )
         self.age_s[uuid] = age_s
         self.moved[0] += {"CAPTURE": -amount, "REFUND": amount}.get(kind, 0)
         self.moved[1] += {"AUTH_HOLD": -amount, "VOID": amount, "REFUND": amount}.get(kind, 0)
 
     def asked(self, **changes: object) -> None:
-        usual = Authorization(
+        usual = BankAuthorization(
             id="op_authorize", payment="pay_1", attempts=3, amount=5000, last4="1111", hold="auth_b", open=False,
             begun_at=NOW - timedelta(seconds=OLD_S + 5), ended_at=NOW - timedelta(seconds=OLD_S - 5),
         )  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 
 from engine.contracts.webhooks import ENDPOINT_DISABLED
 from engine.domain.ids import endpoint_id
-from ops.audit.invariant import INVARIANTS, Scan
+from ops.audit.invariant import INVARIANTS, RedisScan
 from ops.audit.snapshot import one_moment
 from ops.statement import statement
 from support.audit_stand import GRACE_S, Ledger, named
@@ -208,7 +208,7 @@ EDITS: dict[str, tuple[str, str]] = {
            FROM operations WHERE verb = 'refund' LIMIT 1""",
     ),
 }
-BOUNDED = {invariant.name for invariant in INVARIANTS if invariant.scan in (Scan.CHANGED, Scan.OPEN)}
+BOUNDED = {invariant.name for invariant in INVARIANTS if invariant.scan in (RedisScan.CHANGED, RedisScan.OPEN)}
 
 
 def test_a_healthy_ledger_breaches_nothing(ledger: Ledger) -> None:
@@ -231,7 +231,7 @@ def test_what_merchants_are_told_of_their_endpoints_is_no_event_of_a_payment(led
 
 
 def test_every_invariant_of_the_ledger_is_broken_here() -> None:
-    of_the_ledger = BOUNDED | {each.name for each in INVARIANTS if each.scan is Scan.WHOLE}
+    of_the_ledger = BOUNDED | {each.name for each in INVARIANTS if each.scan is RedisScan.WHOLE}
     by_a_session = {"events_become_readable"}  # tests/test_events_held_back.py
 
     assert {invariant for invariant, _ in EDITS.values()} == of_the_ledger - by_a_session
@@ -323,7 +323,7 @@ def typed(ledger: Ledger, statement: str, text: str) -> None:
         connection.execute(statement.encode(), (text,))
 
 
-@pytest.mark.parametrize("name", [each.name for each in INVARIANTS if each.scan is Scan.CHANGED])
+@pytest.mark.parametrize("name", [each.name for each in INVARIANTS if each.scan is RedisScan.CHANGED])
 def test_a_bounded_look_finds_each_row_by_its_payment_also_where_statistics_are_of_the_first_minute(
     ledger: Ledger, name: str
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from bank.simulator.instant import NS_PER_HOUR
 from bank.simulator.key_sweeper import KeySweeper
-from bank.simulator.lanes import Lanes
+from bank.simulator.lanes import ConnectionWorkers
 from support.bank_harness import Bank, a_bank, a_card_request
 
 pytest_plugins = ["support.bank_fixtures"]
@@ -162,7 +162,7 @@ def test_keys_older_than_a_day_are_forgotten_by_the_sweep_and_not_before(bank: B
     assert "x-idempotent-replayed" in bank.authorize(old).headers
 
     async def sweep() -> None:
-        lanes = Lanes(bank.dsn, count=1, lifetime_s=60)
+        lanes = ConnectionWorkers(bank.dsn, count=1, lifetime_s=60)
         running = asyncio.create_task(lanes.run())
         await KeySweeper(lanes, clock_ns=time.time_ns).run_once()
         running.cancel()

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from bank.simulator.chaos import Weather
+from bank.simulator.chaos import FaultProfile
 from support.bank_harness import Bank, a_bank, a_card_request
 
 pytest_plugins = ["support.bank_fixtures"]
@@ -186,8 +186,8 @@ def test_chaos_fails_everything_but_health_docs_and_their_namesakes(bank_postgre
 
 
 def test_latency_is_a_whole_number_below_the_maximum_and_failures_keep_their_rate() -> None:
-    def weather(low_ms: int, high_ms: int, rate: float, draw: int) -> Weather:
-        return Weather(
+    def weather(low_ms: int, high_ms: int, rate: float, draw: int) -> FaultProfile:
+        return FaultProfile(
             failure_rate=rate, min_latency_ms=low_ms, max_latency_ms=high_ms, random_below=lambda n: min(draw, n - 1)
         )
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from engine.failpoint import ACCEPTANCE, PATH, Failpoints
 from ops.chaos.faults import INFLICT
 from ops.chaos.load import baskets
-from ops.chaos.schedule import FAULTS, NEEDS, PARTITIONS, SKEW_MAX_S, SKEW_MIN_S, STEPS, Fault, Strike, schedule
+from ops.chaos.schedule import FAULTS, NEEDS, PARTITIONS, SKEW_MAX_S, SKEW_MIN_S, STEPS, ChaosFault, Strike, schedule
 
 THREE_MINUTES = 180.0
 seeds = st.integers(0, 2**32)
@@ -35,15 +35,15 @@ def test_three_minutes_have_every_fault_and_every_crash_point(seed: int) -> None
     strikes = of(seed)
 
     points = {(strike.fault, strike.failpoints.partition(":")[0]) for strike in strikes if strike.failpoints}
-    assert {strike.fault for strike in strikes} == set(Fault)
-    assert {point for fault, point in points if fault is Fault.WORKER_DIES} == set(PATH)
-    assert {point for fault, point in points if fault is Fault.WORKER_SLEEPS} == set(PATH)
-    assert {point for fault, point in points if fault is Fault.EDGE_DIES} == set(ACCEPTANCE)
+    assert {strike.fault for strike in strikes} == set(ChaosFault)
+    assert {point for fault, point in points if fault is ChaosFault.WORKER_DIES} == set(PATH)
+    assert {point for fault, point in points if fault is ChaosFault.WORKER_SLEEPS} == set(PATH)
+    assert {point for fault, point in points if fault is ChaosFault.EDGE_DIES} == set(ACCEPTANCE)
 
 
 @pytest.mark.parametrize("seed", [*range(5), *range(21, 26)])
 def test_three_minutes_have_clocks_that_go_ahead_and_behind_and_step_and_outlast_an_authorization(seed: int) -> None:
-    clocks = [strike.clock_s for strike in of(seed) if strike.fault is Fault.WORKER_CLOCK_WRONG]
+    clocks = [strike.clock_s for strike in of(seed) if strike.fault is ChaosFault.WORKER_CLOCK_WRONG]
 
     assert any(clock[0] > 0 for clock in clocks if len(clock) == 1)
     assert any(clock[0] < 0 for clock in clocks if len(clock) == 1)
@@ -75,7 +75,7 @@ def test_every_failpoint_of_a_schedule_is_understood_by_the_engine(seed: int) ->
 @settings(max_examples=20)
 def test_particulars_are_there_for_the_faults_that_need_them_and_within_bounds(seed: int) -> None:
     for strike in of(seed):
-        is_clock = strike.fault in (Fault.WORKER_CLOCK_WRONG, Fault.EDGE_CLOCK_WRONG)
+        is_clock = strike.fault in (ChaosFault.WORKER_CLOCK_WRONG, ChaosFault.EDGE_CLOCK_WRONG)
         is_damage = strike.fault.startswith("stream_")
 
         assert bool(strike.clock_s) is is_clock
@@ -85,16 +85,16 @@ def test_particulars_are_there_for_the_faults_that_need_them_and_within_bounds(s
 
 
 def test_a_schedule_says_which_clock_is_wrong_by_how_much_and_which_streams_are_damaged() -> None:
-    clock = Strike(at_s=1, lasting_s=5, fault=Fault.WORKER_CLOCK_WRONG, target="worker-2", clock_s=(3.5, -691_200))
-    stream = Strike(at_s=1, lasting_s=1, fault=Fault.STREAM_TRIMMED, target="redis", partitions=(3, 12))
+    clock = Strike(at_s=1, lasting_s=5, fault=ChaosFault.WORKER_CLOCK_WRONG, target="worker-2", clock_s=(3.5, -691_200))
+    stream = Strike(at_s=1, lasting_s=1, fault=ChaosFault.STREAM_TRIMMED, target="redis", partitions=(3, 12))
 
     assert "worker-2" in str(clock)
     assert "+3.5 s, then -691200.0 s" in str(clock)
     assert "XTRIM to nothing of p3 p12" in str(stream)
 
 
-@pytest.mark.parametrize("only", [{Fault.BANK_STALLED}, {Fault.STREAM_SKIPPED, Fault.REDIS_FAILED_OVER}])
-def test_a_campaign_of_chosen_faults_has_these_alone_again_and_again(only: set[Fault]) -> None:
+@pytest.mark.parametrize("only", [{ChaosFault.BANK_STALLED}, {ChaosFault.STREAM_SKIPPED, ChaosFault.REDIS_FAILED_OVER}])
+def test_a_campaign_of_chosen_faults_has_these_alone_again_and_again(only: set[ChaosFault]) -> None:
     strikes = schedule(21, 60, workers=3, edges=2, only=only)
 
     assert {strike.fault for strike in strikes} == only
@@ -103,7 +103,7 @@ def test_a_campaign_of_chosen_faults_has_these_alone_again_and_again(only: set[F
 
 
 def test_every_fault_has_its_row_and_its_way_of_being_inflicted() -> None:
-    assert set(FAULTS) == set(INFLICT) == set(Fault)
+    assert set(FAULTS) == set(INFLICT) == set(ChaosFault)
 
 
 def test_amounts_are_unique_to_their_payments() -> None:

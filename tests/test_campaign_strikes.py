@@ -27,25 +27,25 @@ from bank.simulator.card import EXTRA_CARD_CVV, extra_card
 from engine.streams import keys
 from ops.chaos import faults as strikes
 from ops.chaos.damage import STEP_MS, STRAY
-from ops.chaos.environment import TICK_S, Plan, Rig
-from ops.chaos.faults import MARGIN_S, Losses, Stage, strike_out
-from ops.chaos.schedule import FAULTS, PARTITIONS, Fault, Part, Strike
+from ops.chaos.environment import TICK_S, Environment, EnvironmentPlan
+from ops.chaos.faults import MARGIN_S, FaultStage, Losses, strike_out
+from ops.chaos.schedule import FAULTS, PARTITIONS, ChaosFault, Strike, StruckPart
 from ops.stack.ephemeral_stack import MERCHANT_KEY
 from support.gateway import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
-PLAN = Plan(workers=2, edges=1, bank_failure_rate=0, bank_latency_ms=(0, 20), cards=50)
+PLAN = EnvironmentPlan(workers=2, edges=1, bank_failure_rate=0, bank_latency_ms=(0, 20), cards=50)
 ORDERS = 40
 STREAMS = [keys.commands(partition) for partition in range(PARTITIONS)]
 Look = Callable[[], Any]
 
 
 @contextmanager
-def a_rig() -> Iterator[Rig]:
+def a_rig() -> Iterator[Environment]:
     """With its stores running, and no process of the gateway yet."""
     with tempfile.TemporaryDirectory(prefix="penstock-strikes-") as folder:
         Path(folder).chmod(0o711)
-        stack = Rig(PLAN, Path(folder))
+        stack = Environment(PLAN, Path(folder))
         try:
             stack.start_stores()
             yield stack
@@ -54,14 +54,14 @@ def a_rig() -> Iterator[Rig]:
 
 
 @pytest.fixture(scope="module")
-def standing() -> Iterator[Rig]:
+def standing() -> Iterator[Environment]:
     with a_rig() as stack:
         stack.start()
         yield stack
 
 
 @pytest.fixture
-def rig(standing: Rig) -> Rig:
+def rig(standing: Environment) -> Environment:
     """Whole, whatever the test before did to it."""
 
     async def supervised() -> None:
@@ -76,19 +76,19 @@ def rig(standing: Rig) -> Rig:
 
 
 @pytest.fixture
-def stores() -> Iterator[Rig]:
+def stores() -> Iterator[Environment]:
     with a_rig() as stack:
         yield stack
 
 
 @pytest.fixture
-def redis(rig: Rig) -> Iterator[Redis]:
+def redis(rig: Environment) -> Iterator[Redis]:
     with Redis.from_url(rig.redis_url, decode_responses=True) as client:
         yield client
 
 
 @pytest.fixture
-def at_rest(rig: Rig, redis: Redis) -> Iterator[None]:
+def at_rest(rig: Environment, redis: Redis) -> Iterator[None]:
     """Both workers are asleep, each partition has a group, and there are commands that nobody has read."""
     for name in ("worker-1", "worker-2"):
         rig.stop(name)
@@ -104,7 +104,7 @@ def at_rest(rig: Rig, redis: Redis) -> Iterator[None]:
         rig.wake(name)
 
 
-def order(shop: httpx.Client, rig: Rig, number: int) -> httpx.Response:
+def order(shop: httpx.Client, rig: Environment, number: int) -> httpx.Response:
     card = {"type": "card", "number": extra_card(number), "cvv": EXTRA_CARD_CVV, "expiry_month": 12}
     body = {"amount": 1000 + number, "currency": "USD", "payment_method": card | {"expiry_year": 2030}}
     body |= {"order_id": f"order-{number}", "customer_id": "customer-1"}
@@ -112,22 +112,22 @@ def order(shop: httpx.Client, rig: Rig, number: int) -> httpx.Response:
     return shop.post(f"{rig.edges[0]}/v1/payments", json=body, headers={"Idempotency-Key": key})
 
 
-def inflicted(rig: Rig, strike: Strike, look: Look = lambda: None) -> tuple[Any, Losses]:
+def inflicted(rig: Environment, strike: Strike, look: Look = lambda: None) -> tuple[Any, Losses]:
     """What a look sees just before the strike is over, and what it says was lost."""
     losses = Losses()
 
     async def inflict() -> Any:
         async with aiohttp.ClientSession() as http, anyio.create_task_group() as tasks:
-            tasks.start_soon(strike_out, Stage(rig=rig, losses=losses, http=http), strike)
+            tasks.start_soon(strike_out, FaultStage(rig=rig, losses=losses, http=http), strike)
             await anyio.sleep(strike.lasting_s / 4)
             return await to_thread.run_sync(look)
 
     return anyio.run(inflict), losses
 
 
-def a_strike(fault: Fault, lasting_s: float = 0.5, **particulars: Any) -> Strike:
+def a_strike(fault: ChaosFault, lasting_s: float = 0.5, **particulars: Any) -> Strike:
     part = FAULTS[fault][0]
-    target = f"{part}-1" if part in (Part.WORKER, Part.EDGE) else part.value
+    target = f"{part}-1" if part in (StruckPart.WORKER, StruckPart.EDGE) else part.value
     return Strike(at_s=0, lasting_s=lasting_s, fault=fault, target=target, **particulars)
 
 
@@ -150,10 +150,10 @@ def records(redis: Redis) -> int:
 
 
 @pytest.mark.parametrize(
-    ("fault", "target"), [(Fault.WORKER_CLOCK_WRONG, "worker-1"), (Fault.EDGE_CLOCK_WRONG, "edge-1")]
+    ("fault", "target"), [(ChaosFault.WORKER_CLOCK_WRONG, "worker-1"), (ChaosFault.EDGE_CLOCK_WRONG, "edge-1")]
 )
 def test_a_process_reads_its_own_clock_from_the_file_that_the_strike_writes(
-    rig: Rig, fault: Fault, target: str
+    rig: Environment, fault: ChaosFault, target: str
 ) -> None:
     files = {
         name: psutil.Process(rig.child(name).pid).environ()["PENSTOCK_CLOCK_OFFSET_FILE"]
@@ -176,8 +176,8 @@ def test_a_process_reads_its_own_clock_from_the_file_that_the_strike_writes(
     assert losses.spans == []
 
 
-def test_a_clock_steps_from_one_offset_to_the_next(rig: Rig) -> None:
-    strike = a_strike(Fault.WORKER_CLOCK_WRONG, 3.0, clock_s=(3.0, -20.0, 86_400.0))
+def test_a_clock_steps_from_one_offset_to_the_next(rig: Environment) -> None:
+    strike = a_strike(ChaosFault.WORKER_CLOCK_WRONG, 3.0, clock_s=(3.0, -20.0, 86_400.0))
     file = Path(psutil.Process(rig.child("worker-1").pid).environ()["PENSTOCK_CLOCK_OFFSET_FILE"])
     seen, over = [0.0], threading.Event()
 
@@ -198,14 +198,14 @@ def test_a_clock_steps_from_one_offset_to_the_next(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("lasting_s", [0.2, 3 * PLAN.lease_ms / 1000], ids=["at_least", "beyond_what_wakes_others"])
-def test_the_bank_stands_still_for_longer_than_an_attempt_and_then_goes_on(rig: Rig, lasting_s: float) -> None:
-    bank, strike = psutil.Process(rig.child("bank").pid), a_strike(Fault.BANK_STALLED, lasting_s)
+def test_the_bank_stands_still_for_longer_than_an_attempt_and_then_goes_on(rig: Environment, lasting_s: float) -> None:
+    bank, strike = psutil.Process(rig.child("bank").pid), a_strike(ChaosFault.BANK_STALLED, lasting_s)
     began = time.monotonic()
 
     async def stalled() -> list[str]:
         seen = []
         async with aiohttp.ClientSession() as http, anyio.create_task_group() as tasks:
-            tasks.start_soon(strike_out, Stage(rig=rig, losses=Losses(), http=http), strike)
+            tasks.start_soon(strike_out, FaultStage(rig=rig, losses=Losses(), http=http), strike)
             tasks.start_soon(rig.supervise)  # which wakes others that sleep
             await to_thread.run_sync(eventually, partial(is_stopped, bank), "the bank stands still")
             while is_stopped(bank):
@@ -221,10 +221,12 @@ def test_the_bank_stands_still_for_longer_than_an_attempt_and_then_goes_on(rig: 
 
 
 @pytest.mark.parametrize(
-    ("fault", "group"), [(Fault.STREAM_TRIMMED, ("0-0", 0)), (Fault.STREAM_DELETED, None)], ids=["trimmed", "deleted"]
+    ("fault", "group"),
+    [(ChaosFault.STREAM_TRIMMED, ("0-0", 0)), (ChaosFault.STREAM_DELETED, None)],
+    ids=["trimmed", "deleted"],
 )
 def test_a_stream_loses_its_entries_and_not_their_records(
-    rig: Rig, redis: Redis, at_rest: None, fault: Fault, group: Any
+    rig: Environment, redis: Redis, at_rest: None, fault: ChaosFault, group: Any
 ) -> None:
     before, kept = lengths(redis), records(redis)
     struck = [partition for partition in range(PARTITIONS) if before[partition]][:3]
@@ -239,8 +241,10 @@ def test_a_stream_loses_its_entries_and_not_their_records(
     assert len(losses.spans) == 1
 
 
-@pytest.mark.parametrize("fault", [Fault.STREAM_SKIPPED, Fault.STREAM_DISOWNED])
-def test_a_stream_keeps_its_entries_and_nobody_has_them(rig: Rig, redis: Redis, at_rest: None, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", [ChaosFault.STREAM_SKIPPED, ChaosFault.STREAM_DISOWNED])
+def test_a_stream_keeps_its_entries_and_nobody_has_them(
+    rig: Environment, redis: Redis, at_rest: None, fault: ChaosFault
+) -> None:
     before = lengths(redis)
     struck = [partition for partition in range(PARTITIONS) if before[partition]][:3]
     newest = [redis.xrevrange(STREAMS[partition], count=1)[0][0] for partition in struck]  # type: ignore[index]
@@ -254,27 +258,31 @@ def test_a_stream_keeps_its_entries_and_nobody_has_them(rig: Rig, redis: Redis, 
     assert losses.spans == []
 
 
-def test_consumers_with_pending_entries_are_deleted_whoever_they_are(rig: Rig, redis: Redis, at_rest: None) -> None:
+def test_consumers_with_pending_entries_are_deleted_whoever_they_are(
+    rig: Environment, redis: Redis, at_rest: None
+) -> None:
     [struck, *_] = [stream for stream in STREAMS if redis.xlen(stream) > 1]
     redis.xreadgroup(keys.GROUP, "somebody", {struck: ">"}, count=1)
 
-    inflicted(rig, a_strike(Fault.STREAM_DISOWNED, partitions=(STREAMS.index(struck),)))
+    inflicted(rig, a_strike(ChaosFault.STREAM_DISOWNED, partitions=(STREAMS.index(struck),)))
 
     consumers: Any = redis.xinfo_consumers(struck, keys.GROUP)
     assert not {"somebody", STRAY} & {consumer["name"] for consumer in consumers}
 
 
-def test_a_group_is_destroyed_and_its_entries_stay(rig: Rig, redis: Redis, at_rest: None) -> None:
+def test_a_group_is_destroyed_and_its_entries_stay(rig: Environment, redis: Redis, at_rest: None) -> None:
     before = lengths(redis)
 
-    _, losses = inflicted(rig, a_strike(Fault.STREAM_UNGROUPED, partitions=(3, 4)))
+    _, losses = inflicted(rig, a_strike(ChaosFault.STREAM_UNGROUPED, partitions=(3, 4)))
 
     assert lengths(redis) == before
     assert [partition for partition, group in enumerate(groups(redis)) if group is None] == [3, 4]
     assert losses.spans == []
 
 
-def test_workers_stand_still_while_streams_are_struck_and_go_on_unless_they_sleep_for_another_strike(rig: Rig) -> None:
+def test_workers_stand_still_while_streams_are_struck_and_go_on_unless_they_sleep_for_another_strike(
+    rig: Environment,
+) -> None:
     first, second = (psutil.Process(rig.child(name).pid) for name in ("worker-1", "worker-2"))
 
     with rig.halted("worker"):
@@ -287,7 +295,7 @@ def test_workers_stand_still_while_streams_are_struck_and_go_on_unless_they_slee
 
 
 def test_where_the_clock_of_redis_steps_back_the_living_take_what_the_dead_would_hold_for_hours(
-    rig: Rig, redis: Redis
+    rig: Environment, redis: Redis
 ) -> None:
     dead = psutil.Process(rig.child("worker-1").pid)
     name = dead.environ()["PENSTOCK_WORKER_NAME"]
@@ -305,7 +313,7 @@ def test_where_the_clock_of_redis_steps_back_the_living_take_what_the_dead_would
         now = owners()
         return all(now[partition] not in ("", owner) for partition, owner in before.items())
 
-    inflicted(rig, a_strike(Fault.REDIS_CLOCK_BACK, 1.0), lambda: eventually(taken, "the living take them", 30))
+    inflicted(rig, a_strike(ChaosFault.REDIS_CLOCK_BACK, 1.0), lambda: eventually(taken, "the living take them", 30))
 
     assert not dead.is_running() or dead.status() == psutil.STATUS_ZOMBIE
     left_ms = [int(redis.pttl(keys.lease(partition))) for partition in range(PARTITIONS)]  # type: ignore[arg-type]
@@ -315,7 +323,7 @@ def test_where_the_clock_of_redis_steps_back_the_living_take_what_the_dead_would
 
 
 def test_redis_fails_over_its_address_leads_to_the_new_master_and_old_connections_are_read_only(
-    stores: Rig, monkeypatch: pytest.MonkeyPatch
+    stores: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(strikes, "SPLIT_S", split_s := 3.0)  # far above what a busy machine adds
     address, old_pid = stores.redis.port, stores.redis.pid
@@ -336,7 +344,7 @@ def test_redis_fails_over_its_address_leads_to_the_new_master_and_old_connection
 
         writing = threading.Thread(target=write)
         writing.start()
-        _, losses = inflicted(stores, a_strike(Fault.REDIS_FAILED_OVER, 1.0))
+        _, losses = inflicted(stores, a_strike(ChaosFault.REDIS_FAILED_OVER, 1.0))
         over.set()
         writing.join()
 
@@ -361,18 +369,18 @@ def test_redis_fails_over_its_address_leads_to_the_new_master_and_old_connection
         assert began <= written[-1] <= ended
 
 
-def test_what_struck_redis_before_strikes_the_new_master_after_a_fail_over(stores: Rig) -> None:
+def test_what_struck_redis_before_strikes_the_new_master_after_a_fail_over(stores: Environment) -> None:
     before = stores.redis.pid
-    inflicted(stores, a_strike(Fault.REDIS_FAILED_OVER, 1.0))
+    inflicted(stores, a_strike(ChaosFault.REDIS_FAILED_OVER, 1.0))
     heir = stores.redis.pid
     with Redis.from_url(stores.redis_url) as redis:
         redis.set("kept", 1)
 
-    inflicted(stores, a_strike(Fault.REDIS_KILLED))
+    inflicted(stores, a_strike(ChaosFault.REDIS_KILLED))
 
     assert len({before, heir, stores.redis.pid}) == 3
     with Redis.from_url(stores.redis_url) as redis:
         assert redis.get("kept") == b"1"
-    inflicted(stores, a_strike(Fault.REDIS_EMPTIED))
+    inflicted(stores, a_strike(ChaosFault.REDIS_EMPTIED))
     with Redis.from_url(stores.redis_url) as redis:
         assert redis.get("kept") is None

@@ -8,22 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from ops.audit.reconcile import Account, Effect, Transaction
+from ops.audit.reconcile import Account, BankTransaction, LedgerEffect
 from ops.chaos import double_holds as twice
 from ops.chaos.books import Books, Done
 from ops.chaos.check import Verdict, judge
-from ops.chaos.double_holds import Authorization, Hold
-from ops.chaos.history import Order, Stage
+from ops.chaos.double_holds import AuthorizationRow, Hold
+from ops.chaos.history import OrderHistory, PurchaseStage
 
 CARD, OPENING, AMOUNT = "4000000000000000", 100_000, 5000
 BODY = b'{"id":"pay_1"}'
 ACCEPTED_AT = 1_000_000.0
-HOLD = Transaction(id="h1", kind="AUTH_HOLD", amount=AMOUNT, reference=None, status="COMPLETED", card=CARD)
-CAPTURE = Transaction(id="c1", kind="CAPTURE", amount=AMOUNT, reference="h1", status="COMPLETED", card=CARD)
+HOLD = BankTransaction(id="h1", kind="AUTH_HOLD", amount=AMOUNT, reference=None, status="COMPLETED", card=CARD)
+CAPTURE = BankTransaction(id="c1", kind="CAPTURE", amount=AMOUNT, reference="h1", status="COMPLETED", card=CARD)
 
 
-def an_order(step: str, path: str) -> Order:
-    order = Order(key=f"k-{step}", path=path, body=None, verb=step, amount=AMOUNT)
+def an_order(step: str, path: str) -> OrderHistory:
+    order = OrderHistory(key=f"k-{step}", path=path, body=None, verb=step, amount=AMOUNT)
     order.accept("pay_1", ACCEPTED_AT)
     order.accepted_at = ACCEPTED_AT + 0.01
     order.end(201, BODY)
@@ -49,8 +49,8 @@ def done(verb: str, **changes: object) -> Done:
     return replace(usual, **changes)  # type: ignore[arg-type]
 
 
-def effect(verb: str, bank_id: str, reference: str | None) -> Effect:
-    return Effect(
+def effect(verb: str, bank_id: str, reference: str | None) -> LedgerEffect:
+    return LedgerEffect(
         payment="pay_1",
         order_id="order-1",
         state="captured",
@@ -124,7 +124,7 @@ def test_what_was_accepted_and_is_not_in_the_ledger_is_lost() -> None:
 def test_what_never_ends_is_lost_unless_a_person_is_asked() -> None:
     waiting = {"settled": False, "answer": None, "digest": None}
     order = an_order("capture", "/")
-    order.stage = Stage.OPEN
+    order.stage = PurchaseStage.OPEN
     stuck = replace(BOOKS, operations=(done("authorize"), done("capture", status="in_doubt", **waiting)))
     reviewed = replace(BOOKS, operations=(done("authorize"), done("capture", status="review", **waiting)))
 
@@ -179,11 +179,11 @@ def test_gaps_remains_dead_letters_and_processes_are_breaches() -> None:
 
 
 FIRST, LAST = Hold(amount=AMOUNT, id="h1", card=CARD), Hold(amount=AMOUNT, id="h2", card=CARD)
-OURS = Authorization(id="op_1", attempts=2, amount=AMOUNT)
+OURS = AuthorizationRow(id="op_1", attempts=2, amount=AMOUNT)
 
 
 def excuse(
-    kept: dict[str, str | None], ours: Authorization | None = OURS, overlapping: frozenset[str] = frozenset()
+    kept: dict[str, str | None], ours: AuthorizationRow | None = OURS, overlapping: frozenset[str] = frozenset()
 ) -> str:
     [found] = twice.judge((FIRST, LAST), [ours] if ours else [], kept, overlapping)
     return found.excuse

@@ -16,13 +16,13 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
-from ops.chaos.campaign import Outcome, campaign
+from ops.chaos.campaign import CampaignOutcome, campaign
 from ops.chaos.command import chaos
-from ops.chaos.environment import Plan
-from ops.chaos.faults import Stage
-from ops.chaos.history import Till
+from ops.chaos.environment import EnvironmentPlan
+from ops.chaos.faults import FaultStage
+from ops.chaos.history import PurchaseHistory
 from ops.chaos.load import CARDS, FRAIL
-from ops.chaos.progress import Board
+from ops.chaos.progress import ProgressBoard
 
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
 SMALL = ("--rate", "40", "--workers", "2", "--edges", "1", "--bank-latency-ms", "20-200")
@@ -51,7 +51,7 @@ def test_twenty_seconds_of_faults_lose_nothing_and_double_nothing() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_holds_that_a_forgetful_bank_doubled_are_given_back_before_the_count() -> None:
-    async def forget(stage: Stage, till: Till) -> None:
+    async def forget(stage: FaultStage, till: PurchaseHistory) -> None:
         fault = {"kind": "drop_key_and_response", "operation": "authorize", "times": 5}
         async with stage.http.post(f"{stage.rig.bank}/control/faults", json=fault) as answer:
             assert answer.status == 201
@@ -60,9 +60,9 @@ def test_holds_that_a_forgetful_bank_doubled_are_given_back_before_the_count() -
                 break
             await anyio.sleep(0.1)
 
-    async def run() -> Outcome:
-        plan = Plan(workers=1, edges=1, bank_failure_rate=0.1, bank_latency_ms=(0, 20), cards=CARDS + FRAIL)
-        return await campaign(plan, seed=1, rate_per_s=40, board=Board(Console(stderr=True)), during=forget)
+    async def run() -> CampaignOutcome:
+        plan = EnvironmentPlan(workers=1, edges=1, bank_failure_rate=0.1, bank_latency_ms=(0, 20), cards=CARDS + FRAIL)
+        return await campaign(plan, seed=1, rate_per_s=40, board=ProgressBoard(Console(stderr=True)), during=forget)
 
     outcome = anyio.run(run)
 
@@ -73,7 +73,7 @@ def test_holds_that_a_forgetful_bank_doubled_are_given_back_before_the_count() -
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_bank_row_that_is_doubled_or_removed_by_hand_is_found() -> None:
-    async def tamper(stage: Stage, till: Till) -> None:
+    async def tamper(stage: FaultStage, till: PurchaseHistory) -> None:
         for _ in range(300):
             if till.accepted >= 60:
                 break
@@ -87,9 +87,9 @@ def test_a_bank_row_that_is_doubled_or_removed_by_hand_is_found() -> None:
                 "DELETE FROM transactions WHERE id = (SELECT id FROM transactions WHERE type = 'CAPTURE' LIMIT 1)"
             )
 
-    async def run() -> Outcome:
-        plan = Plan(workers=1, edges=1, bank_failure_rate=0, bank_latency_ms=(0, 20), cards=CARDS + FRAIL)
-        return await campaign(plan, seed=1, rate_per_s=40, board=Board(Console(stderr=True)), during=tamper)
+    async def run() -> CampaignOutcome:
+        plan = EnvironmentPlan(workers=1, edges=1, bank_failure_rate=0, bank_latency_ms=(0, 20), cards=CARDS + FRAIL)
+        return await campaign(plan, seed=1, rate_per_s=40, board=ProgressBoard(Console(stderr=True)), during=tamper)
 
     outcome = anyio.run(run)
 

@@ -15,7 +15,7 @@ from engine.contracts.connector import BankRequest, Capabilities
 from engine.domain.bank_answer import Absent, Answer, Approved, Finding, NoAnswer, Refusal, Refused, Unsent
 from engine.domain.money import CURRENCIES, Money
 from engine.domain.payment import Verb
-from engine.metrics import Meters
+from engine.metrics import EngineMetrics
 from engine.resilience.circuit_breaker import CIRCUITS, BreakerPolicy, Circuit, CircuitBreaker, Signal
 from engine.resilience.guarded_connector import GuardedConnector, HoldBackPolicy
 from engine.resilience.retry_budget import RetryBudget, RetryBudgetPolicy
@@ -163,7 +163,7 @@ def asked(bank: ABank, calls: int, *, allowance: RetryBudgetPolicy = PLENTY, rep
     )
 
     async def story() -> list[Answer]:
-        gate = GuardedConnector(bank, TOLERANCE, allowance, PATIENCE, Meters(CollectorRegistry()))
+        gate = GuardedConnector(bank, TOLERANCE, allowance, PATIENCE, EngineMetrics(CollectorRegistry()))
         return [await gate.ask(ask) for _ in range(calls)]
 
     return asyncio.run(story())

@@ -19,7 +19,7 @@ from bank.instant import InstantBank
 from engine.contracts.connector import Connector
 from engine.domain.bank_answer import Absent, Found, NoAnswer, Unsearchable
 from engine.domain.payment import Verb
-from engine.metrics import Meters
+from engine.metrics import EngineMetrics
 from engine.resilience.circuit_breaker import BreakerPolicy
 from engine.resilience.guarded_connector import GuardedConnector, HoldBackPolicy
 from engine.resilience.retry_budget import RetryBudgetPolicy
@@ -54,7 +54,7 @@ def behind_a_gate(connector: Connector) -> GuardedConnector:
         tolerance,
         RetryBudgetPolicy(share=0, floor_per_s=0),
         HoldBackPolicy(attempt_s=5.0, worst_latency_s=5.0),
-        Meters(CollectorRegistry()),
+        EngineMetrics(CollectorRegistry()),
     )
 
 

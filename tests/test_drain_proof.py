@@ -14,7 +14,7 @@ from engine.contracts.connector import BankRequest, Capabilities
 from engine.domain.bank_answer import Answer, Approved, NoAnswer, Unsent
 from engine.domain.money import CURRENCIES, Money
 from engine.domain.payment import Verb
-from engine.metrics import Meters
+from engine.metrics import EngineMetrics
 from engine.resilience.circuit_breaker import BreakerPolicy
 from engine.resilience.drain_proof import DrainProof
 from engine.resilience.guarded_connector import GuardedConnector, HoldBackPolicy
@@ -164,7 +164,7 @@ def before(
         tolerance = BreakerPolicy(silences_max=1000, rest_s=1.0, rest_cap_s=1.0, probes=1)
         patience = HoldBackPolicy(attempt_s=1.0, worst_latency_s=worst_s)
         allowance = RetryBudgetPolicy(share=1.0, floor_per_s=1000)
-        await story(GuardedConnector(bank, tolerance, allowance, patience, Meters(CollectorRegistry())))
+        await story(GuardedConnector(bank, tolerance, allowance, patience, EngineMetrics(CollectorRegistry())))
 
     asyncio.run(told())
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg_pool import AsyncConnectionPool
 
-from edge.server.authentication import UNKNOWN_MAX, UNKNOWN_S, WAITING_MAX, KeyRing
+from edge.server.authentication import UNKNOWN_MAX, UNKNOWN_S, WAITING_MAX, Authenticator
 from engine.errors import Rejected, Unavailable
 from support.edge_stand import DISABLED, MERCHANT, OPERATOR, OTHER, Stand, add_key, running_edge, running_postgres
 
@@ -126,7 +126,7 @@ def test_a_key_that_ended_is_no_key(dsn: str) -> None:
     add_key(dsn, "sk_expired", expires_at=yesterday)
     add_key(dsn, "sk_revoked", revoked_at=yesterday)
 
-    async def scenario(ring: KeyRing) -> None:
+    async def scenario(ring: Authenticator) -> None:
         await ring.run_once()
         for secret in (b"sk_expired", b"sk_revoked"):
             with pytest.raises(Rejected, match="api_key_invalid"):
@@ -140,7 +140,7 @@ def test_a_held_key_ends_at_its_moment_without_a_refresh(dsn: str) -> None:
     add_key(dsn, "sk_rotated", revoked_at=now + timedelta(hours=1))
     clock = Clock(now.timestamp())
 
-    async def scenario(ring: KeyRing) -> None:
+    async def scenario(ring: Authenticator) -> None:
         await ring.run_once()
         assert (await ring.identify(b"sk_rotated")).merchant == "m_1"
         clock.now += 3601
@@ -153,7 +153,7 @@ def test_a_held_key_ends_at_its_moment_without_a_refresh(dsn: str) -> None:
 def test_a_revoked_key_is_gone_with_the_next_refresh(dsn: str) -> None:
     add_key(dsn, "sk_leaked")
 
-    async def scenario(ring: KeyRing) -> None:
+    async def scenario(ring: Authenticator) -> None:
         await ring.run_once()
         assert (await ring.identify(b"sk_leaked")).merchant == "m_1"
         with psycopg.connect(dsn) as connection:
@@ -177,7 +177,7 @@ def test_a_revoked_key_is_soon_gone_although_all_connections_were_cut_off(dsn: s
     async def scenario() -> float:
         async with AsyncConnectionPool(dsn, open=False, min_size=4, max_size=4, kwargs=named) as pool:
             await pool.wait()
-            ring, loop = KeyRing(pool), asyncio.get_running_loop()
+            ring, loop = Authenticator(pool), asyncio.get_running_loop()
             await ring.identify(b"sk_cut_off")
             with psycopg.connect(dsn, autocommit=True) as connection:
                 connection.execute("UPDATE api_keys SET revoked_at = now() WHERE id = 'key_sk_cut_off'")
@@ -192,7 +192,7 @@ def test_a_revoked_key_is_soon_gone_although_all_connections_were_cut_off(dsn: s
 
 
 def test_while_postgres_is_away_held_keys_work_and_unknown_ones_get_503() -> None:
-    async def scenario(ring: KeyRing) -> None:
+    async def scenario(ring: Authenticator) -> None:
         assert await ring.run_once()
         postgres.close()
         assert not await ring.run_once()
@@ -206,7 +206,7 @@ def test_while_postgres_is_away_held_keys_work_and_unknown_ones_get_503() -> Non
 
 
 def test_after_a_failure_nobody_waits_for_the_same_failure_again() -> None:
-    async def scenario(ring: KeyRing) -> None:
+    async def scenario(ring: Authenticator) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         asked = [ring.identify(b"sk_%d" % number) for number in range(50)]
@@ -219,7 +219,7 @@ def test_after_a_failure_nobody_waits_for_the_same_failure_again() -> None:
 
 
 def test_a_flood_of_wrong_keys_costs_few_queries_and_bounded_memory(dsn: str) -> None:
-    async def scenario(ring: KeyRing) -> None:
+    async def scenario(ring: Authenticator) -> None:
         before = ring._pool.get_stats().get("requests_num", 0)
         for batch in range(UNKNOWN_MAX // 500 + 2):
             asked = [ring.identify(b"sk_flood_%d_%d" % (batch, number)) for number in range(500)]
@@ -235,7 +235,7 @@ def test_a_flood_of_wrong_keys_costs_few_queries_and_bounded_memory(dsn: str) ->
 def test_a_wrong_key_is_asked_once_and_again_only_after_a_while(dsn: str) -> None:
     clock = Clock(datetime.now(UTC).timestamp())
 
-    async def scenario(ring: KeyRing) -> None:
+    async def scenario(ring: Authenticator) -> None:
         assert not await known(ring, b"sk_soon")
         add_key(dsn, "sk_soon")
         assert not await known(ring, b"sk_soon")
@@ -246,7 +246,7 @@ def test_a_wrong_key_is_asked_once_and_again_only_after_a_while(dsn: str) -> Non
 
 
 def test_more_unknown_keys_than_fit_one_query_are_told_to_come_back(dsn: str) -> None:
-    async def scenario(ring: KeyRing) -> None:
+    async def scenario(ring: Authenticator) -> None:
         asked = [ring.identify(b"sk_many_%d" % number) for number in range(WAITING_MAX + 10)]
         found = await asyncio.gather(*asked, return_exceptions=True)
 
@@ -264,7 +264,7 @@ class Clock:
         return self.now
 
 
-def on_ring(dsn: str, scenario: Callable[[KeyRing], Awaitable[None]], clock: Clock | None = None) -> None:
+def on_ring(dsn: str, scenario: Callable[[Authenticator], Awaitable[None]], clock: Clock | None = None) -> None:
     """Run this against a ring over a pool of its own."""
 
     async def run() -> None:
@@ -274,12 +274,12 @@ def on_ring(dsn: str, scenario: Callable[[KeyRing], Awaitable[None]], clock: Clo
             dsn, open=False, min_size=0, max_size=2, timeout=0.5, reconnect_timeout=0.1, check=check
         )
         async with pool:
-            await scenario(KeyRing(pool, clock=clock) if clock else KeyRing(pool))
+            await scenario(Authenticator(pool, clock=clock) if clock else Authenticator(pool))
 
     asyncio.run(run())
 
 
-async def known(ring: KeyRing, secret: bytes) -> bool:
+async def known(ring: Authenticator, secret: bytes) -> bool:
     try:
         await ring.identify(secret)
     except Rejected:

@@ -15,7 +15,7 @@ from engine.contracts.connector import BankRequest, Capabilities
 from engine.domain.bank_answer import Answer, Approved, NoAnswer, Refusal, Refused, Unsent
 from engine.domain.money import CURRENCIES, Money
 from engine.domain.payment import Verb
-from engine.metrics import Meters
+from engine.metrics import EngineMetrics
 from engine.resilience.circuit_breaker import BreakerPolicy
 from engine.resilience.guarded_connector import GuardedConnector, HoldBackPolicy
 from engine.resilience.retry_budget import RetryBudgetPolicy
@@ -60,7 +60,7 @@ class Stand:
             RetryBudgetPolicy(share=1.0, floor_per_s=1000),
         )
         self.bank, self.registry = ABank(), CollectorRegistry()
-        self.gate = GuardedConnector(self.bank, tolerance, allowance, patience, Meters(self.registry))  # type: ignore[arg-type]
+        self.gate = GuardedConnector(self.bank, tolerance, allowance, patience, EngineMetrics(self.registry))  # type: ignore[arg-type]
 
     async def sends(self, key: str, *, doubted: bool = False) -> asyncio.Task[Answer]:
         ask = BankRequest(

@@ -16,7 +16,7 @@ from engine.domain.payment import Operation, Status, Verb
 from engine.errors import Rejected, Unavailable
 from engine.failpoint import Failpoints
 from engine.gateway.acceptance import Acceptor, AcceptorContext
-from engine.metrics import Meters
+from engine.metrics import EngineMetrics
 from engine.resilience.fitness import Fitness
 from engine.security.encryption import Vault
 from engine.security.fingerprint import Fingerprinter
@@ -72,7 +72,7 @@ class Stores:
             record_ttl_ms=60_000,
             clock=lambda: NOON,
             failpoints=Failpoints(),
-            meters=Meters(CollectorRegistry()),
+            meters=EngineMetrics(CollectorRegistry()),
             fitness=fitness or Fitness(),
         )
         origin = RequestContext(merchant="m_1", key="next", request_id="req_1", traceparent=None, wait_s=0)

@@ -17,7 +17,7 @@ from engine.domain.changeset import ChangeSet
 from engine.domain.journal import Journal
 from engine.domain.payment import Verb
 from engine.ledger.rows import entry_rows
-from ops.audit.chain import Fault, Receipt, Row, walk
+from ops.audit.chain import ChainFault, ChainReceipt, Row, walk
 from support.decision_stand import JOURNAL, a_captured_payment, a_payment_begun, approved
 
 NOON = datetime(2030, 1, 1, 12, 0, 0, 250, tzinfo=UTC)
@@ -47,10 +47,10 @@ def _stored(steps: Sequence[ChangeSet]) -> list[Row]:
     ]
 
 
-def _found(rows: Sequence[Row], receipt: Receipt | None = None) -> list[tuple[int | None, Fault]]:
+def _found(rows: Sequence[Row], receipt: ChainReceipt | None = None) -> list[tuple[int | None, ChainFault]]:
     """What is wrong, by row; against the receipt that the rows began with, if no other is given."""
     whole = _a_whole_journal()
-    known = receipt or Receipt(sequence=len(whole), head=whole[-1].mac)
+    known = receipt or ChainReceipt(sequence=len(whole), head=whole[-1].mac)
     return [(finding.sequence, finding.fault) for finding in walk(JOURNAL, rows, known).findings]
 
 
@@ -84,7 +84,7 @@ def test_a_row_with_another_text_anywhere_is_named_and_no_other(index: int, colu
 
     rows[index] = changed(rows[index], **{column: text})  # type: ignore[arg-type]
 
-    assert _found(rows) == [(index + 1, Fault.EDITED)]
+    assert _found(rows) == [(index + 1, ChainFault.EDITED)]
 
 
 @given(st.integers(0, 3), st.timedeltas(timedelta(microseconds=1), timedelta(days=10_000)))
@@ -95,7 +95,7 @@ def test_a_row_with_another_time_is_named_and_no_other(index: int, later: timede
 
     rows[index] = changed(rows[index], at=at + later)
 
-    assert _found(rows) == [(index + 1, Fault.EDITED)]
+    assert _found(rows) == [(index + 1, ChainFault.EDITED)]
 
 
 @given(
@@ -107,7 +107,7 @@ def test_a_row_with_other_evidence_is_named_and_no_other(index: int, evidence: d
 
     rows[index] = changed(rows[index], evidence=repr(evidence).replace("'", '"'))
 
-    assert _found(rows) == [(index + 1, Fault.EDITED)]
+    assert _found(rows) == [(index + 1, ChainFault.EDITED)]
 
 
 @given(st.integers(0, 3), st.text("0123456789abcdef", min_size=64, max_size=64))
@@ -117,8 +117,8 @@ def test_a_mac_that_was_altered_is_told_from_the_rows_around_it(index: int, mac:
 
     rows[index] = changed(rows[index], mac=mac)
 
-    last = [(4, Fault.EDITED), (4, Fault.HEAD_DIFFERS)]  # nothing is chained to it that could tell
-    assert _found(rows) == (last if index == 3 else [(index + 1, Fault.MAC_EDITED)])
+    last = [(4, ChainFault.EDITED), (4, ChainFault.HEAD_DIFFERS)]  # nothing is chained to it that could tell
+    assert _found(rows) == (last if index == 3 else [(index + 1, ChainFault.MAC_EDITED)])
 
 
 @pytest.mark.parametrize("index", range(4))
@@ -126,7 +126,7 @@ def test_a_row_that_is_gone_is_named_also_from_the_end(index: int) -> None:
     rows = _a_whole_journal()
     del rows[index]
 
-    assert _found(rows) == [(index + 1, Fault.MISSING)]
+    assert _found(rows) == [(index + 1, ChainFault.MISSING)]
 
 
 @given(st.permutations(range(4)))
@@ -135,15 +135,15 @@ def test_rows_that_changed_places_are_named_with_their_own(order: list[int]) -> 
 
     found = _found([changed(rows[index], sequence=place) for place, index in enumerate(order, start=1)])
 
-    moved = [(place, Fault.MOVED) for place, index in enumerate(order, start=1) if index + 1 != place]
-    assert [each for each in found if each[1] is not Fault.HEAD_DIFFERS] == moved
-    assert ((4, Fault.HEAD_DIFFERS) in found) == (order[3] != 3)
+    moved = [(place, ChainFault.MOVED) for place, index in enumerate(order, start=1) if index + 1 != place]
+    assert [each for each in found if each[1] is not ChainFault.HEAD_DIFFERS] == moved
+    assert ((4, ChainFault.HEAD_DIFFERS) in found) == (order[3] != 3)
 
 
 def test_rows_beyond_the_receipt_are_named() -> None:
     rows = _a_whole_journal()
 
-    assert _found(rows, Receipt(sequence=3, head=rows[2].mac)) == [(4, Fault.EXTRA)]
+    assert _found(rows, ChainReceipt(sequence=3, head=rows[2].mac)) == [(4, ChainFault.EXTRA)]
 
 
 def test_another_key_makes_another_chain() -> None:

@@ -17,7 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from engine.errors import Refused, Unavailable
+from engine.errors import StoreRefused, Unavailable
 from engine.streams import keys
 from engine.streams.scripts import Scripts, translated
 from ops.stack.embedded import EmbeddedRedis, _bundled_server
@@ -78,7 +78,7 @@ def test_a_refusal_is_certain_says_why_and_left_nothing(server: EmbeddedRedis, w
         found = outcome(server.port, script, ACCEPT if script == "accept" else (keys.PROBE, 1000))
         left = client.keys("penstock:*")
 
-    assert type(found) is Refused
+    assert type(found) is StoreRefused
     if why != "too many clients":  # it may hang up before it has said why
         assert why in found.detail
     assert found.code == ("overloaded" if why == "out of memory" else "store_unavailable")
@@ -88,7 +88,7 @@ def test_a_refusal_is_certain_says_why_and_left_nothing(server: EmbeddedRedis, w
 def test_a_redis_that_nobody_listens_for_was_asked_nothing(server: EmbeddedRedis) -> None:
     server.kill()
 
-    assert type(outcome(server.port)) is Refused
+    assert type(outcome(server.port)) is StoreRefused
 
 
 def test_a_redis_that_hangs_up_while_it_is_greeted_was_asked_nothing(server: EmbeddedRedis) -> None:
@@ -104,7 +104,7 @@ def test_a_redis_that_hangs_up_while_it_is_greeted_was_asked_nothing(server: Emb
         hung_up.close()
         return found
 
-    assert asyncio.run(once()) == [Refused] * 5
+    assert asyncio.run(once()) == [StoreRefused] * 5
 
 
 def test_a_busy_redis_refuses_for_certain(server: EmbeddedRedis) -> None:
@@ -114,7 +114,7 @@ def test_a_busy_redis_refuses_for_certain(server: EmbeddedRedis) -> None:
         endless.start()
         try:
             found = outcome(server.port)
-            while not isinstance(found, Refused):  # not busy yet
+            while not isinstance(found, StoreRefused):  # not busy yet
                 with suppress(RedisError):  # it may be busy by now
                     client.delete(*ACCEPT[:4])
                 found = outcome(server.port)
@@ -141,7 +141,7 @@ def test_a_node_of_a_cluster_refuses_for_certain(tmp_path: Path) -> None:
     finally:
         node.kill()
 
-    assert (type(found), found.detail) == (Refused, "the Redis cluster is down.")
+    assert (type(found), found.detail) == (StoreRefused, "the Redis cluster is down.")
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_a_refusal_after_a_lost_reply_says_nothing_about_the_first_try(server: E
 
     assert accepted == 1
     assert isinstance(found, Unavailable)
-    assert not isinstance(found, Refused)
+    assert not isinstance(found, StoreRefused)
 
 
 # As Redis sends them, with what must never be passed on.
@@ -190,7 +190,7 @@ ANSWERS = (
 def test_every_refusal_is_told_in_our_words_and_gives_nothing_away(answer: str) -> None:
     told = translated(BaseParser.parse_error(answer))
 
-    assert type(told) is Refused
+    assert type(told) is StoreRefused
     assert "edis" in told.detail
     assert SECRET not in str(told) and "internal" not in str(told)
 

@@ -16,7 +16,7 @@ from engine.domain.money import Money
 from engine.domain.payment import Card, MaskedCard, Operation, Payment, Terms, Verb
 from engine.errors import Broken
 from engine.failpoint import Failpoints
-from engine.metrics import Meters
+from engine.metrics import EngineMetrics
 from engine.security.encryption import Vault
 from engine.worker.bank_caller import BankCaller, Unable
 from support.bank_harness import Bank, fresh_cards
@@ -136,7 +136,7 @@ def an_authorization(vault: Vault, connector: str) -> tuple[Payment, Operation]:
 
 
 def a_teller(vault: Vault) -> BankCaller:
-    meters = Meters(CollectorRegistry())
+    meters = EngineMetrics(CollectorRegistry())
     return BankCaller({"bank": None}, vault, PATIENCE, lambda: datetime.now(UTC), Failpoints(), meters)  # type: ignore[dict-item]
 
 

@@ -16,18 +16,18 @@ from starlette.routing import Route
 
 from bank.simulator.access_log import AccessLog
 from bank.simulator.answer import failure, reply, text_error
-from bank.simulator.chaos import Chaos, RandomBelow, Weather
+from bank.simulator.chaos import Chaos, FaultProfile, RandomBelow
 from bank.simulator.connection import Expectations, WriteDeadline
 from bank.simulator.control import Controls
 from bank.simulator.docs import docs_routes
-from bank.simulator.fault import FaultBook
+from bank.simulator.fault import FaultRules
 from bank.simulator.hang_up import HangUps
 from bank.simulator.idempotency import IdempotencyCache, Keys
 from bank.simulator.instant import hours_ns
 from bank.simulator.key_sweeper import KeySweeper
-from bank.simulator.lanes import Lanes
-from bank.simulator.lookup import Archive
-from bank.simulator.operation import Teller
+from bank.simulator.lanes import ConnectionWorkers
+from bank.simulator.lookup import TransactionLookup
+from bank.simulator.operation import Handlers
 from bank.simulator.overlap import OverlapLog
 from bank.simulator.path import Pieces, moved
 from bank.simulator.settings import BankSettings
@@ -41,12 +41,12 @@ def create_app(
     settings: BankSettings, *, clock_ns: Callable[[], int] = time.time_ns, random_below: RandomBelow | None = None
 ) -> Starlette:
     """The bank over a database that is migrated and seeded. `random_below(n)` draws from 0 .. n-1."""
-    lanes = Lanes(
+    lanes = ConnectionWorkers(
         settings.database_url,
         count=settings.db_max_open_conns if settings.db_max_open_conns > 0 else BankSettings().db_max_open_conns,
         lifetime_s=settings.db_conn_max_lifetime_s,
     )
-    weather = Weather(
+    weather = FaultProfile(
         failure_rate=settings.failure_rate,
         min_latency_ms=settings.min_latency_ms,
         max_latency_ms=settings.max_latency_ms,
@@ -55,12 +55,12 @@ def create_app(
         weather.random_below = random_below
     hang_ups = HangUps(cancel=settings.hang_up_cancels, lose_key=settings.hang_up_loses_key)
     faults, keys, archive, hold_ns = (
-        FaultBook(),
+        FaultRules(),
         Keys(lanes),
-        Archive(lanes=lanes),
+        TransactionLookup(lanes=lanes),
         hours_ns(settings.auth_expiry_hours),
     )
-    teller = Teller(lanes=lanes, faults=faults, hang_ups=hang_ups, clock_ns=clock_ns, hold_ns=hold_ns)
+    teller = Handlers(lanes=lanes, faults=faults, hang_ups=hang_ups, clock_ns=clock_ns, hold_ns=hold_ns)
     controls = Controls(faults=faults, weather=weather, hang_ups=hang_ups, lanes=lanes)
     spared = (*SPARED_FROM_CHAOS, CONTROL_PATH) if settings.control else SPARED_FROM_CHAOS
     access_log = [Middleware(AccessLog)] if logging.getLogger(AccessLog.__module__).isEnabledFor(logging.DEBUG) else []
@@ -84,7 +84,7 @@ def create_app(
     return app
 
 
-def _routes(teller: Teller, archive: Archive, lanes: Lanes) -> list[Route]:
+def _routes(teller: Handlers, archive: TransactionLookup, lanes: ConnectionWorkers) -> list[Route]:
     # fmt: off
     return [
         Route("/api/v1/authorizations",      teller.authorize,      methods=["POST"]),
@@ -130,7 +130,7 @@ def _lifespan(
     return lifespan
 
 
-def _health(lanes: Lanes) -> Callable[[Request], Awaitable[Response]]:
+def _health(lanes: ConnectionWorkers) -> Callable[[Request], Awaitable[Response]]:
     async def health(request: Request) -> Response:
         try:
             with fail_after(HEALTH_TIMEOUT_S):

@@ -18,7 +18,7 @@ RandomBelow = Callable[[int], int]
 
 
 @dataclass(slots=True, kw_only=True)
-class Weather:
+class FaultProfile:
     """How bad it is now. The control API may change it while the bank runs."""
 
     failure_rate: float
@@ -39,7 +39,7 @@ class Weather:
 class Chaos:
     """The ASGI layer that makes the weather felt. Paths are spared by prefix, so `/healthz` is spared too."""
 
-    def __init__(self, app: ASGIApp, *, weather: Weather, spared: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, *, weather: FaultProfile, spared: tuple[str, ...]) -> None:
         self.app = app
         self.weather = weather
         self.spared = spared

@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bank.simulator.answer import reply
-from bank.simulator.chaos import Weather
-from bank.simulator.fault import FaultBook, Kind, Operation, Rule
+from bank.simulator.chaos import FaultProfile
+from bank.simulator.fault import FaultKind, FaultOperation, FaultRules, Rule
 from bank.simulator.hang_up import HangUps
-from bank.simulator.lanes import Lanes
+from bank.simulator.lanes import ConnectionWorkers
 
 LATENCY_MS_MAX = 600_000
 CLOCK_OFFSET_S_MAX = 10 * 365 * 86_400  # Ten years either way keeps every time within what a row can hold.
@@ -30,8 +30,8 @@ class Strict(BaseModel):
 class FaultBody(Strict):
     """POST /control/faults. `times` null or absent is always; no operation and no card is every request."""
 
-    kind: Annotated[Kind, Field(strict=False)]
-    operation: Annotated[Operation, Field(strict=False)] | None = None
+    kind: Annotated[FaultKind, Field(strict=False)]
+    operation: Annotated[FaultOperation, Field(strict=False)] | None = None
     card_number: Annotated[str, Field(min_length=1)] | None = None
     times: Annotated[int, Field(ge=1)] | None = None
     latency_ms: LatencyMs | None = None
@@ -40,8 +40,8 @@ class FaultBody(Strict):
     @model_validator(mode="after")
     def _measure_fits_kind(self) -> Self:
         for kind, name, value in (
-            (Kind.LATENCY, "latency_ms", self.latency_ms),
-            (Kind.CLOCK_OFFSET, "clock_offset_s", self.clock_offset_s),
+            (FaultKind.LATENCY, "latency_ms", self.latency_ms),
+            (FaultKind.CLOCK_OFFSET, "clock_offset_s", self.clock_offset_s),
         ):
             if (self.kind is kind) is (value is None):
                 raise ValueError(f"{name} goes with kind {kind} and no other")
@@ -72,7 +72,9 @@ class HangUpsBody(Strict):
 class Controls:
     """The knobs. Its methods are the endpoints."""
 
-    def __init__(self, *, faults: FaultBook, weather: Weather, hang_ups: HangUps, lanes: Lanes) -> None:
+    def __init__(
+        self, *, faults: FaultRules, weather: FaultProfile, hang_ups: HangUps, lanes: ConnectionWorkers
+    ) -> None:
         self._faults = faults
         self._weather = weather
         self._hang_ups = hang_ups

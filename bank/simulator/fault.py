@@ -14,7 +14,7 @@ from starlette.types import Scope
 SCOPE_KEY = "penstock.faults"
 
 
-class Operation(StrEnum):
+class FaultOperation(StrEnum):
     """What the bank can be asked to do."""
 
     AUTHORIZE = "authorize"
@@ -23,7 +23,7 @@ class Operation(StrEnum):
     REFUND = "refund"
 
 
-class Kind(StrEnum):
+class FaultKind(StrEnum):
     """What can go wrong on request."""
 
     FAIL_BEFORE = "fail_before"  # 500, and nothing happened.
@@ -37,8 +37,8 @@ class Kind(StrEnum):
     MISMATCHED_ANSWER = "mismatched_answer"  # The effect, and a 200, also under its key, that tells of something else.
 
 
-BEFORE = frozenset({Kind.FAIL_BEFORE, Kind.LATENCY, Kind.CLOCK_OFFSET})
-AFTER = frozenset(Kind) - BEFORE
+BEFORE = frozenset({FaultKind.FAIL_BEFORE, FaultKind.LATENCY, FaultKind.CLOCK_OFFSET})
+AFTER = frozenset(FaultKind) - BEFORE
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,19 +46,19 @@ class Rule:
     """One fault in force. `times` counts down to 0, at which the rule is gone; None is always."""
 
     id: int
-    kind: Kind
-    operation: Operation | None
+    kind: FaultKind
+    operation: FaultOperation | None
     card_number: str | None
     times: int | None
     latency_ms: int = 0
     clock_offset_s: int = 0
 
-    def matches(self, operation: Operation, card_number: str | None) -> bool:
+    def matches(self, operation: FaultOperation, card_number: str | None) -> bool:
         """Whether the rule is about such a request."""
         return self.operation in (None, operation) and self.card_number in (None, card_number)
 
 
-class FaultBook:
+class FaultRules:
     """The rules in force, in the order they were added."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class FaultBook:
         """Whether any rule needs to know the card behind a capture, void or refund."""
         return any(rule.card_number is not None for rule in self.rules)
 
-    def take(self, kinds: frozenset[Kind], operation: Operation, card_number: str | None) -> list[Rule]:
+    def take(self, kinds: frozenset[FaultKind], operation: FaultOperation, card_number: str | None) -> list[Rule]:
         """The rules of these kinds that act on this request, each used once more."""
         taken = [rule for rule in self.rules if rule.kind in kinds and rule.matches(operation, card_number)]
         for rule in taken:
@@ -81,14 +81,14 @@ class FaultBook:
         return taken
 
 
-def mark_after(scope: Scope, rules: Iterable[Rule]) -> frozenset[Kind]:
+def mark_after(scope: Scope, rules: Iterable[Rule]) -> frozenset[FaultKind]:
     """Tell the layers around the handler which faults are theirs to commit on this answer."""
     kinds = frozenset(rule.kind for rule in rules)
     scope[SCOPE_KEY] = kinds
     return kinds
 
 
-def faults_after(scope: Scope) -> frozenset[Kind]:
+def faults_after(scope: Scope) -> frozenset[FaultKind]:
     """The faults the handler left for this answer."""
-    kinds: frozenset[Kind] = scope.get(SCOPE_KEY, frozenset())
+    kinds: frozenset[FaultKind] = scope.get(SCOPE_KEY, frozenset())
     return kinds

@@ -16,9 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bank.simulator.batch import Batch, Halt, Withdrawn
 from bank.simulator.connection import hang_up
-from bank.simulator.fault import Kind, faults_after
+from bank.simulator.fault import FaultKind, faults_after
 from bank.simulator.hang_up import Client, HangUps, client_of, was_executed_anyway
-from bank.simulator.lanes import Lanes
+from bank.simulator.lanes import ConnectionWorkers
 
 KEY_CHARACTERS_MAX = 255  # The column's width; a longer key is executed and not stored.
 HEADER = b"idempotency-key"
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class CachedResponse:
     """An answer under its key, which is scoped to the path."""
 
     key: str
@@ -40,17 +40,17 @@ class Kept:
 class Keys:
     """The table of kept answers, asked and told in batches."""
 
-    def __init__(self, lanes: Lanes) -> None:
+    def __init__(self, lanes: ConnectionWorkers) -> None:
         self._lanes = lanes
-        self.lookups: Batch[tuple[str, str], Kept | None] = Batch(self._look_up)
-        self.stores: Batch[Kept, None] = Batch(self._keep)
+        self.lookups: Batch[tuple[str, str], CachedResponse | None] = Batch(self._look_up)
+        self.stores: Batch[CachedResponse, None] = Batch(self._keep)
 
-    async def _look_up(self, asked: Sequence[tuple[str, str]], _: Halt) -> list[Kept | None]:
+    async def _look_up(self, asked: Sequence[tuple[str, str]], _: Halt) -> list[CachedResponse | None]:
         rows = await self._lanes.ask("lookup_keys", _json_rows(asked))
-        kept = {(k, path): Kept(key=k, path=path, status=status, body=body) for k, path, status, body in rows}
+        kept = {(k, path): CachedResponse(key=k, path=path, status=status, body=body) for k, path, status, body in rows}
         return [kept.get(question) for question in asked]
 
-    async def _keep(self, answers: Sequence[Kept], halt: Halt) -> list[None]:
+    async def _keep(self, answers: Sequence[CachedResponse], halt: Halt) -> list[None]:
         rows = _json_rows([(a.key, a.path, a.status, a.body) for a in answers])
         await self._lanes.ask("keep_keys", rows, halt=halt)
         return [None] * len(answers)
@@ -91,20 +91,20 @@ class IdempotencyCache:
         await self.app(scope, receive, hold)
         faults = faults_after(scope)
         status, body = answer[0]["status"], b"".join(message.get("body", b"") for message in answer[1:])
-        if 200 <= status < 300 and not faults & {Kind.DROP_KEY, Kind.DROP_KEY_AND_RESPONSE}:
+        if 200 <= status < 300 and not faults & {FaultKind.DROP_KEY, FaultKind.DROP_KEY_AND_RESPONSE}:
             keeps_it = not self.hang_ups.lose_key or was_executed_anyway(scope)
             client = None if keeps_it else client_of(scope)
-            await self._store(Kept(key=key, path=path, status=status, body=body.decode()), client)
-        if faults & {Kind.DROP_RESPONSE, Kind.DROP_KEY_AND_RESPONSE}:
+            await self._store(CachedResponse(key=key, path=path, status=status, body=body.decode()), client)
+        if faults & {FaultKind.DROP_RESPONSE, FaultKind.DROP_KEY_AND_RESPONSE}:
             await hang_up(scope, receive)
             return
-        if Kind.UNREADABLE_ANSWER in faults:
+        if FaultKind.UNREADABLE_ANSWER in faults:
             await Response(body[: len(body) // 2], status, media_type="application/json")(scope, receive, send)
             return
         for message in answer:
             await send(message)
 
-    async def _store(self, kept: Kept, client: Client | None) -> None:
+    async def _store(self, kept: CachedResponse, client: Client | None) -> None:
         """Keep the answer, unless the client, if one is given, hangs up before it is kept."""
         if len(kept.key) > KEY_CHARACTERS_MAX:  # Not tried, because it would take the rest of its batch down with it.
             logger.error("idempotency_store_failed", extra={"error": "value too long for type character varying(255)"})
@@ -133,6 +133,6 @@ def _json_rows(rows: Sequence[tuple[str | int, ...]]) -> str:
     return orjson.dumps(rows).decode()
 
 
-def _replay(kept: Kept) -> Response:
+def _replay(kept: CachedResponse) -> Response:
     headers = {"X-Idempotent-Replayed": "true"}
     return Response(kept.body, kept.status, headers=headers, media_type="application/json")

@@ -10,7 +10,7 @@ import psycopg
 from anyio import sleep
 
 from bank.simulator.instant import NS_PER_HOUR, to_column
-from bank.simulator.lanes import Lanes
+from bank.simulator.lanes import ConnectionWorkers
 
 SWEEP_EVERY_S = 3600.0
 KEY_LIFE_NS = 24 * NS_PER_HOUR
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 class KeySweeper:
     """Forgets old keys."""
 
-    def __init__(self, lanes: Lanes, *, clock_ns: Callable[[], int]) -> None:
+    def __init__(self, lanes: ConnectionWorkers, *, clock_ns: Callable[[], int]) -> None:
         self._lanes = lanes
         self._clock_ns = clock_ns
 

@@ -26,7 +26,7 @@ class NotConnected(psycopg.OperationalError):
     """The database is away: the statement surely did not run."""
 
 
-class Lanes:
+class ConnectionWorkers:
     """The only door to the database once the bank serves."""
 
     def __init__(self, database_url: str, *, count: int, lifetime_s: float) -> None:

@@ -9,14 +9,14 @@ from starlette.responses import Response
 from bank.simulator.answer import refusal, reply, text_error
 from bank.simulator.identifier import read_identifier
 from bank.simulator.instant import rfc3339_stored
-from bank.simulator.lanes import Lanes
+from bank.simulator.lanes import ConnectionWorkers
 from bank.simulator.path import BadEscape, unescape
 
 
-class Archive:
+class TransactionLookup:
     """Finds transactions. Its methods are the endpoints."""
 
-    def __init__(self, *, lanes: Lanes) -> None:
+    def __init__(self, *, lanes: ConnectionWorkers) -> None:
         self._lanes = lanes
 
     async def authorization(self, request: Request) -> Response:

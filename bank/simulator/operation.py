@@ -20,12 +20,12 @@ from bank.simulator.batch import Batch, Halt, Withdrawn
 from bank.simulator.card import wrong_with_card_number, wrong_with_cvv
 from bank.simulator.connection import read_failure, read_whole_body
 from bank.simulator.decoding import BadBody, read_body
-from bank.simulator.fault import AFTER, BEFORE, FaultBook, Kind, Operation, mark_after
+from bank.simulator.fault import AFTER, BEFORE, FaultKind, FaultOperation, FaultRules, mark_after
 from bank.simulator.hang_up import HangUps, client_of, mark_executed_anyway
 from bank.simulator.idempotency import idempotency_keys
 from bank.simulator.identifier import read_identifier
 from bank.simulator.instant import NS_PER_S, rfc3339, to_column
-from bank.simulator.lanes import Lanes, NotConnected
+from bank.simulator.lanes import ConnectionWorkers, NotConnected
 
 CURRENCY = "USD"
 NO_HOLD = "auth_00000000-0000-4000-8000-000000000000"  # An identifier of the right shape that nobody ever got.
@@ -41,7 +41,7 @@ Body = Mapping[str, Any]
 class FollowUp:
     """How an operation on something earlier differs from the other two."""
 
-    operation: Operation
+    operation: FaultOperation
     fields: Mapping[str, type[int] | type[str]]
     request: str
     reference: str  # The field that names what it acts on.
@@ -54,7 +54,7 @@ class FollowUp:
 
 
 CAPTURE = FollowUp(
-    operation=Operation.CAPTURE,
+    operation=FaultOperation.CAPTURE,
     fields=MappingProxyType({"authorization_id": str, "amount": int}),
     request="CreateCaptureRequest",
     reference="authorization_id",
@@ -66,7 +66,7 @@ CAPTURE = FollowUp(
     status="captured",
 )
 VOID = FollowUp(
-    operation=Operation.VOID,
+    operation=FaultOperation.VOID,
     fields=MappingProxyType({"authorization_id": str}),
     request="CreateVoidRequest",
     reference="authorization_id",
@@ -78,7 +78,7 @@ VOID = FollowUp(
     status="voided",
 )
 REFUND = FollowUp(
-    operation=Operation.REFUND,
+    operation=FaultOperation.REFUND,
     fields=MappingProxyType({"capture_id": str, "amount": int}),
     request="CreateRefundRequest",
     reference="capture_id",
@@ -94,18 +94,24 @@ AUTHORIZE_FIELDS: Mapping[str, type[int] | type[str]] = MappingProxyType(
 )
 
 
-class Refused(Exception):
+class OperationRefused(Exception):
     """The request is answered before it reached the database."""
 
     def __init__(self, response: Response) -> None:
         self.response = response
 
 
-class Teller:
+class Handlers:
     """Takes the requests that move money. Its methods are the endpoints."""
 
     def __init__(
-        self, *, lanes: Lanes, faults: FaultBook, hang_ups: HangUps, clock_ns: Callable[[], int], hold_ns: int
+        self,
+        *,
+        lanes: ConnectionWorkers,
+        faults: FaultRules,
+        hang_ups: HangUps,
+        clock_ns: Callable[[], int],
+        hold_ns: int,
     ) -> None:
         self._lanes = lanes
         self._hang_ups = hang_ups
@@ -120,13 +126,13 @@ class Teller:
         """POST /api/v1/authorizations"""
         try:
             body = await _body(request, "CreateAuthorizationRequest", AUTHORIZE_FIELDS)
-            at_ns = await self._begin(Operation.AUTHORIZE, body["card_number"])
+            at_ns = await self._begin(FaultOperation.AUTHORIZE, body["card_number"])
             _check_card(body)
-        except Refused as refused:
+        except OperationRefused as refused:
             return refused.response
         hold_id, expires_ns, amount = str(uuid4()), at_ns + self._hold_ns, body["amount"]
         columns = (hold_id, to_column(at_ns), to_column(expires_ns))
-        ordered = (Operation.AUTHORIZE, body["card_number"], body["cvv"], amount, *columns)
+        ordered = (FaultOperation.AUTHORIZE, body["card_number"], body["cvv"], amount, *columns)
         refused_as = await self._effect(request, *ordered)
         answer = {
             "amount": amount,
@@ -136,7 +142,7 @@ class Teller:
             "expires_at": rfc3339(expires_ns),
             "status": "approved",
         }
-        return refused_as or self._finish(request, Operation.AUTHORIZE, body["card_number"], answer)
+        return refused_as or self._finish(request, FaultOperation.AUTHORIZE, body["card_number"], answer)
 
     async def capture(self, request: Request) -> Response:
         """POST /api/v1/captures"""
@@ -158,7 +164,7 @@ class Teller:
                 return refusal(*kind.unknown)
             card_number = await self._card_of(reference)
             at_ns = await self._begin(kind.operation, card_number)
-        except Refused as refused:
+        except OperationRefused as refused:
             return refused.response
         own_id, amounts = str(uuid4()), (body["amount"],) if "amount" in body else ()
         refused_as = await self._effect(request, kind.operation, reference, *amounts, own_id, to_column(at_ns))
@@ -172,17 +178,17 @@ class Teller:
             answer |= {"amount": body["amount"], "currency": CURRENCY}
         return refused_as or self._finish(request, kind.operation, card_number, answer)
 
-    async def _begin(self, operation: Operation, card_number: str | None) -> int:
+    async def _begin(self, operation: FaultOperation, card_number: str | None) -> int:
         """The time by the bank's clock, after the faults that come before an effect; raises Refused."""
         rules = self._faults.take(BEFORE, operation, card_number)
         latency_ms = sum(rule.latency_ms for rule in rules)
         if latency_ms:
             await sleep(latency_ms / 1000)
-        if any(rule.kind is Kind.FAIL_BEFORE for rule in rules):
-            raise Refused(failure(500, "Random failure injection"))
+        if any(rule.kind is FaultKind.FAIL_BEFORE for rule in rules):
+            raise OperationRefused(failure(500, "Random failure injection"))
         return self._clock_ns() + sum(rule.clock_offset_s for rule in rules) * NS_PER_S
 
-    async def _effect(self, request: Request, operation: Operation, *parameters: object) -> Response | None:
+    async def _effect(self, request: Request, operation: FaultOperation, *parameters: object) -> Response | None:
         """Do it, in one transaction; None when done, else the answer that says why not."""
         client = client_of(request.scope) if self._hang_ups.cancel else None
         try:
@@ -212,13 +218,13 @@ class Teller:
         return [(code, detail) for code, detail in answered]
 
     def _finish(
-        self, request: Request, operation: Operation, card_number: str | None, answer: Mapping[str, object]
+        self, request: Request, operation: FaultOperation, card_number: str | None, answer: Mapping[str, object]
     ) -> Response:
         """The success, unless a fault for after the effect changes it."""
         kinds = mark_after(request.scope, self._faults.take(AFTER, operation, card_number))
-        if Kind.INTERNAL_ERROR_AFTER in kinds:
+        if FaultKind.INTERNAL_ERROR_AFTER in kinds:
             return failure(400, "failed to commit transaction: injected after the effect")
-        return reply(_mismatched(answer) if Kind.MISMATCHED_ANSWER in kinds else answer)
+        return reply(_mismatched(answer) if FaultKind.MISMATCHED_ANSWER in kinds else answer)
 
     async def _card_of(self, reference: str) -> str | None:
         """The card behind a transaction, looked up only when a fault is about one."""
@@ -238,28 +244,28 @@ async def _body(request: Request, name: str, fields: Mapping[str, type[int] | ty
     """The header and then the body, both checked before anything of the request is looked at; raises Refused."""
     values = idempotency_keys(request.scope)
     if not values:
-        raise Refused(text_error(400, "Header parameter Idempotency-Key is required, but not found"))
+        raise OperationRefused(text_error(400, "Header parameter Idempotency-Key is required, but not found"))
     if len(values) > 1:
-        raise Refused(text_error(400, f"Expected one value for Idempotency-Key, got {len(values)}"))
+        raise OperationRefused(text_error(400, f"Expected one value for Idempotency-Key, got {len(values)}"))
     if not values[0]:
         problem = "parameter 'Idempotency-Key' is empty, can't bind its value"
-        raise Refused(text_error(400, f"Invalid format for parameter Idempotency-Key: {problem}"))
+        raise OperationRefused(text_error(400, f"Invalid format for parameter Idempotency-Key: {problem}"))
     try:
         return read_body(await read_whole_body(request), name, fields)
     except BadBody as error:
         problem = read_failure(request) or str(error)
-        raise Refused(text_error(400, f"can't decode JSON body: {problem}")) from error
+        raise OperationRefused(text_error(400, f"can't decode JSON body: {problem}")) from error
     except ClientDisconnect as error:  # Half a body came and nobody is left to read this.
-        raise Refused(text_error(400, "can't decode JSON body: unexpected EOF")) from error
+        raise OperationRefused(text_error(400, "can't decode JSON body: unexpected EOF")) from error
 
 
 def _check_card(body: Body) -> None:
     """The rules that need no account, first failing first; raises Refused."""
     if wrong := wrong_with_card_number(body["card_number"]):
-        raise Refused(refusal("invalid_card", wrong))
+        raise OperationRefused(refusal("invalid_card", wrong))
     if wrong := wrong_with_cvv(body["cvv"]):
-        raise Refused(refusal("invalid_cvv", wrong))
+        raise OperationRefused(refusal("invalid_cvv", wrong))
     if body["amount"] <= 0:
-        raise Refused(refusal("invalid_amount"))
+        raise OperationRefused(refusal("invalid_amount"))
     if "\0" in body["card_number"]:  # Postgres cannot be asked for it, and that is one of its errors.
-        raise Refused(refusal("invalid_card"))
+        raise OperationRefused(refusal("invalid_card"))

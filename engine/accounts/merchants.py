@@ -34,12 +34,12 @@ _MERCHANT_ID = re.compile(r"mer_[a-z0-9_]{1,60}")
 _TEXT_MAX = 200
 
 
-class Scope(StrEnum):
+class KeyScope(StrEnum):
     MERCHANT = "merchant"
     OPERATOR = "operator"
 
 
-_PREFIX = {Scope.MERCHANT: "sk_", Scope.OPERATOR: "ok_"}
+_PREFIX = {KeyScope.MERCHANT: "sk_", KeyScope.OPERATOR: "ok_"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +48,12 @@ class NewKey:
 
     id: str
     merchant: str
-    scope: Scope
+    scope: KeyScope
     secret: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rotation:
+class KeyRotation:
     """The new key, and when the one it replaces ends."""
 
     key: NewKey
@@ -88,7 +88,7 @@ class Register:
         with _connected(self._dsn) as connection:
             return connection.execute(statement("merchants")).fetchall()
 
-    def create_key(self, merchant: str, scope: Scope, reason: str) -> NewKey:
+    def create_key(self, merchant: str, scope: KeyScope, reason: str) -> NewKey:
         key = _new_key(merchant, scope)
         if self._do("key_create", reason, merchant=merchant, **_stored(key)) is None:
             raise Broken(f"there is no active merchant {merchant}: `penstock merchant list` shows them")
@@ -99,7 +99,7 @@ class Register:
         if self._do("key_revoke", reason, id=key) is None:
             raise _no_such_key(key)
 
-    def rotate_key(self, key: str, overlap_s: int, reason: str) -> Rotation:
+    def rotate_key(self, key: str, overlap_s: int, reason: str) -> KeyRotation:
         """A new key with the same merchant and scope; the old one works for `overlap_s` more."""
         if not 0 <= overlap_s <= OVERLAP_MAX_S:
             raise Broken(f"the overlap must be 0 to {OVERLAP_MAX_S} s, not {overlap_s}")
@@ -107,12 +107,12 @@ class Register:
             row = connection.execute(statement("key_scope"), {"id": key}).fetchone()
         if row is None:
             raise _no_such_key(key)
-        new = _new_key("", Scope(row["scope"]))
+        new = _new_key("", KeyScope(row["scope"]))
         done = self._do("key_rotate", reason, old=key, overlap_s=overlap_s, **_stored(new))
         if done is None:
             raise _no_such_key(key)
         rotated = NewKey(id=new.id, merchant=done["merchant_id"], scope=new.scope, secret=new.secret)
-        return Rotation(key=rotated, replaced=key, replaced_ends_at=done["expires_at"])
+        return KeyRotation(key=rotated, replaced=key, replaced_ends_at=done["expires_at"])
 
     def _do(self, act: str, reason: str, **values: object) -> Mapping[str, Any] | None:
         _check_text("a reason", reason)
@@ -154,7 +154,7 @@ def _connected(dsn: str) -> psycopg.Connection[dict[str, Any]]:
     return connection
 
 
-def _new_key(merchant: str, scope: Scope) -> NewKey:
+def _new_key(merchant: str, scope: KeyScope) -> NewKey:
     secret = _PREFIX[scope] + secrets.token_urlsafe(_SECRET_BYTES)
     return NewKey(id=f"key_{secrets.token_hex(8)}", merchant=merchant, scope=scope, secret=secret)
 

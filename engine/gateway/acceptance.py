@@ -21,11 +21,11 @@ from engine.domain.command import Command, IdempotencyRecord, OpenOperation, acc
 from engine.domain.ids import operation_id, partition_of, payment_id
 from engine.domain.payment import MaskedCard, Operation, Terms, Verb
 from engine.domain.rendering import accepted_document, render, render_pending
-from engine.errors import FieldError, Refused, Rejected, Unavailable
+from engine.errors import FieldError, Rejected, StoreRefused, Unavailable
 from engine.failpoint import Failpoints
 from engine.gateway.queries import PaymentQueries
 from engine.ledger.reader import LedgerReader
-from engine.metrics import Meters
+from engine.metrics import EngineMetrics
 from engine.resilience.fitness import Fitness
 from engine.security.encryption import Vault, brand_of
 from engine.security.fingerprint import Fingerprinter, differing
@@ -61,7 +61,7 @@ class AcceptorContext:
     record_ttl_ms: int
     clock: Clock
     failpoints: Failpoints
-    meters: Meters
+    meters: EngineMetrics
     fitness: Fitness = field(default_factory=Fitness)
 
 
@@ -241,7 +241,7 @@ class Acceptor:
                 merchant_backlog=offer.merchant_backlog,
                 open_operations=context.limits.open_operations,
             )
-        except Refused as error:
+        except StoreRefused as error:
             detail = f"Nothing was accepted by this request: {error.detail} Repeating the same key is safe."
             raise Unavailable(error.code, detail, retry_after_s=_RETRY_AFTER_S) from error
         except Unavailable as error:

@@ -42,7 +42,7 @@ class Source(Struct, frozen=True, kw_only=True):
     moments: Callable[[Sequence[Row]], list[TimelineEntry]]
 
 
-class Timeline:
+class PaymentTimeline:
     """Tells the timeline of one payment at a time."""
 
     def __init__(self, acceptance_store: AcceptanceStore, ledger_reader: LedgerReader, partitions: int) -> None:

@@ -159,7 +159,7 @@ class ClockWatch:
         self._clock.heard(store, moment, asked_s, self._monotonic())
 
 
-class ClockMeters:
+class ClockMetrics:
     """How the process's clock compares with those of its stores."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

@@ -17,7 +17,7 @@ import structlog
 from engine.contracts.connector import BankRequest, Capabilities, Connector
 from engine.domain.bank_answer import Answer, Approved, Finding, NoAnswer, Refused, Unsent
 from engine.domain.payment import Verb
-from engine.metrics import Meters
+from engine.metrics import EngineMetrics
 from engine.resilience.circuit_breaker import BreakerPolicy, Circuit, CircuitBreaker
 from engine.resilience.drain_proof import DrainProof
 from engine.resilience.retry_budget import RetryBudget, RetryBudgetPolicy
@@ -44,7 +44,7 @@ class GuardedConnector:
         tolerance: BreakerPolicy,
         allowance: RetryBudgetPolicy,
         patience: HoldBackPolicy,
-        meters: Meters,
+        meters: EngineMetrics,
     ) -> None:
         self._inner, self._patience, self._meters = inner, patience, meters
         self._breaker = CircuitBreaker(tolerance)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 import structlog
 
-from engine.errors import Refused, Unavailable
+from engine.errors import StoreRefused, Unavailable
 from engine.loop import forever
 
 log = structlog.get_logger()
@@ -29,7 +29,7 @@ class StoreOutage:
     def check(self) -> None:
         """Raises Refused while the store is away: it is not even asked."""
         if self._began.is_set():
-            raise Refused("store_unavailable", f"{self._store} is away")
+            raise StoreRefused("store_unavailable", f"{self._store} is away")
 
     def begin(self) -> None:
         """The store did not answer."""

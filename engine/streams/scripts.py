@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from engine.errors import Broken, Refused, Unavailable
+from engine.errors import Broken, StoreRefused, Unavailable
 
 log = structlog.get_logger()
 
@@ -161,7 +161,7 @@ class Scripts:
             try:
                 replies = await self._exchange(b"".join(packed), len(packed))
                 break
-            except Refused as error:
+            except StoreRefused as error:
                 raise (_unavailable(error) if lost else error) from error.__cause__
             except Exception as error:
                 if not again or isinstance(error, TimeoutError | exceptions.TimeoutError):
@@ -201,7 +201,7 @@ class Scripts:
             if not isinstance(error, RedisError | OSError):
                 await self._disconnect()
             reason = _REFUSALS.get(refusal_of(error) or "", "Redis cannot be reached")
-            raise Refused(_UNAVAILABLE, f"{reason}.") from error
+            raise StoreRefused(_UNAVAILABLE, f"{reason}.") from error
         return connection
 
     async def _drop(self) -> None:
@@ -260,7 +260,7 @@ def translated(reply: Any) -> Any:
         return reply
     refusal = refusal_of(reply)
     if refusal is not None:
-        return Refused(_OVERLOADED if refusal == "OOM" else _UNAVAILABLE, f"{_REFUSALS[refusal]}.")
+        return StoreRefused(_OVERLOADED if refusal == "OOM" else _UNAVAILABLE, f"{_REFUSALS[refusal]}.")
     if type(reply) is ResponseError and not any(words in str(reply) for words in _NOT_PERMITTED):
         return Broken(f"a script failed: {str(reply)[:200]}")
     return _unavailable(reply)

@@ -24,7 +24,7 @@ from engine.contracts.webhooks import AttemptOutcome, DisabledReason
 from engine.ledger.database import Away
 from engine.loop import forever, surviving
 from engine.webhooks.delivery import ClaimedDelivery, EndpointReply, HoldingSession, judge
-from engine.webhooks.metrics import DispatchMeters
+from engine.webhooks.metrics import DispatchMetrics
 from engine.webhooks.outbox import Attempt, Outbox
 from engine.webhooks.sender import WebhookSender
 from engine.webhooks.signer import Signer, SigningKeys, headers_of
@@ -69,7 +69,7 @@ class DispatchTools:
     sender: WebhookSender
     clock: Clock
     draw: random.Random
-    meters: DispatchMeters
+    meters: DispatchMetrics
 
 
 class Dispatcher:

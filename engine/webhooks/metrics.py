@@ -14,7 +14,7 @@ _ATTEMPT_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0
 _LATENCY_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 86_400.0)
 
 
-class DispatchMeters:
+class DispatchMetrics:
     """What a dispatcher measures."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

@@ -17,7 +17,7 @@ from engine.domain.payment import Operation, Payment, Verb
 from engine.domain.retry_policy import RetryPolicy
 from engine.errors import Broken
 from engine.failpoint import Failpoints
-from engine.metrics import Meters
+from engine.metrics import EngineMetrics
 from engine.resilience.guarded_connector import GuardedConnector
 from engine.security.encryption import Access, Vault, key_id
 
@@ -39,7 +39,7 @@ class BankCaller:
         policy: RetryPolicy,
         steady: Clock,
         failpoints: Failpoints,
-        meters: Meters,
+        meters: EngineMetrics,
     ) -> None:
         """`steady` is the connectors' own clock, which never steps."""
         self._connectors, self._vault, self._policy, self._clock = connectors, vault, policy, steady

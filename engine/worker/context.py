@@ -9,7 +9,7 @@ from engine.domain.decision import Decider
 from engine.failpoint import Failpoints
 from engine.ledger.store_clock import StoreClock
 from engine.ledger.writer import LedgerWriter
-from engine.metrics import Meters
+from engine.metrics import EngineMetrics
 from engine.resilience.fair_semaphore import FairSemaphore
 from engine.resilience.fitness import Fitness
 from engine.streams.completion import Completion
@@ -26,7 +26,7 @@ class WorkerContext:
     decider: Decider
     clock: StoreClock
     failpoints: Failpoints
-    meters: Meters
+    meters: EngineMetrics
     places: FairSemaphore  # attempts under way at banks, from intent to outcome
     partition_of: Callable[[str], int]
     fitness: Fitness = field(default_factory=Fitness)

@@ -15,7 +15,7 @@ from msgspec import Struct
 from engine.contracts.connector import Clock
 from engine.domain.command import Command, IdempotencyRecord, accept_order
 from engine.domain.payment import Operation
-from engine.metrics import Meters
+from engine.metrics import EngineMetrics
 from engine.streams.completion import Completed, Completion, Journaled
 from engine.streams.encoding import encode_record
 
@@ -48,7 +48,7 @@ class PendingEntries:
         release: Callable[[Iterable[str]], None],
         completion: Completion,
         clock: Clock,
-        meters: Meters,
+        meters: EngineMetrics,
     ) -> None:
         self._partition, self._release = partition, release
         self._completion, self._clock, self._meters = completion, clock, meters

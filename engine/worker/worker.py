@@ -14,7 +14,7 @@ import anyio
 
 from engine.ledger.writer import LedgerWriter
 from engine.loop import forever
-from engine.metrics import Meters
+from engine.metrics import EngineMetrics
 from engine.streams.command_stream import CommandStreams
 from engine.streams.completion import Completion
 from engine.streams.dead_letter_queue import DeadLetterQueue
@@ -53,7 +53,7 @@ class Worker:
         """`look`: see LeaseKeeper."""
         self._ledger: LedgerWriter = context.ledger
         self._completion: Completion = context.completion
-        self._meters: Meters = context.meters
+        self._meters: EngineMetrics = context.meters
 
         isolation_lock = asyncio.Lock()
 

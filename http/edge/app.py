@@ -21,10 +21,10 @@ from edge.handlers.webhooks import Webhooks
 from edge.openapi import schemas
 from edge.server import problems
 from edge.server.admission import Admission
-from edge.server.authentication import KeyRing
+from edge.server.authentication import Authenticator
 from edge.server.endpoint import Endpoint, Endpoints, Handler
 from edge.server.health import Health, Probe
-from edge.server.metrics import Meters
+from edge.server.metrics import RouteMetrics
 from engine.contracts.connector import Capabilities, Clock
 from engine.contracts.gateway import Commands, OperatorCommands, Queries, TimelineQueries
 from engine.contracts.url_policy import UrlPolicy
@@ -48,7 +48,7 @@ def create_app(
     feed: EventQueries,
     url_policy: UrlPolicy,
     clock: Clock,
-    keys: KeyRing,
+    keys: Authenticator,
     capabilities: Mapping[str, Capabilities],
     probes: Mapping[str, Probe],
     registry: CollectorRegistry,
@@ -58,7 +58,10 @@ def create_app(
     """The merchant's door. `capabilities` by payment method type, `url_policy`: where webhooks may go; `lifespan` opens
     what the others need and outlives the refreshing of the keys, which this application runs itself."""
     door = Endpoints(
-        meters=Meters(registry, admission), merchants=keys.guard, operators=keys.guard_operator, admission=admission
+        meters=RouteMetrics(registry, admission),
+        merchants=keys.guard,
+        operators=keys.guard_operator,
+        admission=admission,
     )
     payments = Payments(
         acceptor=acceptor, queries=queries, timeline=timeline, capabilities=capabilities, url_policy=url_policy
@@ -132,7 +135,7 @@ def _webhook_table(door: Endpoints, webhooks: Webhooks, log: Deliveries, events:
     # fmt: on
 
 
-def _refreshing(keys: KeyRing, lifespan: Lifespan | None) -> Lifespan:
+def _refreshing(keys: Authenticator, lifespan: Lifespan | None) -> Lifespan:
     @asynccontextmanager
     async def living(app: Starlette) -> AsyncIterator[None]:
         async with lifespan(app) if lifespan else nullcontext(), anyio.create_task_group() as tasks:

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from engine.errors import Broken, Unavailable
 from engine.ledger.database import borrowed
 from engine.ledger.statement import statement
-from engine.ledger.store_clock import ClockMeters, ClockWatch, Store, StoreClock, Told
+from engine.ledger.store_clock import ClockMetrics, ClockWatch, Store, StoreClock, Told
 from engine.resilience.fitness import Fitness
 from ops.assembly.process import wall_clock
 from ops.assembly.settings import Settings
@@ -36,7 +36,7 @@ async def compared(
     settings: Settings,
     clock: StoreClock,
     fitness: Fitness,
-    meters: ClockMeters,
+    meters: ClockMetrics,
     pool: AsyncConnectionPool,
     redis: Redis | None = None,
 ) -> ClockWatch:

@@ -13,12 +13,12 @@ import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
 
-from engine.ledger.store_clock import ClockMeters
+from engine.ledger.store_clock import ClockMetrics
 from engine.webhooks.delivery import DUE_CHANNEL, NEWS_CHANNEL
 from engine.webhooks.dispatcher import Dispatcher, DispatchLimits, DispatchTools
 from engine.webhooks.fan_out import FanOut
 from engine.webhooks.listener import Listener
-from engine.webhooks.metrics import DispatchMeters
+from engine.webhooks.metrics import DispatchMetrics
 from engine.webhooks.outbox import Outbox
 from engine.webhooks.sender import WebhookSender
 from engine.webhooks.signer import Signer
@@ -52,7 +52,7 @@ async def _serve_dispatcher(settings: Settings) -> None:
         WebhookSender(settings.webhook_targets, timeout_ms=settings.webhook_timeout_ms) as sender,
     ):
         pool = ledger.pool
-        watch = await compared(settings, clock, ledger.fitness, ClockMeters(registry), pool)
+        watch = await compared(settings, clock, ledger.fitness, ClockMetrics(registry), pool)
         patience = timedelta(hours=settings.webhook_disable_h)
         context = DispatchTools(
             outbox=Outbox(pool, clock.now, lease_ms=settings.webhook_lease_ms, patience=patience),
@@ -60,7 +60,7 @@ async def _serve_dispatcher(settings: Settings) -> None:
             sender=sender,
             clock=clock.now,
             draw=random.Random(),
-            meters=DispatchMeters(registry),
+            meters=DispatchMetrics(registry),
         )
         limits = DispatchLimits(
             places=settings.webhook_connections,

@@ -12,18 +12,18 @@ from prometheus_client import CollectorRegistry
 
 from edge.app import create_app
 from edge.server.admission import Admission, AdmissionLimits
-from edge.server.authentication import KeyRing
+from edge.server.authentication import Authenticator
 from edge.server.protocol import configuration
 from engine.errors import Unavailable
 from engine.failpoint import Failpoints
 from engine.gateway.acceptance import Acceptor, AcceptorContext
 from engine.gateway.operator_actions import OperatorActions
 from engine.gateway.queries import PaymentQueries
-from engine.gateway.timeline import Timeline
+from engine.gateway.timeline import PaymentTimeline
 from engine.ledger.audit_log import AuditLog
 from engine.ledger.reader import LedgerReader
-from engine.ledger.store_clock import ClockMeters
-from engine.metrics import Meters
+from engine.ledger.store_clock import ClockMetrics
+from engine.metrics import EngineMetrics
 from engine.resilience.fitness import Fitness
 from engine.security.fingerprint import Fingerprinter
 from engine.streams.acceptance_store import AcceptanceStore, AcceptLimits
@@ -65,7 +65,9 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
         connected(settings, clock.steady) as connector,
         anyio.create_task_group() as tasks,
     ):
-        watch = await compared(settings, clock, stores.fitness, ClockMeters(meters_registry), stores.pool, stores.redis)
+        watch = await compared(
+            settings, clock, stores.fitness, ClockMetrics(meters_registry), stores.pool, stores.redis
+        )
         scripts = Scripts(stores.redis, EDGE.redis_s)
         acceptance_store, ledger_reader = AcceptanceStore(scripts), LedgerReader(stores.pool)
         queries = PaymentQueries(
@@ -88,7 +90,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
                 record_ttl_ms=settings.record_ttl_s * 1000,
                 clock=clock.now,
                 failpoints=failpoints,
-                meters=Meters(meters_registry),
+                meters=EngineMetrics(meters_registry),
                 fitness=stores.fitness,
             )
         )
@@ -96,11 +98,11 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
         app = create_app(
             acceptor=acceptor,
             queries=queries,
-            timeline=Timeline(acceptance_store, ledger_reader, stores.partitions),
+            timeline=PaymentTimeline(acceptance_store, ledger_reader, stores.partitions),
             operator_actions=OperatorActions(
                 DeadLetterQueue(scripts, stores.partitions), ledger_reader, AuditLog(stores.pool), stores.partitions
             ),
-            keys=KeyRing(stores.pool),
+            keys=Authenticator(stores.pool),
             subscriptions=webhooks.endpoints,
             deliveries=webhooks.log,
             feed=webhooks.feed,

@@ -48,7 +48,7 @@ _IDLE_IN_TRANSACTION_MS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class StorePatience:
     """How long a store may take: Redis for an answer, Postgres for a statement."""
 
     redis_s: float
@@ -56,9 +56,9 @@ class Patience:
 
 
 # A client is waiting. A statement is ended before the archive's own patience: it fails alone, Postgres is not away.
-EDGE = Patience(redis_s=2.0, statement_ms=1500)
+EDGE = StorePatience(redis_s=2.0, statement_ms=1500)
 # Nobody waits; the doorbell's block time is part of an answer.
-WORKER = Patience(redis_s=5.0, statement_ms=10_000)
+WORKER = StorePatience(redis_s=5.0, statement_ms=10_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class Stores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ledger:
+class LedgerConnections:
     """The same for who does without Redis."""
 
     pool: AsyncConnectionPool
@@ -83,7 +83,7 @@ class Ledger:
 
 
 @asynccontextmanager
-async def open_ledger(settings: Settings, patience: Patience) -> AsyncIterator[Ledger]:
+async def open_ledger(settings: Settings, patience: StorePatience) -> AsyncIterator[LedgerConnections]:
     """Postgres alone, checked likewise, for who does without Redis. Raises Broken, Unavailable."""
     fitness = Fitness()
     async with _pool(settings, patience, fitness) as pool:
@@ -91,11 +91,11 @@ async def open_ledger(settings: Settings, patience: Patience) -> AsyncIterator[L
             installation, _ = await _check_postgres(pool, settings, fitness)
         if start.cancelled_caught:
             raise Unavailable("store_unavailable", "Postgres did not answer within 30 s of the start")
-        yield Ledger(pool=pool, installation=installation, fitness=fitness)
+        yield LedgerConnections(pool=pool, installation=installation, fitness=fitness)
 
 
 @asynccontextmanager
-async def open_stores(settings: Settings, patience: Patience) -> AsyncIterator[Stores]:
+async def open_stores(settings: Settings, patience: StorePatience) -> AsyncIterator[Stores]:
     """Connects, waits a while for stores that are starting, and checks them. Raises Broken with what to change."""
     fitness = Fitness()
     async with AsyncExitStack() as stack:
@@ -126,7 +126,7 @@ async def open_stores(settings: Settings, patience: Patience) -> AsyncIterator[S
         )
 
 
-def _pool(settings: Settings, patience: Patience, fitness: Fitness) -> AsyncConnectionPool:
+def _pool(settings: Settings, patience: StorePatience, fitness: Fitness) -> AsyncConnectionPool:
     """Every connection of it is judged before it is used, so that a database that changed while we were away is met
     as one that cannot be reached, and said to be what it is."""
 

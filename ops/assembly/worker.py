@@ -16,9 +16,9 @@ from engine.domain.ids import partition_of
 from engine.domain.journal import Journal
 from engine.domain.retry_policy import RetryPolicy
 from engine.failpoint import Failpoints
-from engine.ledger.store_clock import ClockMeters
+from engine.ledger.store_clock import ClockMetrics
 from engine.ledger.writer import LedgerWriter
-from engine.metrics import Meters
+from engine.metrics import EngineMetrics
 from engine.resilience.circuit_breaker import BreakerPolicy
 from engine.resilience.fair_semaphore import FairSemaphore
 from engine.resilience.guarded_connector import GuardedConnector, HoldBackPolicy
@@ -55,13 +55,13 @@ async def _serve_worker(settings: Settings) -> None:
     clock = store_clock(settings)
     listener = bind(settings.edge_host, settings.worker_port, "PENSTOCK_WORKER_PORT")
     registry = CollectorRegistry()
-    failpoints, meters = Failpoints(settings.failpoints), Meters(registry)
+    failpoints, meters = Failpoints(settings.failpoints), EngineMetrics(registry)
     async with (
         open_stores(settings, WORKER) as stores,
         opened_vault("worker", settings, stores.pool, stores.installation, stores.fitness) as vault,
         connected(settings, clock.steady) as connector,
     ):
-        watch = await compared(settings, clock, stores.fitness, ClockMeters(registry), stores.pool, stores.redis)
+        watch = await compared(settings, clock, stores.fitness, ClockMetrics(registry), stores.pool, stores.redis)
         scripts = Scripts(stores.redis)
         name = settings.worker_name
         gate = GuardedConnector(

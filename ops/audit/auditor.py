@@ -21,9 +21,9 @@ from engine.ledger.session import connect
 from engine.ledger.statement import statement as engine_statement
 from ops.audit import books, clocks, streams
 from ops.audit.breach import Report, sorted_out
-from ops.audit.invariant import INVARIANTS, Scan
-from ops.audit.keyspace import Answer, Keyspace
-from ops.audit.snapshot import Snapshot, one_moment
+from ops.audit.invariant import INVARIANTS, RedisScan
+from ops.audit.keyspace import Keyspace, StoredAnswer
+from ops.audit.snapshot import LedgerSnapshot, one_moment
 from ops.statement import statement
 from ops.store_url import Locations
 
@@ -33,8 +33,8 @@ _KEYS_MAX = 2_000
 _POISON_CANDIDATES_MAX = 1_000
 _PATIENCE_S = 5.0
 _SCANS = {
-    False: frozenset({Scan.CHANGED, Scan.OPEN}),
-    True: frozenset({Scan.CHANGED, Scan.OPEN, Scan.WHOLE}),
+    False: frozenset({RedisScan.CHANGED, RedisScan.OPEN}),
+    True: frozenset({RedisScan.CHANGED, RedisScan.OPEN, RedisScan.WHOLE}),
 }  # of the ledger, by whether the look is whole
 
 
@@ -80,7 +80,7 @@ class Auditor:
             moment = time.monotonic()
             with one_moment(ledger, by_index=not whole):
                 payments, complete = (None, True) if whole else self._due(ledger)
-                snapshot = Snapshot(ledger, payments, grace_s=self._grace_s, limit=self._limit)
+                snapshot = LedgerSnapshot(ledger, payments, grace_s=self._grace_s, limit=self._limit)
                 for invariant in INVARIANTS:
                     if invariant.scan in _SCANS[whole]:
                         found += snapshot.breaches(invariant)
@@ -94,7 +94,9 @@ class Auditor:
                 self.close()
             raise
         self._suspects = tuple({each.payment for each in found if each.payment is not None})[:_POISON_CANDIDATES_MAX]
-        scans = _SCANS[whole] | {Scan.REDIS} | ({Scan.BANK} if whole and self._places.bank is not None else set())
+        scans = (
+            _SCANS[whole] | {RedisScan.REDIS} | ({RedisScan.BANK} if whole and self._places.bank is not None else set())
+        )
         return Report(
             at=at,
             took_s=time.monotonic() - began,
@@ -135,11 +137,11 @@ class Auditor:
         self._installation = str(row[0])
         return int(row[1])
 
-    def _answers(self, operations: Sequence[str]) -> Mapping[str, Answer]:
+    def _answers(self, operations: Sequence[str]) -> Mapping[str, StoredAnswer]:
         if not operations:
             return {}
         rows = self._connected().execute(statement("audit/answers"), {"ids": list(operations)}).fetchall()
-        return {row[0]: Answer(settled_at=row[1], status=row[2], body=row[3]) for row in rows}
+        return {row[0]: StoredAnswer(settled_at=row[1], status=row[2], body=row[3]) for row in rows}
 
     def _are_known(self, operations: Iterable[str]) -> set[str]:
         asked = list(operations)

@@ -19,8 +19,8 @@ from psycopg.rows import class_row
 from ops.audit.breach import Breach, breach
 from ops.audit.reconcile import (
     Account,
-    Effect,
-    Transaction,
+    BankTransaction,
+    LedgerEffect,
     accounts_of,
     effects_of,
     moved,
@@ -36,7 +36,7 @@ _VERBS = {"CAPTURE": "capture", "VOID": "void", "REFUND": "refund"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Authorization:
+class BankAuthorization:
     """Ours, asked more than once or unanswered. `id` is the bank key; `hold` is the one the receipt names."""
 
     id: str
@@ -54,8 +54,8 @@ class Authorization:
 class Ours:
     """What the ledger says at one moment."""
 
-    effects: Sequence[Effect]
-    authorizations: Sequence[Authorization]
+    effects: Sequence[LedgerEffect]
+    authorizations: Sequence[BankAuthorization]
     open_ends: frozenset[tuple[str, str]]  # verb, and the bank's id of what it refers to
     releases: frozenset[str] = frozenset()  # holds that an operator's act gave back, as the bank writes them
 
@@ -64,7 +64,7 @@ class Ours:
 class Theirs:
     """What the bank says, at a later moment. Ages are by its own clock."""
 
-    transactions: Sequence[Transaction]
+    transactions: Sequence[BankTransaction]
     accounts: Sequence[Account]
     made_at: dict[str, datetime]
     age_s: dict[str, float]
@@ -79,7 +79,7 @@ class Theirs:
 
 def read_ledger(ledger: psycopg.Connection) -> Ours:
     """Within the caller's transaction."""
-    with ledger.cursor(row_factory=class_row(Authorization)) as cursor:
+    with ledger.cursor(row_factory=class_row(BankAuthorization)) as cursor:
         authorizations = cursor.execute(statement("audit/authorizations_asked_again")).fetchall()
     ends = ledger.execute(statement("audit/unsettled_ends")).fetchall()
     releases = ledger.execute(statement("audit/released_holds")).fetchall()
@@ -110,9 +110,9 @@ class Orphan:
     """A hold at the bank that no receipt names. `key` is the one that the bank kept for it; `whose` authorization it
     was that the bank carried out in breach of its promise, None where nobody can tell."""
 
-    hold: Transaction
+    hold: BankTransaction
     key: str | None
-    whose: Authorization | None
+    whose: BankAuthorization | None
     made_at: datetime
 
     @property
@@ -164,15 +164,15 @@ def _released(ours: Ours, theirs: Theirs) -> set[str]:
     return {each for hold in ended if hold is not None for each in (hold, voids[hold])}
 
 
-def _is_open_end(ours: Ours, transaction: Transaction) -> bool:
+def _is_open_end(ours: Ours, transaction: BankTransaction) -> bool:
     """Whether it may be the effect of an operation that the ledger has not settled."""
     verb = _VERBS.get(transaction.kind)
     return any((verb, f"{prefix}{transaction.reference}") in ours.open_ends for prefix in ("auth_", "cap_"))
 
 
 def _whose(
-    ours: Ours, theirs: Theirs, hold: Transaction, named: str | None, left: dict[str, int]
-) -> Authorization | None:
+    ours: Ours, theirs: Theirs, hold: BankTransaction, named: str | None, left: dict[str, int]
+) -> BankAuthorization | None:
     """The authorization that placed this hold, where that excuses it: `named` by the bank's key, else alike."""
     made_at = theirs.made_at[hold.id]
     for each in ours.authorizations:
@@ -188,7 +188,7 @@ def _whose(
     return None
 
 
-def _promise_broken(orphan: Orphan, whose: Authorization, theirs: Theirs) -> Breach:
+def _promise_broken(orphan: Orphan, whose: BankAuthorization, theirs: Theirs) -> Breach:
     kept = theirs.holds_of_keys.get(whose.id)
     why = "keeps no key of it" if kept is None else "had not kept the key of it when it was asked again"
     return breach(

@@ -28,7 +28,7 @@ def breach(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class InvariantResult:
     """What stands against one invariant. `more`: there may be more than was asked for."""
 
     invariant: Invariant
@@ -44,22 +44,22 @@ class Report:
     took_s: float
     payments: int | None
     whole: bool
-    found: tuple[Found, ...]
+    found: tuple[InvariantResult, ...]
 
     @property
-    def breached(self) -> tuple[Found, ...]:
+    def breached(self) -> tuple[InvariantResult, ...]:
         """The promises that do not hold."""
         return tuple(found for found in self.found if found.breaches and found.invariant.weight is Weight.BREACH)
 
 
-def sorted_out(breaches: Iterable[Breach], looked_for: Iterable[Invariant], limit: int) -> tuple[Found, ...]:
+def sorted_out(breaches: Iterable[Breach], looked_for: Iterable[Invariant], limit: int) -> tuple[InvariantResult, ...]:
     """By invariant, in the order of the table, at most `limit` of each."""
     wanted = list(looked_for)
     by_name: dict[str, list[Breach]] = {}
     for each in dict.fromkeys(breaches):
         by_name.setdefault(each.invariant.name, []).append(each)
     return tuple(
-        Found(
+        InvariantResult(
             invariant=invariant,
             breaches=tuple(by_name.get(invariant.name, ())[:limit]),
             more=len(by_name.get(invariant.name, ())) >= limit,

@@ -19,7 +19,7 @@ from engine.domain.journal import Journal
 _SEARCHED_MAX = 64  # rows of a payment among which a moved one is looked for; a payment has about ten
 
 
-class Fault(StrEnum):
+class ChainFault(StrEnum):
     """What was done to a row, or to a payment as a whole when the finding names no row."""
 
     EDITED = "edited"
@@ -48,7 +48,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
+class ChainReceipt:
     """How many rows a payment has, and the mac of the last."""
 
     sequence: int
@@ -61,7 +61,7 @@ class Finding:
 
     payment: str
     sequence: int | None
-    fault: Fault
+    fault: ChainFault
     detail: str
 
 
@@ -73,13 +73,13 @@ class Walk:
     findings: tuple[Finding, ...]
 
 
-def walk(journal: Journal, rows: Sequence[Row], receipt: Receipt | None) -> Walk:
+def walk(journal: Journal, rows: Sequence[Row], receipt: ChainReceipt | None) -> Walk:
     """The rows of one payment, at least one, by their sequence; `receipt` is None when there is none any more."""
     payment, findings, verified = rows[0].payment, list[Finding](), 0
     expected, heads = 1, [""]
     for row in rows:
         if row.sequence < expected:
-            findings.append(_finding(payment, row.sequence, Fault.EXTRA, "there is no such place in a journal"))
+            findings.append(_finding(payment, row.sequence, ChainFault.EXTRA, "there is no such place in a journal"))
             continue
         if row.sequence > expected:
             findings.extend(_missing(payment, expected, row.sequence - 1))
@@ -104,7 +104,7 @@ def _fault(journal: Journal, row: Row, rows: Sequence[Row], heads: Sequence[str]
     place = _place(journal, row, rows[:_SEARCHED_MAX])
     if place is not None:
         detail = f"this is row {place} of the payment, in another's place"
-        return _finding(row.payment, row.sequence, Fault.MOVED, detail)
+        return _finding(row.payment, row.sequence, ChainFault.MOVED, detail)
     following = next((other for other in rows if other.sequence == row.sequence + 1), None)
     if following is not None:
         # The next row was chained to the mac that this row had: does that of the row as it stands fit it?
@@ -112,16 +112,16 @@ def _fault(journal: Journal, row: Row, rows: Sequence[Row], heads: Sequence[str]
             own = _mac(journal, head, row, row.sequence)
             if own is not None and _follows(journal, own, following, following.sequence):
                 detail = "its mac was altered; the row itself is as it was written"
-                return _finding(row.payment, row.sequence, Fault.MAC_EDITED, detail)
+                return _finding(row.payment, row.sequence, ChainFault.MAC_EDITED, detail)
     detail = "it does not follow from the row before it: altered, or brought here from another journal"
-    return _finding(row.payment, row.sequence, Fault.EDITED, detail)
+    return _finding(row.payment, row.sequence, ChainFault.EDITED, detail)
 
 
 def _heads(journal: Journal, row: Row, rows: Sequence[Row], heads: Sequence[str], fault: Finding | None) -> list[str]:
     """What the next row may be chained to; the stored mac first. What was done here is not held against the next."""
     if fault is None:
         return [row.mac]
-    if fault.fault is Fault.MOVED:  # the mac that it had to follow went with the row that was here
+    if fault.fault is ChainFault.MOVED:  # the mac that it had to follow went with the row that was here
         return list(dict.fromkeys([row.mac, *(other.mac for other in rows[:_SEARCHED_MAX])]))
     macs = [_mac(journal, head, row, row.sequence) for head in heads]
     return [row.mac, *(mac for mac in macs if mac is not None)]
@@ -134,22 +134,22 @@ def _place(journal: Journal, row: Row, rows: Sequence[Row]) -> int | None:
     return next((place for place in places for head in heads if _follows(journal, head, row, place)), None)
 
 
-def _against(receipt: Receipt | None, payment: str, last: int, head: str) -> Iterator[Finding]:
+def _against(receipt: ChainReceipt | None, payment: str, last: int, head: str) -> Iterator[Finding]:
     if receipt is None:
-        yield _finding(payment, None, Fault.RECEIPT_MISSING, "its journal is here and its receipt is gone")
+        yield _finding(payment, None, ChainFault.RECEIPT_MISSING, "its journal is here and its receipt is gone")
     elif receipt.sequence > last:
         yield from _missing(payment, last + 1, receipt.sequence)
     elif receipt.sequence < last:
         detail = f"the receipt knows of {receipt.sequence} rows only: added by hand, or the receipt was set back"
-        yield _finding(payment, last, Fault.EXTRA, detail)
+        yield _finding(payment, last, ChainFault.EXTRA, detail)
     elif not hmac.compare_digest(receipt.head, head):
         detail = "the receipt's journal_head is not its mac: the last row was exchanged, or the receipt was edited"
-        yield _finding(payment, last, Fault.HEAD_DIFFERS, detail)
+        yield _finding(payment, last, ChainFault.HEAD_DIFFERS, detail)
 
 
 def _missing(payment: str, first: int, last: int) -> Iterator[Finding]:
     for sequence in range(first, min(last, first + _SEARCHED_MAX) + 1):
-        yield _finding(payment, sequence, Fault.MISSING, "the row is gone")
+        yield _finding(payment, sequence, ChainFault.MISSING, "the row is gone")
 
 
 def _follows(journal: Journal, head: str, row: Row, sequence: int) -> bool:
@@ -169,5 +169,5 @@ def _mac(journal: Journal, head: str, row: Row, sequence: int) -> str | None:
         return None
 
 
-def _finding(payment: str, sequence: int | None, fault: Fault, detail: str) -> Finding:
+def _finding(payment: str, sequence: int | None, fault: ChainFault, detail: str) -> Finding:
     return Finding(payment=payment, sequence=sequence, fault=fault, detail=detail)

@@ -28,7 +28,7 @@ _KEY = re.compile(rb"penstock:\{p(\d{1,4})\}:(open|idem):(\S+)\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class StoredAnswer:
     """What the ledger knows of an operation."""
 
     settled_at: datetime | None
@@ -46,7 +46,7 @@ class _Open:
     accepted_at: datetime
 
 
-Answers = Callable[[Sequence[str]], Mapping[str, Answer]]
+Answers = Callable[[Sequence[str]], Mapping[str, StoredAnswer]]
 
 
 class Keyspace:
@@ -168,7 +168,7 @@ def _opened(name: re.Match[bytes], reply: Any) -> Iterator[_Open]:
         )
 
 
-def _differing(records: Mapping[str, IdempotencyRecord], known: Mapping[str, Answer]) -> Iterator[Breach]:
+def _differing(records: Mapping[str, IdempotencyRecord], known: Mapping[str, StoredAnswer]) -> Iterator[Breach]:
     for operation, record in records.items():
         answer = known.get(operation)
         if answer is None or answer.settled_at is None:

@@ -36,7 +36,7 @@ MOVES: Mapping[str, tuple[int, int]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Effect:
+class LedgerEffect:
     """What the ledger says was done. `operation` or `bank_id` may be missing; each is a difference then."""
 
     payment: str
@@ -59,7 +59,7 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Transaction:
+class BankTransaction:
     """What the bank says was done. Amounts in cents."""
 
     id: str
@@ -90,7 +90,7 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
+class BankCard:
     """One account's arithmetic: what it began with, what the ledger moved, what the bank shows."""
 
     card: str
@@ -107,10 +107,10 @@ class Card:
 class Comparison:
     """The two sides, pairs first; `differences` are sentences, each naming what differs."""
 
-    matched: tuple[tuple[Effect, Transaction], ...]
+    matched: tuple[tuple[LedgerEffect, BankTransaction], ...]
     ledger: Mapping[str, Count]  # by the bank's kind
     bank: Mapping[str, Count]
-    cards: tuple[Card, ...]
+    cards: tuple[BankCard, ...]
     differences: tuple[str, ...]
     unsettled: int
 
@@ -123,8 +123,8 @@ class Comparison:
 class _Match:
     """Pairs found so far, and what is left at the bank."""
 
-    left: dict[str, Transaction]
-    pairs: list[tuple[Effect, Transaction]] = field(default_factory=list)
+    left: dict[str, BankTransaction]
+    pairs: list[tuple[LedgerEffect, BankTransaction]] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
 
 
@@ -138,15 +138,15 @@ def compare(ledger_dsn: str, bank_dsn: str, openings: Mapping[str, int] | None =
     return reconcile(effects, transactions, accounts, openings or {}, unsettled=int(row[0]) if row else 0)
 
 
-def effects_of(ledger: psycopg.Connection) -> list[Effect]:
+def effects_of(ledger: psycopg.Connection) -> list[LedgerEffect]:
     """What the ledger says was done."""
-    with ledger.cursor(row_factory=class_row(Effect)) as cursor:
+    with ledger.cursor(row_factory=class_row(LedgerEffect)) as cursor:
         return cursor.execute(statement("ledger_effects")).fetchall()
 
 
-def transactions_of(bank: psycopg.Connection) -> list[Transaction]:
+def transactions_of(bank: psycopg.Connection) -> list[BankTransaction]:
     """What the bank did, oldest first."""
-    with bank.cursor(row_factory=class_row(Transaction)) as cursor:
+    with bank.cursor(row_factory=class_row(BankTransaction)) as cursor:
         return cursor.execute(statement("bank_transactions")).fetchall()
 
 
@@ -163,8 +163,8 @@ def opening_balances(bank_dsn: str) -> dict[str, int]:
 
 
 def reconcile(
-    effects: Sequence[Effect],
-    transactions: Sequence[Transaction],
+    effects: Sequence[LedgerEffect],
+    transactions: Sequence[BankTransaction],
     accounts: Iterable[Account],
     openings: Mapping[str, int],
     *,
@@ -190,7 +190,7 @@ def reconcile(
     )
 
 
-def _take(match: _Match, effect: Effect) -> None:
+def _take(match: _Match, effect: LedgerEffect) -> None:
     """Find the one transaction of this effect, and say what differs between them."""
     transaction = _found(match, effect)
     if effect.operation is None:
@@ -211,7 +211,7 @@ def _take(match: _Match, effect: Effect) -> None:
             match.differences.append(f"the {effect.name}: its {what} is {ours} in the ledger and {theirs} at the bank")
 
 
-def _found(match: _Match, effect: Effect) -> Transaction | None:
+def _found(match: _Match, effect: LedgerEffect) -> BankTransaction | None:
     if effect.bank_id is not None:
         uuid = _uuid(effect.bank_id)
         named = effect.bank_id.startswith(KINDS[effect.verb][1])
@@ -231,10 +231,10 @@ def _uuid(bank_id: str | None) -> str | None:
 
 def _card(
     account: Account,
-    transactions: Sequence[Transaction],
-    pairs: Sequence[tuple[Effect, Transaction]],
+    transactions: Sequence[BankTransaction],
+    pairs: Sequence[tuple[LedgerEffect, BankTransaction]],
     openings: Mapping[str, int],
-) -> Card:
+) -> BankCard:
     opening = openings.get(account.card)
     if opening is None:
         ours = (
@@ -245,7 +245,7 @@ def _card(
         (effect.kind, effect.amount) for effect, transaction in pairs if transaction.card == account.card
     )
     expected = Account(card=account.card, balance=opening + balance, available=opening + available)
-    return Card(card=account.card, opening=opening, expected=expected, shown=account)
+    return BankCard(card=account.card, opening=opening, expected=expected, shown=account)
 
 
 def moved(effects: Iterable[tuple[str, int]]) -> tuple[int, int]:
@@ -256,7 +256,7 @@ def moved(effects: Iterable[tuple[str, int]]) -> tuple[int, int]:
     return balance, available
 
 
-def _imbalance(card: Card) -> str:
+def _imbalance(card: BankCard) -> str:
     return (
         f"card …{card.card[-4:]}: by the ledger its balance is {card.expected.balance} and {card.expected.available} "
         f"available; the bank shows {card.shown.balance} and {card.shown.available}"

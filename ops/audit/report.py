@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import typer
 
-from ops.audit.breach import Breach, Found, Report
+from ops.audit.breach import Breach, InvariantResult, Report
 from ops.audit.invariant import Weight
 from ops.terminal import print_table
 
@@ -47,13 +47,13 @@ def document(report: Report) -> dict[str, object]:
     }
 
 
-def _row(found: Found) -> tuple[str, str, str]:
+def _row(found: InvariantResult) -> tuple[str, str, str]:
     number = f"{len(found.breaches)}{' or more' if found.more else ''}" if found.breaches else "-"
     apart = ", counted apart" if found.breaches and found.invariant.weight is Weight.APART else ""
     return found.invariant.number, found.invariant.name, number + apart
 
 
-def _told(found: Found) -> Iterator[str]:
+def _told(found: InvariantResult) -> Iterator[str]:
     invariant = found.invariant
     yield f"{invariant.number} {invariant.name}: {invariant.means}"
     for each in found.breaches:

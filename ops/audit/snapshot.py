@@ -20,7 +20,7 @@ from ops.statement import statement
 _TABLE = [f"{state} {event} {to}" for (state, event), (to, effects) in TRANSITIONS.items() if Effect.JOURNAL in effects]
 
 
-class Snapshot:
+class LedgerSnapshot:
     """Of one moment. `payments`: those to look at, None for all."""
 
     def __init__(

@@ -16,7 +16,7 @@ from engine.domain.journal import Journal
 from engine.errors import Broken
 from engine.ledger.session import connect
 from ops.audit.anchor import Anchor, Draft, Head
-from ops.audit.chain import Fault, Finding, Receipt, Row, walk
+from ops.audit.chain import ChainFault, ChainReceipt, Finding, Row, walk
 from ops.audit.snapshot import one_moment
 from ops.statement import statement
 
@@ -94,7 +94,7 @@ def verify(
             )
         for name, known in connection.execute(statement("journal/without_rows"), given).fetchall():
             detail = f"all {known} rows of its journal are gone"
-            seen.found([Finding(payment=name, sequence=None, fault=Fault.MISSING, detail=detail)])
+            seen.found([Finding(payment=name, sequence=None, fault=ChainFault.MISSING, detail=detail)])
         if anchor is not None:
             heads = (head for head in anchor.heads() if payment is None or head.payment == payment)
             while some := list(islice(heads, _ROWS_AT_ONCE)):
@@ -114,10 +114,10 @@ def _payments(connection: psycopg.Connection, payment: str | None) -> Iterator[l
             yield list(rows)
 
 
-def _receipt(row: _Stored) -> Receipt | None:
+def _receipt(row: _Stored) -> ChainReceipt | None:
     if row.rows_known is None:
         return None
-    return Receipt(sequence=row.rows_known, head=row.head or "")
+    return ChainReceipt(sequence=row.rows_known, head=row.head or "")
 
 
 def _differing(connection: psycopg.Connection, heads: list[Head]) -> Iterator[Finding]:
@@ -129,7 +129,7 @@ def _differing(connection: psycopg.Connection, heads: list[Head]) -> Iterator[Fi
     for payment, sequence, gone in connection.execute(statement("journal/differing"), given).fetchall():
         if gone:
             detail = "the anchor has this row, and it is gone"
-            yield Finding(payment=payment, sequence=sequence, fault=Fault.MISSING, detail=detail)
+            yield Finding(payment=payment, sequence=sequence, fault=ChainFault.MISSING, detail=detail)
         else:
             detail = "the anchor has another mac: the journal up to here was written anew"
-            yield Finding(payment=payment, sequence=sequence, fault=Fault.REWRITTEN, detail=detail)
+            yield Finding(payment=payment, sequence=sequence, fault=ChainFault.REWRITTEN, detail=detail)

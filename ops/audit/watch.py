@@ -18,14 +18,14 @@ from engine.errors import PenstockError
 from engine.loop import forever
 from ops.audit.auditor import Auditor
 from ops.audit.breach import Breach, Report
-from ops.audit.invariant import INVARIANTS, Scan
+from ops.audit.invariant import INVARIANTS, RedisScan
 
 log = structlog.get_logger()
 
 _STALE_AFTER_LOOKS = 3
 
 
-class Meters:
+class AuditMetrics:
     """What the looks found. A gauge for each invariant that a bounded look can tell of, from the start."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -47,7 +47,7 @@ class Meters:
             "penstock_audit_last_look_timestamp_seconds", "When the last look succeeded", registry=registry
         )
         for invariant in INVARIANTS:
-            if invariant.scan in (Scan.CHANGED, Scan.OPEN, Scan.REDIS):
+            if invariant.scan in (RedisScan.CHANGED, RedisScan.OPEN, RedisScan.REDIS):
                 self.breaches.labels(invariant.number, invariant.name, invariant.weight).set(0)
 
     def tell(self, report: Report) -> None:
@@ -64,7 +64,7 @@ class Watch:
     """Run `run` for life."""
 
     def __init__(self, auditor: Auditor, registry: CollectorRegistry, every_s: float) -> None:
-        self._auditor, self._meters, self._every_s = auditor, Meters(registry), every_s
+        self._auditor, self._meters, self._every_s = auditor, AuditMetrics(registry), every_s
         self._known: dict[tuple[object, ...], Breach] = {}
         self._looked_at: float | None = None
 

@@ -36,7 +36,7 @@ RECORD_MS = 15 * 60 * 1000
 _ACCEPTS_MAX, _READ_MAX, _BLOCK_MS = 200, 300, 1000  # as the engine's own
 
 
-class Edge:
+class BareEdge:
     """Accepts: one script a request, many in one write."""
 
     def __init__(self, redis: Redis) -> None:
@@ -74,7 +74,7 @@ class Edge:
             await pool.release(connection)
 
 
-class Worker:
+class BareWorker:
     """Reads entries, commits their intents, commits their outcomes, takes them off Redis."""
 
     def __init__(self, redis: Redis, ledger: psycopg.AsyncConnection) -> None:
@@ -119,7 +119,7 @@ def _record(payment: str) -> str:
 
 def serve(listener: socket.socket) -> None:
     """The edge, until killed."""
-    edge = Edge(_redis())
+    edge = BareEdge(_redis())
     routes = [Route("/v1/payments", edge.create, methods=["POST"]), Route("/ready", edge.ready)]
     app = Starlette(routes=routes, lifespan=edge.alive)
     config = uvicorn.Config(app, loop="uvloop", http="httptools", access_log=False, log_config=None)
@@ -129,7 +129,7 @@ def serve(listener: socket.socket) -> None:
 async def work() -> None:
     """The worker, until killed."""
     async with await psycopg.AsyncConnection.connect(os.environ[DATABASE], autocommit=True) as ledger:
-        await Worker(_redis(), ledger).run()
+        await BareWorker(_redis(), ledger).run()
 
 
 def _redis() -> Redis:

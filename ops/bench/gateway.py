@@ -25,7 +25,7 @@ from ops.bench.http_baseline import bare_request_us
 from ops.bench.load import Load
 from ops.bench.run import Trial, run_trial
 from ops.errors import stopped_in_order
-from ops.stack.ephemeral_stack import MERCHANT_KEY, Addresses, own_stack
+from ops.stack.ephemeral_stack import MERCHANT_KEY, EphemeralAddresses, own_stack
 
 CARDS = 1000  # one account's row lock would be the bottleneck of the bank, and ours would never show
 RATE_INSTANT = 2500.0
@@ -34,7 +34,7 @@ STEP = 1.2  # from one trial of --max to the next
 TRIALS_MAX = 12
 
 
-class Connector(StrEnum):
+class BenchConnector(StrEnum):
     INSTANT = "instant"
     FICMART_BANK = "ficmart_bank"
 
@@ -46,7 +46,7 @@ class Fsync(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class BenchPlan:
     """What was asked for."""
 
     rate_per_s: float
@@ -68,8 +68,8 @@ def bench(
     seconds: Annotated[float, typer.Option(min=1, max=3600, help="how long the arrivals count")] = 10,
     warmup: Annotated[float, typer.Option(min=0, max=600, help="seconds of load before that")] = 3,
     connector: Annotated[
-        Connector, typer.Option(help="the bank inside the worker, or the mock bank over HTTP")
-    ] = Connector.INSTANT,
+        BenchConnector, typer.Option(help="the bank inside the worker, or the mock bank over HTTP")
+    ] = BenchConnector.INSTANT,
     workers: Annotated[
         int | None, typer.Option(min=1, max=64, help="worker processes [half of the cores: the rest have work too]")
     ] = None,
@@ -82,8 +82,8 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
     """Measure accepts and completions per second, their latencies and what they cost, at a steady rate."""
-    plan = Plan(
-        rate_per_s=rate or (RATE_INSTANT if connector is Connector.INSTANT else RATE_BANK),
+    plan = BenchPlan(
+        rate_per_s=rate or (RATE_INSTANT if connector is BenchConnector.INSTANT else RATE_BANK),
         to_the_limit=to_the_limit,
         seconds=seconds,
         warmup_s=warmup,
@@ -119,7 +119,7 @@ def _check(against: str | None, api_key: str | None) -> None:
         raise typer.BadParameter("--api-key has characters that no key has")
 
 
-def _own(plan: Plan, appendfsync: str, bare_us: float, console: Console) -> bench_report.Result:
+def _own(plan: BenchPlan, appendfsync: str, bare_us: float, console: Console) -> bench_report.Result:
     options = [
         "--workers",
         str(plan.workers),
@@ -146,12 +146,12 @@ def _own(plan: Plan, appendfsync: str, bare_us: float, console: Console) -> benc
     return bench_report.result(trial, setting, machine, bare_us)
 
 
-def _against(plan: Plan, url: str, api_key: str, console: Console) -> bench_report.Result:
+def _against(plan: BenchPlan, url: str, api_key: str, console: Console) -> bench_report.Result:
     trial = _trials(plan, url, api_key, None, console)
     return bench_report.result(trial, {"against": url}, bench_report.machine(None))
 
 
-def _trials(plan: Plan, url: str, api_key: str, stack: Addresses | None, console: Console) -> Trial:
+def _trials(plan: BenchPlan, url: str, api_key: str, stack: EphemeralAddresses | None, console: Console) -> Trial:
     """One trial at the rate; with --max the last one of the row that was sustained, or the first if none was."""
     best = trial = _trial(plan, plan.rate_per_s, url, api_key, stack, console)
     for _ in range(TRIALS_MAX if plan.to_the_limit else 0):
@@ -162,7 +162,9 @@ def _trials(plan: Plan, url: str, api_key: str, stack: Addresses | None, console
     return best
 
 
-def _trial(plan: Plan, rate_per_s: float, url: str, api_key: str, stack: Addresses | None, console: Console) -> Trial:
+def _trial(
+    plan: BenchPlan, rate_per_s: float, url: str, api_key: str, stack: EphemeralAddresses | None, console: Console
+) -> Trial:
     load = Load(
         url=url,
         api_key=api_key,

@@ -34,7 +34,7 @@ PATIENCE_S = 10.0  # for answers after the last arrival
 CONNECT_PAUSE_S = 0.1  # before a refused connection is tried again
 
 
-class Connection(asyncio.Protocol):
+class LoadConnection(asyncio.Protocol):
     """A kept connection with at most one request on it."""
 
     def __init__(self, generator: Generator) -> None:
@@ -78,8 +78,8 @@ class Generator:
     def __init__(self, load: Load, say: Callable[[dict[str, object]], None]) -> None:
         self._load, self._say = load, say
         self._templates = [request_template(load, card) for card in load.cards]
-        self._connections: set[Connection] = set()
-        self._idle: list[Connection] = []
+        self._connections: set[LoadConnection] = set()
+        self._idle: list[LoadConnection] = []
         self._again: deque[int] = deque()
         self._sends = bytearray(load.arrivals)
         self._open = 0
@@ -119,11 +119,11 @@ class Generator:
         for connection in tuple(self._connections):
             connection.close()
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: LoadConnection) -> None:
         self._connections.add(connection)
         self._give_back(connection)
 
-    def answered(self, connection: Connection, arrival: int, status: str) -> None:
+    def answered(self, connection: LoadConnection, arrival: int, status: str) -> None:
         now = self._elapsed()
         self._latency_s[arrival] = now - due_s(arrival, self._load.rate_per_s)
         if status == ACCEPTED:
@@ -134,7 +134,7 @@ class Generator:
         self._finished()
         self._give_back(connection)
 
-    def lost(self, connection: Connection, arrival: int | None) -> None:
+    def lost(self, connection: LoadConnection, arrival: int | None) -> None:
         self._open -= 1
         self._connections.discard(connection)
         if arrival is None:
@@ -155,7 +155,7 @@ class Generator:
     def _elapsed(self) -> float:
         return time.perf_counter() - self._began
 
-    def _give_back(self, connection: Connection) -> None:
+    def _give_back(self, connection: LoadConnection) -> None:
         """The freed connection takes what is overdue at once, not with the next tick."""
         self._idle.append(connection)
         if self._again or (self._began and self._next < self._due()):
@@ -214,7 +214,7 @@ class Generator:
         tls = to.scheme == "https"
         port = to.port or (443 if tls else 80)
         await asyncio.get_running_loop().create_connection(
-            lambda: Connection(self), to.hostname or "", port, ssl=True if tls else None
+            lambda: LoadConnection(self), to.hostname or "", port, ssl=True if tls else None
         )
 
     async def _report(self) -> None:

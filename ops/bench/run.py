@@ -18,7 +18,7 @@ import psycopg
 from engine.errors import PenstockError
 from ops.bench import usage
 from ops.bench.load import Figures, Load, due_s, percentiles
-from ops.stack.ephemeral_stack import Addresses
+from ops.stack.ephemeral_stack import EphemeralAddresses
 from ops.statement import statement
 
 DRAIN_PATIENCE_S = 120.0
@@ -65,7 +65,7 @@ class Trial:
         )
 
 
-def run_trial(load: Load, stack: Addresses | None, tell: Progress) -> Trial:
+def run_trial(load: Load, stack: EphemeralAddresses | None, tell: Progress) -> Trial:
     """Offer this load. Raises TrialFailed."""
     generator = subprocess.Popen(
         [sys.executable, "-m", "ops.bench.generator"],
@@ -89,7 +89,7 @@ def run_trial(load: Load, stack: Addresses | None, tell: Progress) -> Trial:
 
 
 def _offer(
-    generator: subprocess.Popen[bytes], load: Load, stack: Addresses | None, tell: Progress
+    generator: subprocess.Popen[bytes], load: Load, stack: EphemeralAddresses | None, tell: Progress
 ) -> tuple[dict[str, float], Figures]:
     """The CPU seconds used when the arrivals began to count, and the figures."""
     if generator.stdin is None or generator.stdout is None:
@@ -111,12 +111,12 @@ def _offer(
     raise TrialFailed(f"the load generator ended with {generator.wait()} before it had figures")
 
 
-def _cpu_s(stack: Addresses) -> dict[str, float]:
+def _cpu_s(stack: EphemeralAddresses) -> dict[str, float]:
     name = psycopg.conninfo.conninfo_to_dict(stack.bank_database).get("dbname")
     return usage.cpu_s(stack.processes, str(name))
 
 
-def _drain(load: Load, figures: Figures, stack: Addresses, tell: Progress) -> Completions:
+def _drain(load: Load, figures: Figures, stack: EphemeralAddresses, tell: Progress) -> Completions:
     """Wait until what was accepted is settled, then read when each outcome was there."""
     last_due = figures.began_at + due_s(load.arrivals, load.rate_per_s)
     patience = time.monotonic() + DRAIN_PATIENCE_S

@@ -23,7 +23,7 @@ import psycopg
 from engine.domain.ids import endpoint_id, event_id, payment_id
 from ops.bench import usage
 from ops.bench.load import percentiles
-from ops.stack.ephemeral_stack import Addresses
+from ops.stack.ephemeral_stack import EphemeralAddresses
 from ops.statement import statement
 
 _TICK_S = 0.02  # between commits: what a worker's group commit comes to under load
@@ -66,7 +66,7 @@ class HookTrial:
     dead_waiting: int
 
 
-def run_hook_trial(load: HookLoad, stack: Addresses, tell: Progress) -> HookTrial:
+def run_hook_trial(load: HookLoad, stack: EphemeralAddresses, tell: Progress) -> HookTrial:
     """Offer this load to the stack's dispatchers. Events are of merchants of this trial alone."""
     run = secrets.token_hex(4)
     with (
@@ -180,7 +180,7 @@ def _row(ledger: psycopg.Connection, name: str, dead: str) -> tuple[int, ...]:
     return tuple(row or ())
 
 
-def _cpu_s(stack: Addresses) -> dict[str, float]:
+def _cpu_s(stack: EphemeralAddresses) -> dict[str, float]:
     name = psycopg.conninfo.conninfo_to_dict(stack.bank_database).get("dbname")
     return usage.cpu_s(stack.processes, str(name))
 

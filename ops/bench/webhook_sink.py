@@ -39,7 +39,7 @@ class Sink:
         self.came.setdefault(path, []).append((due, time.time() - due))
 
 
-class Connection(asyncio.Protocol):
+class SinkConnection(asyncio.Protocol):
     """A kept connection; requests come whole or in parts, one after the other."""
 
     def __init__(self, sink: Sink) -> None:
@@ -68,7 +68,7 @@ async def serve() -> None:
     """Until stdin ends."""
     loop = asyncio.get_running_loop()
     sink = Sink()
-    server = await loop.create_server(lambda: Connection(sink), "127.0.0.1", 0, backlog=4096)
+    server = await loop.create_server(lambda: SinkConnection(sink), "127.0.0.1", 0, backlog=4096)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     await loop.run_in_executor(None, sys.stdin.read)

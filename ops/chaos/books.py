@@ -13,9 +13,9 @@ from redis import Redis
 from engine.domain.command import accepted_ms
 from engine.streams import keys
 from ops.audit.backlog import read_backlog
-from ops.audit.reconcile import Account, Effect, Transaction, accounts_of, effects_of, transactions_of
+from ops.audit.reconcile import Account, BankTransaction, LedgerEffect, accounts_of, effects_of, transactions_of
 from ops.chaos import double_holds as twice
-from ops.chaos.environment import Rig
+from ops.chaos.environment import Environment
 from ops.chaos.schedule import PARTITIONS
 from ops.statement import statement
 
@@ -51,11 +51,11 @@ class Books:
     """Read once, when nothing moves any more."""
 
     operations: Sequence[Done]
-    effects: Sequence[Effect]
-    transactions: Sequence[Transaction]
+    effects: Sequence[LedgerEffect]
+    transactions: Sequence[BankTransaction]
     accounts: Sequence[Account]
     openings: Mapping[str, int]
-    twice: Sequence[twice.Twice]
+    twice: Sequence[twice.DoubleHolds]
     gaps: Sequence[str]
     undrained: Sequence[str]
     dead_letters: Sequence[str]
@@ -72,7 +72,7 @@ class Progress:
     review: int
 
 
-def read_books(rig: Rig, openings: Mapping[str, int]) -> Books:
+def read_books(rig: Environment, openings: Mapping[str, int]) -> Books:
     """Raises psycopg's and Redis' errors: everything must be healed by now."""
     with psycopg.connect(rig.database) as ledger:
         with ledger.cursor(row_factory=class_row(Done)) as cursor:
@@ -110,7 +110,7 @@ def read_progress(ledger_dsn: str) -> Progress:
     return Progress(ended=ended, in_flight=in_flight, in_doubt=in_doubt, review=review)
 
 
-def still_open(rig: Rig) -> int:
+def still_open(rig: Environment) -> int:
     """Operations and entries that are waited for; none of those that wait for a person."""
     with psycopg.connect(rig.database, connect_timeout=2) as ledger:
         row = ledger.execute(statement("campaign_open")).fetchone()

@@ -27,12 +27,11 @@ from ops.audit.reconcile import opening_balances
 from ops.chaos.books import Books, read_books, still_open
 from ops.chaos.check import Verdict, judge
 from ops.chaos.client import Counter, session
-from ops.chaos.environment import Plan, Rig, raised
-from ops.chaos.faults import Losses, Stage, strike_out
-from ops.chaos.history import Order, Till
-from ops.chaos.history import Stage as OrderStage
+from ops.chaos.environment import Environment, EnvironmentPlan, raised
+from ops.chaos.faults import FaultStage, Losses, strike_out
+from ops.chaos.history import OrderHistory, PurchaseHistory, PurchaseStage
 from ops.chaos.load import Crowd
-from ops.chaos.progress import Board
+from ops.chaos.progress import ProgressBoard
 from ops.chaos.purchase import take
 from ops.chaos.remedy import give_back
 from ops.chaos.report_files import write_evidence
@@ -46,23 +45,25 @@ AT_ONCE = 50
 
 
 @dataclass(slots=True, kw_only=True)
-class Outcome:
+class CampaignOutcome:
     """What came of a campaign. `missed` are strikes that could not be inflicted."""
 
     verdict: Verdict
-    till: Till
+    till: PurchaseHistory
     books: Books
     folder: Path
     kept: bool
     missed: list[str] = field(default_factory=list)
 
 
-During = Callable[[Stage, Till], Awaitable[None]]
+During = Callable[[FaultStage, PurchaseHistory], Awaitable[None]]
 
 
-async def campaign(plan: Plan, *, seed: int, rate_per_s: float, board: Board, during: During) -> Outcome:
+async def campaign(
+    plan: EnvironmentPlan, *, seed: int, rate_per_s: float, board: ProgressBoard, during: During
+) -> CampaignOutcome:
     """Raises StackFailed, EmbeddedError and Broken when the stack cannot be raised, or does not come back."""
-    till, losses = Till(), Losses()
+    till, losses = PurchaseHistory(), Losses()
     with a_folder() as folder:
         async with raised(plan, folder) as rig, session() as http:
             openings = await to_thread.run_sync(opening_balances, rig.bank_database)
@@ -73,7 +74,7 @@ async def campaign(plan: Plan, *, seed: int, rate_per_s: float, board: Board, du
                 crowd = Crowd(seed, rate_per_s, counter, till)
                 async with anyio.create_task_group() as load:
                     load.start_soon(crowd.run)
-                    await during(Stage(rig=rig, losses=losses, http=http), till)
+                    await during(FaultStage(rig=rig, losses=losses, http=http), till)
                     await _settle(rig, crowd, counter, board)
                 await _stocktake(till, counter, seed)
                 await _until_over(rig)  # a repeated key may be a short-lived entry again
@@ -88,13 +89,13 @@ async def campaign(plan: Plan, *, seed: int, rate_per_s: float, board: Board, du
         kept = not verdict.clean
         if not kept:
             shutil.rmtree(folder, ignore_errors=True)
-    return Outcome(verdict=verdict, till=till, books=books, folder=folder, kept=kept)
+    return CampaignOutcome(verdict=verdict, till=till, books=books, folder=folder, kept=kept)
 
 
-def striking(strikes: Sequence[Strike], seconds: float, board: Board, missed: list[str]) -> During:
+def striking(strikes: Sequence[Strike], seconds: float, board: ProgressBoard, missed: list[str]) -> During:
     """All strikes of a schedule at their moments."""
 
-    async def strike(stage: Stage, each: Strike) -> None:
+    async def strike(stage: FaultStage, each: Strike) -> None:
         await anyio.sleep(each.at_s)
         board.tell(str(each))
         board.current.append(f"{each.target} {each.fault}")
@@ -106,7 +107,7 @@ def striking(strikes: Sequence[Strike], seconds: float, board: Board, missed: li
         finally:
             board.current.remove(f"{each.target} {each.fault}")
 
-    async def during(stage: Stage, till: Till) -> None:
+    async def during(stage: FaultStage, till: PurchaseHistory) -> None:
         board.doing = "under load, being struck"
         began = time.monotonic()
         async with anyio.create_task_group() as tasks:
@@ -117,7 +118,7 @@ def striking(strikes: Sequence[Strike], seconds: float, board: Board, missed: li
     return during
 
 
-async def _settle(rig: Rig, crowd: Crowd, counter: Counter, board: Board) -> None:
+async def _settle(rig: Environment, crowd: Crowd, counter: Counter, board: ProgressBoard) -> None:
     """Nobody comes any more; who is there finishes, and so does the gateway, both within bounds."""
     board.doing = "all faults healed, waiting until everything has ended"
     counter.closing = True
@@ -129,28 +130,28 @@ async def _settle(rig: Rig, crowd: Crowd, counter: Counter, board: Board) -> Non
     counter.closed = True
 
 
-async def _until_over(rig: Rig) -> None:
+async def _until_over(rig: Environment) -> None:
     for _ in range(round(SETTLE_S / LOOK_AGAIN_S)):
         if await to_thread.run_sync(_is_over, rig):
             return
         await anyio.sleep(LOOK_AGAIN_S)
 
 
-def _is_over(rig: Rig) -> bool:
+def _is_over(rig: Environment) -> bool:
     with suppress(psycopg.Error, Broken):
         return not still_open(rig)
     return False  # who cannot be read has not come back yet
 
 
-async def _stocktake(till: Till, counter: Counter, seed: int) -> None:
+async def _stocktake(till: PurchaseHistory, counter: Counter, seed: int) -> None:
     """Repeat keys that had trouble, and some that had none: each must get the bytes of its first answer."""
-    ended = [order for order in till.orders if order.stage is OrderStage.ENDED]
+    ended = [order for order in till.orders if order.stage is PurchaseStage.ENDED]
     troubled = [order for order in ended if order.unknown_at or order.unanswered]
     calm = [order for order in ended if not (order.unknown_at or order.unanswered)]
     sample = random.Random(seed).sample(calm, min(STOCKTAKE_MAX, len(calm)))
     limit = anyio.CapacityLimiter(AT_ONCE)
 
-    async def repeat(order: Order) -> None:
+    async def repeat(order: OrderHistory) -> None:
         async with limit:
             await take(order, counter, till)
 

@@ -12,18 +12,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ops.audit.reconcile import KINDS, Account, Transaction, moved, reconcile
+from ops.audit.reconcile import KINDS, Account, BankTransaction, moved, reconcile
 from ops.bench.load import percentiles
 from ops.chaos.books import Books, Done
-from ops.chaos.double_holds import Twice
-from ops.chaos.history import Order, Stage
+from ops.chaos.double_holds import DoubleHolds
+from ops.chaos.history import OrderHistory, PurchaseStage
 
 Span = tuple[float, float]
 VERBS = {kind: verb for verb, (kind, _) in KINDS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Breach:
+class BrokenPromise:
     """A promise that did not hold, with the ids that show it."""
 
     promise: str
@@ -39,7 +39,7 @@ class Verdict:
     """
 
     counts: dict[str, int]
-    breaches: tuple[Breach, ...]
+    breaches: tuple[BrokenPromise, ...]
     bank_broke_promise: tuple[str, ...]
     lost_age_s: dict[str, float]
     revived_age_s: dict[str, float]
@@ -49,7 +49,9 @@ class Verdict:
         return not self.breaches
 
 
-def judge(orders: Sequence[Order], books: Books, losses: Sequence[Span] = (), left_over: Sequence[str] = ()) -> Verdict:
+def judge(
+    orders: Sequence[OrderHistory], books: Books, losses: Sequence[Span] = (), left_over: Sequence[str] = ()
+) -> Verdict:
     """`losses`: from and to when Redis lost something (Unix time). `left_over`: processes that should be gone."""
     by_key = {done.key: done for done in books.operations if done.parent is None}
     in_review = {done.payment for done in books.operations if done.status == "review"}
@@ -84,7 +86,9 @@ def judge(orders: Sequence[Order], books: Books, losses: Sequence[Span] = (), le
     }
     return Verdict(
         counts=counts,
-        breaches=tuple(Breach(promise=name, evidence=text) for name, texts in breaches.items() for text in texts),
+        breaches=tuple(
+            BrokenPromise(promise=name, evidence=text) for name, texts in breaches.items() for text in texts
+        ),
         bank_broke_promise=tuple(broken),
         lost_age_s=percentiles([age for order, again in revived for age in _ages(order, again, losses)]),
         revived_age_s=percentiles([again - (order.accepted_at or again) for order, again in revived]),
@@ -95,7 +99,7 @@ def _is_reviewed(done: Done | None, in_review: set[str]) -> bool:
     return done is not None and not done.settled and done.payment in in_review
 
 
-def _lost(order: Order, done: Done | None, in_review: set[str]) -> str | None:
+def _lost(order: OrderHistory, done: Done | None, in_review: set[str]) -> str | None:
     """Why this accepted order is lost, if it is."""
     if done is None:
         return f"{order.key} ({order.payment}) was accepted, and the ledger does not know it"
@@ -104,7 +108,7 @@ def _lost(order: Order, done: Done | None, in_review: set[str]) -> str | None:
     return None
 
 
-def _revivals(accepted: Iterable[Order], by_key: dict[str, Done]) -> Iterator[tuple[Order, float]]:
+def _revivals(accepted: Iterable[OrderHistory], by_key: dict[str, Done]) -> Iterator[tuple[OrderHistory, float]]:
     """Orders whose acceptance in the ledger is later than the one the shop was told of, and that later moment."""
     for order in accepted:
         done = by_key.get(order.key)
@@ -112,12 +116,12 @@ def _revivals(accepted: Iterable[Order], by_key: dict[str, Done]) -> Iterator[tu
             yield order, done.accepted_s
 
 
-def _ages(order: Order, again: float, losses: Sequence[Span]) -> list[float]:
+def _ages(order: OrderHistory, again: float, losses: Sequence[Span]) -> list[float]:
     """How old the order was at the last loss before it was accepted again."""
     return [max(0.0, begin - order.asked_at) for begin, end in losses if end >= order.asked_at and begin <= again][-1:]
 
 
-def _vanished(accepted: Iterable[Order], by_key: dict[str, Done], losses: Sequence[Span]) -> list[str]:
+def _vanished(accepted: Iterable[OrderHistory], by_key: dict[str, Done], losses: Sequence[Span]) -> list[str]:
     """Orders that were unknown, or had to be accepted twice, though Redis had lost nothing in between."""
 
     found = []
@@ -135,7 +139,7 @@ def _vanished(accepted: Iterable[Order], by_key: dict[str, Done], losses: Sequen
 
 def _doubled(books: Books) -> list[str]:
     """Effects other than holds, of which the bank has two for one payment, and holds both captured and voided."""
-    by_payment: defaultdict[int, list[Transaction]] = defaultdict(list)
+    by_payment: defaultdict[int, list[BankTransaction]] = defaultdict(list)
     over = _given_back(books)
     for transaction in books.transactions:
         if transaction.id not in over:
@@ -192,7 +196,7 @@ def _given_back(books: Books) -> set[str]:
     return {id for hold in books.released if hold in voids for id in (hold, voids[hold])}
 
 
-def _is_kept(found: Twice, books: Books) -> bool:
+def _is_kept(found: DoubleHolds, books: Books) -> bool:
     """Whether a hold too many is still there. While its authorization is in review, nobody knows which one that is."""
     reviewed = {done.id for done in books.operations if done.status == "review"}
     if found.authorization is not None and found.authorization.id in reviewed:
@@ -200,12 +204,12 @@ def _is_kept(found: Twice, books: Books) -> bool:
     return bool({hold.id for hold in found.holds} - _owned(books) - _given_back(books))
 
 
-def _other_bytes(orders: Iterable[Order], by_key: dict[str, Done]) -> list[str]:
+def _other_bytes(orders: Iterable[OrderHistory], by_key: dict[str, Done]) -> list[str]:
     """Answers under one key that differ from each other, or from what the ledger stores."""
     found = [f"{order.key} ({order.payment}): {complaint}" for order in orders for complaint in order.complaints]
     for order in orders:
         done = by_key.get(order.key)
-        if order.stage is not Stage.ENDED or done is None:
+        if order.stage is not PurchaseStage.ENDED or done is None:
             continue
         told, stored = f"{order.status} {order.digest}", f"{done.answer} {done.digest}"
         if told != stored:

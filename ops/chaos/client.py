@@ -16,7 +16,7 @@ PATIENCE_S = 8.0  # above the longest wait that is asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ClientAnswer:
     status: int
     body: bytes
 
@@ -29,20 +29,20 @@ class Counter:
         self.closing = False
         self.closed = False
 
-    async def post(self, path: str, key: str, body: bytes | None, wait_s: int) -> Answer | None:
+    async def post(self, path: str, key: str, body: bytes | None, wait_s: int) -> ClientAnswer | None:
         headers = {"Idempotency-Key": key, "Content-Type": "application/json"}
         if wait_s:
             headers["Prefer"] = f"wait={wait_s}"
         return await self._ask("POST", path, headers, body)
 
-    async def get(self, path: str) -> Answer | None:
+    async def get(self, path: str) -> ClientAnswer | None:
         return await self._ask("GET", path, {}, None)
 
-    async def _ask(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Answer | None:
+    async def _ask(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> ClientAnswer | None:
         url = next(self._edges) + path
         try:
             async with self._http.request(method, url, headers=headers, data=body) as response:
-                return Answer(status=response.status, body=await response.read())
+                return ClientAnswer(status=response.status, body=await response.read())
         except (aiohttp.ClientError, OSError):  # a time-out is an OSError
             return None
 

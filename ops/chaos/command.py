@@ -21,12 +21,12 @@ import typer
 from rich.console import Console
 
 from ops.chaos import report, takeover
-from ops.chaos.campaign import During, Outcome, campaign, striking
-from ops.chaos.environment import Plan
+from ops.chaos.campaign import CampaignOutcome, During, campaign, striking
+from ops.chaos.environment import EnvironmentPlan
 from ops.chaos.flush import Flushes
 from ops.chaos.load import CARDS, FRAIL
-from ops.chaos.progress import Board
-from ops.chaos.schedule import Fault, schedule
+from ops.chaos.progress import ProgressBoard
+from ops.chaos.schedule import ChaosFault, schedule
 from ops.cli.stack import latency_range
 from ops.errors import in_words
 
@@ -64,7 +64,7 @@ def chaos(
     ] = "100-2000",
     bank_failure_rate: Annotated[float, typer.Option(min=0, max=1, help="share of calls that the bank fails")] = 0.05,
     only: Annotated[
-        list[Fault] | None,
+        list[ChaosFault] | None,
         typer.Option(
             "--only",
             metavar="KIND",
@@ -78,11 +78,11 @@ def chaos(
     if only_schedule:
         typer.echo("\n".join(map(str, schedule(seed, minutes * 60, workers=workers, edges=edges, only=only or ()))))
         return
-    board, rate = Board(Console(stderr=True)), rate or RATES[scene]
+    board, rate = ProgressBoard(Console(stderr=True)), rate or RATES[scene]
     if scene is Scene.TAKEOVER:
         _take_over(rate, board, as_json)
     least, _, most = bank_latency_ms.partition("-")
-    plan = Plan(
+    plan = EnvironmentPlan(
         workers=workers,
         edges=edges,
         bank_failure_rate=bank_failure_rate,
@@ -105,18 +105,18 @@ class Run:
 
     seed: int
     rate_per_s: float
-    plan: Plan
+    plan: EnvironmentPlan
     replay: str
-    only: tuple[Fault, ...] = ()
+    only: tuple[ChaosFault, ...] = ()
 
-    def outcome(self, during: During, board: Board) -> Outcome:
-        async def run() -> Outcome:
+    def outcome(self, during: During, board: ProgressBoard) -> CampaignOutcome:
+        async def run() -> CampaignOutcome:
             return await campaign(self.plan, seed=self.seed, rate_per_s=self.rate_per_s, board=board, during=during)
 
         return _run(run, board)
 
 
-def _campaign(run: Run, seconds: float, board: Board, as_json: bool) -> NoReturn:
+def _campaign(run: Run, seconds: float, board: ProgressBoard, as_json: bool) -> NoReturn:
     strikes = schedule(run.seed, seconds, workers=run.plan.workers, edges=run.plan.edges, only=run.only)
     missed: list[str] = []
     board.tell("\n".join(map(str, strikes)) + f"\n{len(strikes)} strikes\n")
@@ -130,7 +130,7 @@ def _campaign(run: Run, seconds: float, board: Board, as_json: bool) -> NoReturn
     raise typer.Exit(0 if outcome.verdict.clean else 1)
 
 
-def _flush(run: Run, board: Board, as_json: bool) -> NoReturn:
+def _flush(run: Run, board: ProgressBoard, as_json: bool) -> NoReturn:
     flushes = Flushes(board)
     outcome = run.outcome(flushes.during(), board)
     if as_json:
@@ -141,7 +141,7 @@ def _flush(run: Run, board: Board, as_json: bool) -> NoReturn:
     raise typer.Exit(0 if outcome.verdict.clean else 1)
 
 
-def _take_over(rate: float, board: Board, as_json: bool) -> NoReturn:
+def _take_over(rate: float, board: ProgressBoard, as_json: bool) -> NoReturn:
     found = _run(partial(takeover.takeovers, rate, board), board)
     if as_json:
         _print_json({"takeovers": [each.as_dict() for each in found], "held": takeover.held(found)})
@@ -154,7 +154,7 @@ def _print_json(document: dict[str, Any]) -> None:
     sys.stdout.buffer.write(orjson.dumps(document) + b"\n")
 
 
-def _run(run: Callable[[], Awaitable[Result]], board: Board) -> Result:
+def _run(run: Callable[[], Awaitable[Result]], board: ProgressBoard) -> Result:
     """To its end, or to exit code 2 (130 for Ctrl-C); either way everything is stopped."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # cleans up as Ctrl-C does

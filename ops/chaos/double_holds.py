@@ -31,7 +31,7 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Authorization:
+class AuthorizationRow:
     """Ours. The id is the bank key."""
 
     id: str
@@ -40,11 +40,11 @@ class Authorization:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Twice:
+class DoubleHolds:
     """One authorization with more than one hold, oldest first."""
 
     holds: tuple[Hold, ...]
-    authorization: Authorization | None
+    authorization: AuthorizationRow | None
     excuse: str  # why it is the bank's doing; empty when it is ours
 
     def __str__(self) -> str:
@@ -56,10 +56,10 @@ class Twice:
 
 def judge(
     holds: Iterable[Hold],
-    authorizations: Iterable[Authorization],
+    authorizations: Iterable[AuthorizationRow],
     kept: Mapping[str, str | None],
     overlapping: Collection[str] = (),
-) -> list[Twice]:
+) -> list[DoubleHolds]:
     """`holds` in the bank's order, `kept` the hold that each bank key names (auth_<uuid>), `overlapping` the keys that
     were under way twice."""
     ours = {authorization.amount: authorization for authorization in authorizations}
@@ -67,7 +67,7 @@ def judge(
     for hold in holds:
         by_amount.setdefault(hold.amount, []).append(hold)
     return [
-        Twice(
+        DoubleHolds(
             holds=tuple(group),
             authorization=ours.get(amount),
             excuse=_excuse(group, ours.get(amount), kept, overlapping),
@@ -78,7 +78,7 @@ def judge(
 
 
 def _excuse(
-    holds: list[Hold], ours: Authorization | None, kept: Mapping[str, str | None], overlapping: Collection[str]
+    holds: list[Hold], ours: AuthorizationRow | None, kept: Mapping[str, str | None], overlapping: Collection[str]
 ) -> str:
     if ours is None or len(holds) > ours.attempts or ours.id in overlapping:
         return ""
@@ -87,14 +87,14 @@ def _excuse(
     return "the bank had not kept the key of the one before" if kept[ours.id] == f"auth_{holds[-1].id}" else ""
 
 
-def look(ledger_dsn: str, bank_dsn: str, bank_log: Path) -> list[Twice]:
+def look(ledger_dsn: str, bank_dsn: str, bank_log: Path) -> list[DoubleHolds]:
     """What there is now."""
     with psycopg.connect(bank_dsn) as bank:
         with bank.cursor(row_factory=class_row(Hold)) as cursor:
             holds = cursor.execute(statement("bank_held_twice")).fetchall()
         if not holds:
             return []
-        with psycopg.connect(ledger_dsn) as ledger, ledger.cursor(row_factory=class_row(Authorization)) as ours:
+        with psycopg.connect(ledger_dsn) as ledger, ledger.cursor(row_factory=class_row(AuthorizationRow)) as ours:
             amounts = {"amounts": sorted({hold.amount for hold in holds})}
             authorizations = ours.execute(statement("campaign_authorizations"), amounts).fetchall()
         keys = {"keys": [authorization.id for authorization in authorizations]}

@@ -43,7 +43,7 @@ _KEPT = "PENSTOCK_REDIS_SERVER"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class EnvironmentPlan:
     """What to raise. `attempt_timeout_ms` must exceed the bank's worst latency, or attempts overlap there."""
 
     workers: int
@@ -65,10 +65,10 @@ class Plan:
         return (self.send_window_ms + self.attempt_ms) / 1000
 
 
-class Rig:
+class Environment:
     """Made by `raised`; `folder` has every log."""
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
+    def __init__(self, plan: EnvironmentPlan, folder: Path) -> None:
         self.plan, self.folder = plan, folder
         self.postgres = EmbeddedPostgres(folder / "ledger", port=any_free_port())
         self.bank_postgres = EmbeddedPostgres(folder / "bank", port=any_free_port())
@@ -288,9 +288,9 @@ class Rig:
 
 
 @asynccontextmanager
-async def raised(plan: Plan, folder: Path) -> AsyncIterator[Rig]:
+async def raised(plan: EnvironmentPlan, folder: Path) -> AsyncIterator[Environment]:
     """A ready rig. What it started is gone afterwards. Raises StackFailed, EmbeddedError, Broken."""
-    rig = Rig(plan, folder)
+    rig = Environment(plan, folder)
     try:
         await to_thread.run_sync(rig.start_stores)
         await to_thread.run_sync(rig.start)

@@ -24,9 +24,9 @@ from anyio import to_thread
 from redis import Redis
 
 from ops.chaos import damage
-from ops.chaos.environment import Rig
+from ops.chaos.environment import Environment
 from ops.chaos.load import frail_cards
-from ops.chaos.schedule import PARTITIONS, Fault, Strike
+from ops.chaos.schedule import PARTITIONS, ChaosFault, Strike
 from ops.statement import statement
 
 REWIND_S = 1.0  # how much a Redis that is wound back loses
@@ -45,44 +45,44 @@ class Losses:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class FaultStage:
     """What a fault works on."""
 
-    rig: Rig
+    rig: Environment
     losses: Losses
     http: aiohttp.ClientSession
 
 
-Inflict = Callable[[Stage, Strike], AbstractAsyncContextManager[None]]
+Inflict = Callable[[FaultStage, Strike], AbstractAsyncContextManager[None]]
 
 
-async def strike_out(stage: Stage, strike: Strike) -> None:
+async def strike_out(stage: FaultStage, strike: Strike) -> None:
     """Inflict it, let it last, heal it."""
     async with INFLICT[strike.fault](stage, strike):
         await anyio.sleep(strike.lasting_s)
 
 
 @asynccontextmanager
-async def _kill(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+async def _kill(stage: FaultStage, strike: Strike) -> AsyncIterator[None]:
     """The next one may carry a failpoint; it dies, or stops and is continued by the rig."""
     stage.rig.kill(strike.target, failpoints=strike.failpoints)
     yield
 
 
 @asynccontextmanager
-async def _stop(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+async def _stop(stage: FaultStage, strike: Strike) -> AsyncIterator[None]:
     stage.rig.stop(strike.target)
     yield
 
 
 @asynccontextmanager
-async def _bank_down(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+async def _bank_down(stage: FaultStage, strike: Strike) -> AsyncIterator[None]:
     stage.rig.kill("bank", rest_s=strike.lasting_s)
     yield
 
 
 @asynccontextmanager
-async def _bank_stalled(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+async def _bank_stalled(stage: FaultStage, strike: Strike) -> AsyncIterator[None]:
     """Its connections stay open, and what is sent to it meanwhile waits in them for the moment it goes on."""
     began, least_s = time.monotonic(), stage.rig.plan.deadline_s + MARGIN_S
     with _frozen(stage.rig.child("bank").pid):
@@ -91,7 +91,7 @@ async def _bank_stalled(stage: Stage, strike: Strike) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _clock_wrong(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+async def _clock_wrong(stage: FaultStage, strike: Strike) -> AsyncIterator[None]:
     """Each offset for an equal share of the time; then the clock is right again."""
 
     async def step() -> None:
@@ -110,7 +110,7 @@ async def _clock_wrong(stage: Stage, strike: Strike) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _bank_rules(
-    kind: str, times: int | None, slow_cards: bool, stage: Stage, strike: Strike
+    kind: str, times: int | None, slow_cards: bool, stage: FaultStage, strike: Strike
 ) -> AsyncIterator[None]:
     faults = f"{stage.rig.bank}/control/faults"
     rule: dict[str, Any] = {"kind": kind} | ({} if times is None else {"times": times})
@@ -127,7 +127,7 @@ async def _bank_rules(
 
 
 @asynccontextmanager
-async def _redis_flushed(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+async def _redis_flushed(stage: FaultStage, strike: Strike) -> AsyncIterator[None]:
     begin = time.time()
     await _told(stage, lambda redis: redis.flushall())
     stage.losses.spans.append((begin, time.time()))
@@ -135,14 +135,14 @@ async def _redis_flushed(stage: Stage, strike: Strike) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _redis_cut(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+async def _redis_cut(stage: FaultStage, strike: Strike) -> AsyncIterator[None]:
     await _told(stage, lambda redis: redis.client_kill_filter(_type="normal", skipme=True))
     await _told(stage, lambda redis: redis.client_kill_filter(_type="pubsub"))
     yield
 
 
 @asynccontextmanager
-async def _redis_full(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+async def _redis_full(stage: FaultStage, strike: Strike) -> AsyncIterator[None]:
     await _told(stage, lambda redis: redis.config_set("maxmemory", 1))
     try:
         yield
@@ -152,7 +152,7 @@ async def _redis_full(stage: Stage, strike: Strike) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _redis_killed(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+async def _redis_killed(stage: FaultStage, strike: Strike) -> AsyncIterator[None]:
     await to_thread.run_sync(stage.rig.redis.kill)
     try:
         yield
@@ -161,7 +161,7 @@ async def _redis_killed(stage: Stage, strike: Strike) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _redis_emptied(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+async def _redis_emptied(stage: FaultStage, strike: Strike) -> AsyncIterator[None]:
     begin = time.time()
     await to_thread.run_sync(stage.rig.redis.kill)
     stage.losses.spans.append((begin, time.time()))
@@ -173,7 +173,7 @@ async def _redis_emptied(stage: Stage, strike: Strike) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _redis_rewound(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+async def _redis_rewound(stage: FaultStage, strike: Strike) -> AsyncIterator[None]:
     """As a replica that had not heard the last second, and is the master now."""
     folder, begin = stage.rig.redis_folder, time.time()
     copy = folder / "a-second-ago"
@@ -190,19 +190,19 @@ async def _redis_rewound(stage: Stage, strike: Strike) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _redis_stopped(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+async def _redis_stopped(stage: FaultStage, strike: Strike) -> AsyncIterator[None]:
     with _frozen(stage.rig.redis.pid):
         yield
 
 
 @asynccontextmanager
-async def _postgres_stopped(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+async def _postgres_stopped(stage: FaultStage, strike: Strike) -> AsyncIterator[None]:
     with _frozen(stage.rig.postgres.pid):
         yield
 
 
 @asynccontextmanager
-async def _postgres_killed(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+async def _postgres_killed(stage: FaultStage, strike: Strike) -> AsyncIterator[None]:
     await to_thread.run_sync(stage.rig.postgres.kill)
     try:
         yield
@@ -211,7 +211,7 @@ async def _postgres_killed(stage: Stage, strike: Strike) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _postgres_cut(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+async def _postgres_cut(stage: FaultStage, strike: Strike) -> AsyncIterator[None]:
     def cut() -> None:
         with psycopg.connect(stage.rig.database, autocommit=True) as connection:
             connection.execute(statement("cut_connections"))
@@ -221,7 +221,7 @@ async def _postgres_cut(stage: Stage, strike: Strike) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _redis_failed_over(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+async def _redis_failed_over(stage: FaultStage, strike: Strike) -> AsyncIterator[None]:
     """The old master stays, as a replica that is seen through the connections that were open."""
     with anyio.CancelScope(shield=True):
         stage.losses.spans.append(await to_thread.run_sync(stage.rig.fail_over, SPLIT_S))
@@ -229,7 +229,7 @@ async def _redis_failed_over(stage: Stage, strike: Strike) -> AsyncIterator[None
 
 
 @asynccontextmanager
-async def _redis_clock_back(stage: Stage, strike: Strike) -> AsyncIterator[None]:
+async def _redis_clock_back(stage: FaultStage, strike: Strike) -> AsyncIterator[None]:
     """While a worker dies: its leases and its heartbeat are what nobody puts right."""
     process = stage.rig.child(strike.target).process
     stage.rig.kill(strike.target)
@@ -239,7 +239,7 @@ async def _redis_clock_back(stage: Stage, strike: Strike) -> AsyncIterator[None]
 
 
 @asynccontextmanager
-async def _stream_damaged(harm: damage.Damage, loses: bool, stage: Stage, strike: Strike) -> AsyncIterator[None]:
+async def _stream_damaged(harm: damage.Damage, loses: bool, stage: FaultStage, strike: Strike) -> AsyncIterator[None]:
     """While the workers halt for a moment, so that some entries are unread and the damage is not beside the point."""
     begin = time.time()
     with stage.rig.halted("worker"):
@@ -250,7 +250,7 @@ async def _stream_damaged(harm: damage.Damage, loses: bool, stage: Stage, strike
     yield
 
 
-async def _told(stage: Stage, tell: Callable[[Redis], object]) -> None:
+async def _told(stage: FaultStage, tell: Callable[[Redis], object]) -> None:
     def told() -> None:
         with Redis.from_url(stage.rig.redis_url, socket_timeout=PATIENCE_S) as redis:
             tell(redis)
@@ -291,10 +291,10 @@ def _damaged(harm: damage.Damage, *, loses: bool = False) -> Inflict:
     return partial(_stream_damaged, harm, loses)
 
 
-F = Fault
+F = ChaosFault
 
 # fmt: off
-INFLICT: Mapping[Fault, Inflict] = {
+INFLICT: Mapping[ChaosFault, Inflict] = {
     F.WORKER_KILLED:             _kill,
     F.WORKER_ASLEEP:             _stop,
     F.WORKER_DIES:               _kill,

@@ -15,12 +15,12 @@ from anyio import to_thread
 from rich.console import Console
 
 from ops.audit.backlog import read_backlog
-from ops.chaos.campaign import During, Outcome
-from ops.chaos.environment import Rig
-from ops.chaos.faults import Stage, strike_out
-from ops.chaos.history import Till
-from ops.chaos.progress import Board
-from ops.chaos.schedule import PARTITIONS, Fault, Strike
+from ops.chaos.campaign import CampaignOutcome, During
+from ops.chaos.environment import Environment
+from ops.chaos.faults import FaultStage, strike_out
+from ops.chaos.history import PurchaseHistory
+from ops.chaos.progress import ProgressBoard
+from ops.chaos.schedule import PARTITIONS, ChaosFault, Strike
 from ops.statement import statement
 from ops.terminal import print_table
 
@@ -43,34 +43,34 @@ class Look:
 class Flushes:
     """Looks before and after each flush."""
 
-    board: Board
+    board: ProgressBoard
     looks: list[Look] = field(default_factory=list)
 
     def during(self) -> During:
         """For a campaign."""
 
-        async def flush_twice(stage: Stage, till: Till) -> None:
+        async def flush_twice(stage: FaultStage, till: PurchaseHistory) -> None:
             self.board.doing = "under load, being flushed"
             await anyio.sleep(CALM_S)
             await self._look("before FLUSHALL under load", stage, till)
-            await strike_out(stage, _strike(Fault.REDIS_FLUSHED, "redis", 0))
+            await strike_out(stage, _strike(ChaosFault.REDIS_FLUSHED, "redis", 0))
             await self._look("after it", stage, till)
             await anyio.sleep(CALM_S)
             await self._look("before Postgres is stopped", stage, till)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(strike_out, stage, _strike(Fault.POSTGRES_STOPPED, "postgres", 2 * AWAY_S))
+                tasks.start_soon(strike_out, stage, _strike(ChaosFault.POSTGRES_STOPPED, "postgres", 2 * AWAY_S))
                 await anyio.sleep(AWAY_S)
                 await self._look("while it is stopped, before FLUSHALL", stage, till, ledger=False)
-                await strike_out(stage, _strike(Fault.REDIS_FLUSHED, "redis", 0))
+                await strike_out(stage, _strike(ChaosFault.REDIS_FLUSHED, "redis", 0))
                 await self._look("after it", stage, till, ledger=False)
             await anyio.sleep(CALM_S)
 
         return flush_twice
 
-    async def _look(self, moment: str, stage: Stage, till: Till, *, ledger: bool = True) -> None:
+    async def _look(self, moment: str, stage: FaultStage, till: PurchaseHistory, *, ledger: bool = True) -> None:
         self.looks.append(await to_thread.run_sync(_look, moment, stage.rig, till, ledger))
 
-    def document(self, outcome: Outcome) -> dict[str, Any]:
+    def document(self, outcome: CampaignOutcome) -> dict[str, Any]:
         """The table for scripts."""
         return {
             "looks": [
@@ -86,7 +86,7 @@ class Flushes:
             ]
         }
 
-    def show(self, outcome: Outcome, console: Console) -> None:
+    def show(self, outcome: CampaignOutcome, console: Console) -> None:
         counts = outcome.verdict.counts
         rows = []
         for look in self.looks:
@@ -100,15 +100,15 @@ class Flushes:
         console.print(f"{counts['revived keys']} orders were in Redis alone, and were revived by their keys.")
 
 
-def _strike(fault: Fault, target: str, lasting_s: float) -> Strike:
+def _strike(fault: ChaosFault, target: str, lasting_s: float) -> Strike:
     return Strike(at_s=0, lasting_s=lasting_s, fault=fault, target=target)
 
 
-def _ended(ids: frozenset[str], outcome: Outcome) -> int:
+def _ended(ids: frozenset[str], outcome: CampaignOutcome) -> int:
     return sum(done.settled for done in outcome.books.operations if done.id in ids)
 
 
-def _look(moment: str, rig: Rig, till: Till, ledger: bool) -> Look:
+def _look(moment: str, rig: Environment, till: PurchaseHistory, ledger: bool) -> Look:
     in_streams = sum(row.backlog for row in read_backlog(rig.redis_url, PARTITIONS))
     unsettled = None
     if ledger:

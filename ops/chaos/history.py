@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
-class Stage(StrEnum):
+class PurchaseStage(StrEnum):
     OPEN = "open"
     ENDED = "ended"  # there is a stored answer
     REVIEW = "review"  # the gateway says that a person must look
@@ -20,7 +20,7 @@ class Stage(StrEnum):
 
 
 @dataclass(slots=True, kw_only=True)
-class Order:
+class OrderHistory:
     """One key and what became of it. `amount` is unique to its payment, so the bank's rows tell whose they are."""
 
     key: str
@@ -31,7 +31,7 @@ class Order:
     payment: str | None = None
     asked_at: float = 0.0  # Unix time at which the request left that got the first 202 or answer
     accepted_at: float | None = None  # and at which that came
-    stage: Stage = Stage.OPEN
+    stage: PurchaseStage = PurchaseStage.OPEN
     status: int | None = None
     digest: str | None = None
     unanswered: int = 0
@@ -52,7 +52,7 @@ class Order:
         """A stored answer. Every later one must be the same."""
         digest = hashlib.sha256(body).hexdigest()
         if self.digest is None:
-            self.stage, self.status, self.digest = Stage.ENDED, status, digest
+            self.stage, self.status, self.digest = PurchaseStage.ENDED, status, digest
         elif (status, digest) != (self.status, self.digest):
             self.complaints.append(f"its key was answered {self.status} {self.digest} and then {status} {digest}")
 
@@ -62,18 +62,18 @@ class Order:
         self.unknown_at.append(time.time())
 
 
-class Till:
+class PurchaseHistory:
     """All orders, and counts of them."""
 
     def __init__(self) -> None:
-        self.orders: list[Order] = []
+        self.orders: list[OrderHistory] = []
         self.answers: Counter[str] = Counter()  # by status, or what happened instead
         self.repeats = 0
         self.lookups = 0
         self.turned_away = 0
         self.late_s = 0.0  # how late the latest customer was let in: the shop's own doing, or the machine's
 
-    def open(self, order: Order) -> Order:
+    def open(self, order: OrderHistory) -> OrderHistory:
         self.orders.append(order)
         return order
 

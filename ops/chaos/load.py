@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 
 from bank.simulator.card import extra_card
 from ops.chaos.client import Counter
-from ops.chaos.history import Till
+from ops.chaos.history import PurchaseHistory
 from ops.chaos.purchase import Basket, Purchase
 
 CARDS = 200
@@ -65,7 +65,7 @@ def baskets(seed: int) -> Iterator[Basket]:
 class Crowd:
     """Lets customers arrive until the counter closes; `run` ends when the last of them has left."""
 
-    def __init__(self, seed: int, rate_per_s: float, counter: Counter, till: Till) -> None:
+    def __init__(self, seed: int, rate_per_s: float, counter: Counter, till: PurchaseHistory) -> None:
         self._baskets, self._rate_per_s = baskets(seed), rate_per_s
         self._counter, self._till, self._draw = counter, till, random.Random(seed)
         self.present = 0

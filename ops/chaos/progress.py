@@ -18,8 +18,8 @@ from rich.table import Table
 
 from ops.chaos import double_holds as twice
 from ops.chaos.books import Progress, read_progress
-from ops.chaos.environment import Rig
-from ops.chaos.history import Till
+from ops.chaos.environment import Environment
+from ops.chaos.history import PurchaseHistory
 
 LOOK_S = 1.0
 LINE_S = 5.0
@@ -27,7 +27,7 @@ UNKNOWN = "?"
 
 
 @dataclass(slots=True)
-class Board:
+class ProgressBoard:
     """`tell` is a line of its own; `doing` stands above the table."""
 
     console: Console
@@ -38,7 +38,7 @@ class Board:
     def tell(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    async def run(self, rig: Rig, till: Till) -> None:
+    async def run(self, rig: Environment, till: PurchaseHistory) -> None:
         """For life. The live table is a terminal's; elsewhere a line every few seconds."""
         if not self.console.is_terminal:
             await self._lines(rig, till)
@@ -48,7 +48,7 @@ class Board:
                 live.update(self._table(await _look(rig, till)))
                 await anyio.sleep(LOOK_S)
 
-    async def _lines(self, rig: Rig, till: Till) -> None:
+    async def _lines(self, rig: Environment, till: PurchaseHistory) -> None:
         while True:
             figures = ", ".join(f"{name} {value}" for name, value in (await _look(rig, till)).items())
             faults = "; ".join(self.current) or "none"
@@ -66,7 +66,7 @@ class Board:
         return table
 
 
-async def _look(rig: Rig, till: Till) -> dict[str, str]:
+async def _look(rig: Environment, till: PurchaseHistory) -> dict[str, str]:
     """The invariants as they are now."""
     progress, held_twice = await to_thread.run_sync(_read, rig)
     figures: dict[str, int | None] = {
@@ -83,7 +83,7 @@ async def _look(rig: Rig, till: Till) -> dict[str, str]:
     return {name: UNKNOWN if value is None else str(value) for name, value in figures.items()}
 
 
-def _read(rig: Rig) -> tuple[Progress | None, list[twice.Twice] | None]:
+def _read(rig: Environment) -> tuple[Progress | None, list[twice.DoubleHolds] | None]:
     try:
         return read_progress(rig.database), twice.look(rig.database, rig.bank_database, rig.bank_log)
     except (psycopg.Error, OSError):

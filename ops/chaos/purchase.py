@@ -17,8 +17,8 @@ import anyio
 import orjson
 
 from bank.simulator.card import EXTRA_CARD_CVV
-from ops.chaos.client import Answer, Counter
-from ops.chaos.history import Order, Stage, Till
+from ops.chaos.client import ClientAnswer, Counter
+from ops.chaos.history import OrderHistory, PurchaseHistory, PurchaseStage
 
 WAIT_S = 5  # what some customers' requests prefer to wait for
 LOOK_FIRST_S, LOOK_GROWTH, LOOK_MAX_S = 1.0, 1.5, 5.0
@@ -30,7 +30,7 @@ FINAL = frozenset({200, 201, 402, 409})
 _ENDED = frozenset({"succeeded", "declined", "rejected", "failed"})
 
 
-class Found(StrEnum):
+class LookUpResult(StrEnum):
     """What a look-up says about an order."""
 
     WAITING = "waiting"
@@ -54,7 +54,7 @@ class Basket:
 class Purchase:
     """Run `run` once."""
 
-    def __init__(self, basket: Basket, counter: Counter, till: Till, draw: random.Random) -> None:
+    def __init__(self, basket: Basket, counter: Counter, till: PurchaseHistory, draw: random.Random) -> None:
         self._basket, self._counter, self._till, self._draw = basket, counter, till, draw
         self._payment = ""
 
@@ -65,7 +65,7 @@ class Purchase:
                 return
             order = self._order(step)
             await self._carry_through(order)
-            if order.stage is not Stage.ENDED or order.payment is None:
+            if order.stage is not PurchaseStage.ENDED or order.payment is None:
                 return
             self._payment = order.payment
             if order.status == 402:
@@ -73,63 +73,63 @@ class Purchase:
             if self._draw.random() < REPLAY_SHARE:
                 await take(order, self._counter, self._till)
 
-    async def _carry_through(self, order: Order) -> None:
+    async def _carry_through(self, order: OrderHistory) -> None:
         pause_s = REPEAT_FIRST_S
         while not self._counter.closed:
             wait_s = WAIT_S if self._draw.random() < WAIT_SHARE else 0
             status = await take(order, self._counter, self._till, wait_s)
-            if order.stage is not Stage.OPEN:
+            if order.stage is not PurchaseStage.OPEN:
                 return
             if status == 202:
                 pause_s = REPEAT_FIRST_S
-                if await self._look_until_news(order) is Found.REVIEW:
-                    order.stage = Stage.REVIEW
+                if await self._look_until_news(order) is LookUpResult.REVIEW:
+                    order.stage = PurchaseStage.REVIEW
                     return
             else:
                 await anyio.sleep(pause_s * self._draw.uniform(0.5, 1))
                 pause_s = min(2 * pause_s, REPEAT_MAX_S)
 
-    async def _look_until_news(self, order: Order) -> Found:
+    async def _look_until_news(self, order: OrderHistory) -> LookUpResult:
         pause_s, until = LOOK_FIRST_S, time.monotonic() + NEWS_S
         while True:
             await anyio.sleep(pause_s * self._draw.uniform(0.7, 1))
             pause_s = min(pause_s * LOOK_GROWTH, LOOK_MAX_S)
             found = await self._look(order)
-            if found is Found.GONE:
+            if found is LookUpResult.GONE:
                 order.lose()
-            if found is not Found.WAITING or self._counter.closed or time.monotonic() > until:
+            if found is not LookUpResult.WAITING or self._counter.closed or time.monotonic() > until:
                 return found
 
-    async def _look(self, order: Order) -> Found:
+    async def _look(self, order: OrderHistory) -> LookUpResult:
         self._till.lookups += 1
         answer = await self._counter.get(f"/v1/payments/{order.payment}")
         if answer is None or answer.status not in (200, 404):
-            return Found.WAITING
+            return LookUpResult.WAITING
         if answer.status == 404:
-            return Found.GONE
+            return LookUpResult.GONE
         shown = orjson.loads(answer.body)["operation"]
         if shown["status"] == "review":
-            return Found.REVIEW
+            return LookUpResult.REVIEW
         if order.verb in ("authorize", "sale"):  # a sale shows its capture in the end
-            return Found.ANSWERED if shown["status"] in _ENDED else Found.WAITING
+            return LookUpResult.ANSWERED if shown["status"] in _ENDED else LookUpResult.WAITING
         if (shown["verb"], shown["status"]) == (order.verb, "accepted"):
-            return Found.WAITING
+            return LookUpResult.WAITING
         answer = await self._counter.get(f"/v1/operations?idempotency_key={order.key}")
         if answer is None or answer.status != 200:
-            return Found.WAITING
+            return LookUpResult.WAITING
         operations = orjson.loads(answer.body)["data"]
         if not operations:
-            return Found.UNSEEN
+            return LookUpResult.UNSEEN
         if operations[0]["status"] == "review":
-            return Found.REVIEW
-        return Found.ANSWERED if operations[0]["settled_at"] else Found.WAITING
+            return LookUpResult.REVIEW
+        return LookUpResult.ANSWERED if operations[0]["settled_at"] else LookUpResult.WAITING
 
-    def _order(self, step: str) -> Order:
+    def _order(self, step: str) -> OrderHistory:
         basket = self._basket
         verb = "authorize" if step == "sale" else step
         path = "/v1/payments" if verb == "authorize" else f"/v1/payments/{self._payment}/{verb}"
         return self._till.open(
-            Order(
+            OrderHistory(
                 key=f"{self._counter.run}-{basket.serial}-{step}",
                 path=path,
                 body=body_of(basket) if verb == "authorize" else None,
@@ -148,7 +148,7 @@ def body_of(basket: Basket) -> bytes:
     return orjson.dumps(body | ({"capture": True} if basket.steps[0] == "sale" else {}))
 
 
-async def take(order: Order, counter: Counter, till: Till, wait_s: int = 0) -> int | None:
+async def take(order: OrderHistory, counter: Counter, till: PurchaseHistory, wait_s: int = 0) -> int | None:
     """One POST, and what it tells of the order; its status, None without an answer."""
     till.repeats += order.accepted_at is not None
     asked_at = time.time()
@@ -162,12 +162,12 @@ async def take(order: Order, counter: Counter, till: Till, wait_s: int = 0) -> i
     elif answer.status == 404:
         order.complaints.append("404 for its payment, which had been answered before")
     elif answer.status not in (429, 500, 503):
-        order.stage = Stage.STRANGE
+        order.stage = PurchaseStage.STRANGE
         order.complaints.append(f"answered {answer.status}: {answer.body[:300].decode(errors='replace')}")
     return answer.status
 
 
-def _note(order: Order, answer: Answer, asked_at: float) -> None:
+def _note(order: OrderHistory, answer: ClientAnswer, asked_at: float) -> None:
     document = orjson.loads(answer.body)
     order.accept(document["payment_id"] if answer.status >= 400 else document["id"], asked_at)
     if answer.status != 202:

@@ -14,12 +14,12 @@ from ops.assembly.process import utc_now
 from ops.audit.books import Orphan
 from ops.audit.holds import NotReleased, find, release
 from ops.chaos import double_holds as twice
-from ops.chaos.environment import Rig
+from ops.chaos.environment import Environment
 
 REASON = "placed twice by the bank, found when the campaign was over"
 
 
-async def give_back(rig: Rig) -> list[str]:
+async def give_back(rig: Environment) -> list[str]:
     """Sentences about those that could not be given back: they will be breaches. Raises psycopg's errors."""
     missed = []
     async with FicmartBank(rig.bank, clock=utc_now) as bank:
@@ -31,7 +31,7 @@ async def give_back(rig: Rig) -> list[str]:
     return missed
 
 
-def _explained(rig: Rig) -> list[Orphan]:
+def _explained(rig: Environment) -> list[Orphan]:
     excused = {
         hold.id
         for found in twice.look(rig.database, rig.bank_database, rig.bank_log)

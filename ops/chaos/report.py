@@ -7,13 +7,13 @@ from typing import Any
 
 from rich.console import Console
 
-from ops.chaos.campaign import Outcome
+from ops.chaos.campaign import CampaignOutcome
 from ops.terminal import print_table
 
 EXAMPLES_MAX = 20
 
 
-def document(outcome: Outcome, setting: dict[str, Any], replay: str) -> dict[str, Any]:
+def document(outcome: CampaignOutcome, setting: dict[str, Any], replay: str) -> dict[str, Any]:
     """Everything, for scripts."""
     verdict, till = outcome.verdict, outcome.till
     return {
@@ -35,7 +35,7 @@ def document(outcome: Outcome, setting: dict[str, Any], replay: str) -> dict[str
     }
 
 
-def show(outcome: Outcome, replay: str, console: Console) -> None:
+def show(outcome: CampaignOutcome, replay: str, console: Console) -> None:
     """The same for people."""
     verdict = outcome.verdict
     print_table([f"{name}>" for name in verdict.counts], [list(map(str, verdict.counts.values()))])
@@ -64,7 +64,7 @@ def show(outcome: Outcome, replay: str, console: Console) -> None:
     console.print(f"Replay: {replay}", soft_wrap=True, markup=False, highlight=False)
 
 
-def _answers(outcome: Outcome) -> str:
+def _answers(outcome: CampaignOutcome) -> str:
     return ", ".join(f"{number} x {status}" for status, number in sorted(outcome.till.answers.items()))
 
 

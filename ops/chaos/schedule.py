@@ -25,7 +25,7 @@ PARTITIONS = 16  # of the stack
 DAMAGED_MAX = 6  # of these streams at a time
 
 
-class Part(StrEnum):
+class StruckPart(StrEnum):
     """What can be struck."""
 
     WORKER = "worker"
@@ -35,7 +35,7 @@ class Part(StrEnum):
     POSTGRES = "postgres"
 
 
-class Fault(StrEnum):
+class ChaosFault(StrEnum):
     """What can go wrong; FAULTS says it in words."""
 
     WORKER_KILLED = "worker_killed"
@@ -84,7 +84,7 @@ class Strike:
 
     at_s: float
     lasting_s: float
-    fault: Fault
+    fault: ChaosFault
     target: str
     failpoints: str = ""
     clock_s: tuple[float, ...] = ()
@@ -98,19 +98,19 @@ class Strike:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
+class CardBehaviour:
     """A fault of the deck with its particulars; whom and when it strikes is not yet known."""
 
-    fault: Fault
+    fault: ChaosFault
     failpoints: str = ""
     clock_s: tuple[float, ...] = ()
     partitions: tuple[int, ...] = ()
 
 
-P, F = Part, Fault
+P, F = StruckPart, ChaosFault
 
 # fmt: off
-FAULTS: Mapping[Fault, tuple[Part, float, float, str]] = {
+FAULTS: Mapping[ChaosFault, tuple[StruckPart, float, float, str]] = {
     # fault                      part       lasts from, to (s), and what happens; a restart takes two seconds
     F.WORKER_KILLED:             (P.WORKER,   2.5, 2.5, "SIGKILL"),
     F.WORKER_ASLEEP:             (P.WORKER,   5.0, 5.0, "SIGSTOP past its lease, then SIGCONT"),
@@ -152,7 +152,7 @@ FAULTS: Mapping[Fault, tuple[Part, float, float, str]] = {
 }
 # fmt: on
 
-NEEDS: Mapping[Fault, Part] = {F.REDIS_CLOCK_BACK: P.REDIS}
+NEEDS: Mapping[ChaosFault, StruckPart] = {F.REDIS_CLOCK_BACK: P.REDIS}
 """Faults that strike a second part, too."""
 
 _DAMAGE = (F.STREAM_TRIMMED, F.STREAM_DELETED, F.STREAM_SKIPPED, F.STREAM_DISOWNED, F.STREAM_UNGROUPED)
@@ -160,17 +160,17 @@ _ACTIONS = {F.WORKER_DIES: "kill", F.WORKER_SLEEPS: "stop", F.EDGE_DIES: "kill"}
 
 
 def schedule(
-    seed: int, seconds: float, *, workers: int, edges: int, only: Collection[Fault] = ()
+    seed: int, seconds: float, *, workers: int, edges: int, only: Collection[ChaosFault] = ()
 ) -> tuple[Strike, ...]:
     """All strikes of a campaign that long, in the order of their moments. All are over when the time is."""
     draw = random.Random(seed)
-    members = {part: [part.value] for part in Part}
-    members[Part.WORKER] = [f"worker-{number + 1}" for number in range(workers)]
-    members[Part.EDGE] = [f"edge-{number + 1}" for number in range(edges)]
+    members = {part: [part.value] for part in StruckPart}
+    members[StruckPart.WORKER] = [f"worker-{number + 1}" for number in range(workers)]
+    members[StruckPart.EDGE] = [f"edge-{number + 1}" for number in range(edges)]
     free_at = dict.fromkeys((name for names in members.values() for name in names), 0.0)
     gap_s = min(GAP_S, seconds / STRIKES_MIN)
     strikes: list[Strike] = []
-    deck: list[Card] = []
+    deck: list[CardBehaviour] = []
     at_s = FIRST_AT_S
     while at_s < seconds - 1:
         deck = deck or _shuffled(draw, only)
@@ -200,34 +200,34 @@ def schedule(
     return tuple(strikes)
 
 
-def _shuffled(draw: random.Random, only: Collection[Fault]) -> list[Card]:
+def _shuffled(draw: random.Random, only: Collection[ChaosFault]) -> list[CardBehaviour]:
     deck = [card for card in _deck(draw) if not only or card.fault in only]
     draw.shuffle(deck)
     return deck
 
 
-def _deck(draw: random.Random) -> Iterator[Card]:
+def _deck(draw: random.Random) -> Iterator[CardBehaviour]:
     """Every fault with its particulars; those at a crash point once for each point, exceptions at all points together,
     a worker's clock once ahead, once behind, once by the longest way, and once stepping."""
     for fault, (part, *_) in FAULTS.items():
-        if fault is Fault.WORKER_FAILS:
+        if fault is ChaosFault.WORKER_FAILS:
             points = ",".join(f"{point}:raise@{draw.randint(1, PASSINGS_MAX)}" for point in PATH)
-            yield Card(fault=fault, failpoints=points)
+            yield CardBehaviour(fault=fault, failpoints=points)
         elif fault in _ACTIONS:
-            for point in PATH if part is Part.WORKER else ACCEPTANCE:
+            for point in PATH if part is StruckPart.WORKER else ACCEPTANCE:
                 failpoints = f"{point}:{_ACTIONS[fault]}@{draw.randint(1, PASSINGS_MAX)}"
-                yield Card(fault=fault, failpoints=failpoints)
-        elif fault in (Fault.WORKER_CLOCK_WRONG, Fault.EDGE_CLOCK_WRONG):
+                yield CardBehaviour(fault=fault, failpoints=failpoints)
+        elif fault in (ChaosFault.WORKER_CLOCK_WRONG, ChaosFault.EDGE_CLOCK_WRONG):
             ahead, behind = _skew_s(draw), -_skew_s(draw)
             steps = tuple(draw.choice((1, -1)) * _skew_s(draw) for _ in range(STEPS))
-            single = (ahead, behind, SKEW_MAX_S) if part is Part.WORKER else (draw.choice((ahead, behind)),)
+            single = (ahead, behind, SKEW_MAX_S) if part is StruckPart.WORKER else (draw.choice((ahead, behind)),)
             for clock_s in (*((offset_s,) for offset_s in single), steps):
-                yield Card(fault=fault, clock_s=clock_s)
+                yield CardBehaviour(fault=fault, clock_s=clock_s)
         elif fault in _DAMAGE:
             damaged = draw.sample(range(PARTITIONS), draw.randint(1, DAMAGED_MAX))
-            yield Card(fault=fault, partitions=tuple(sorted(damaged)))
+            yield CardBehaviour(fault=fault, partitions=tuple(sorted(damaged)))
         else:
-            yield Card(fault=fault)
+            yield CardBehaviour(fault=fault)
 
 
 def _skew_s(draw: random.Random) -> float:

@@ -23,8 +23,8 @@ from ops.bench.load import Load, percentile
 from ops.bench.run import run_trial
 from ops.chaos.books import still_open
 from ops.chaos.campaign import a_folder
-from ops.chaos.environment import Plan, Rig, raised
-from ops.chaos.progress import Board
+from ops.chaos.environment import Environment, EnvironmentPlan, raised
+from ops.chaos.progress import ProgressBoard
 from ops.stack.ephemeral_stack import MERCHANT_KEY
 from ops.statement import statement
 from ops.terminal import print_table
@@ -78,7 +78,7 @@ class Takeover:
         }
 
 
-async def takeovers(rate_per_s: float, board: Board) -> list[Takeover]:
+async def takeovers(rate_per_s: float, board: ProgressBoard) -> list[Takeover]:
     """Both. Raises StackFailed, TrialFailed."""
     return [await _takeover(*bank, rate_per_s, board) for bank in BANKS]
 
@@ -106,8 +106,10 @@ def show(found: list[Takeover], console: Console) -> None:
     console.print(f"The last payment of the killed worker was finished {calm:.1f} s after the kill, {verdict}.")
 
 
-async def _takeover(name: str, failure_rate: float, latency_ms: tuple[int, int], rate: float, board: Board) -> Takeover:
-    plan = Plan(
+async def _takeover(
+    name: str, failure_rate: float, latency_ms: tuple[int, int], rate: float, board: ProgressBoard
+) -> Takeover:
+    plan = EnvironmentPlan(
         workers=2,
         edges=1,
         bank_failure_rate=failure_rate,
@@ -156,7 +158,7 @@ async def _takeover(name: str, failure_rate: float, latency_ms: tuple[int, int],
     )
 
 
-async def _kill_one(rig: Rig, killed: list[tuple[float, list[int]]], board: Board) -> None:
+async def _kill_one(rig: Environment, killed: list[tuple[float, list[int]]], board: ProgressBoard) -> None:
     await anyio.sleep(KILL_AFTER_S)
     partitions = await to_thread.run_sync(_partitions, rig.database)
     rig.kill(VICTIM)
@@ -164,7 +166,7 @@ async def _kill_one(rig: Rig, killed: list[tuple[float, list[int]]], board: Boar
     board.tell(f"SIGKILL of {VICTIM}, which owned {len(partitions)} partitions")
 
 
-async def _settled(rig: Rig, board: Board) -> None:
+async def _settled(rig: Environment, board: ProgressBoard) -> None:
     for _ in range(round(SETTLE_S / LOOK_AGAIN_S)):
         if not await to_thread.run_sync(still_open, rig):
             return

@@ -100,9 +100,9 @@ def create_key(
 
     Example: penstock key create mer_ficmart --reason "new shop server"
     """
-    from engine.accounts.merchants import Scope
+    from engine.accounts.merchants import KeyScope
 
-    key = _register(data_dir).create_key(merchant, Scope(scope.value), reason)
+    key = _register(data_dir).create_key(merchant, KeyScope(scope.value), reason)
     _show(_key(key), f"key {key.id} of {key.merchant} created; its secret, shown only now:\n{key.secret}", as_json)
 
 

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from engine.errors import Broken
 from engine.gateway.operator_actions import OperatorActions
 from engine.gateway.queries import PaymentQueries
-from engine.gateway.timeline import Timeline
+from engine.gateway.timeline import PaymentTimeline
 from engine.ledger.audit_log import AuditLog
 from engine.ledger.reader import LedgerReader
 from engine.ledger.session import NO_TABLES, connect, conninfo, prepare
@@ -44,7 +44,7 @@ class BackOffice:
     """What commands work with."""
 
     operator_actions: OperatorActions
-    timeline: Timeline
+    timeline: PaymentTimeline
     queries: PaymentQueries
     ledger_reader: LedgerReader
     acceptance_store: AcceptanceStore
@@ -83,7 +83,7 @@ async def back_office(data_dir: Path) -> AsyncIterator[BackOffice]:
             operator_actions=OperatorActions(
                 DeadLetterQueue(scripts, partitions), ledger_reader, AuditLog(pool), partitions
             ),
-            timeline=Timeline(acceptance_store, ledger_reader, partitions),
+            timeline=PaymentTimeline(acceptance_store, ledger_reader, partitions),
             queries=PaymentQueries(
                 acceptance_store, ledger_reader, partitions, lambda: datetime.now(UTC), _RECORD_TTL_MS
             ),

@@ -33,7 +33,7 @@ DataDir = Annotated[Path, typer.Option("--data-dir", help="The local stack's fol
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
-class Outcome(StrEnum):
+class ResolveOutcome(StrEnum):
     APPROVED = "approved"
     REFUSED = "refused"
     CAPTURED = "captured"
@@ -157,7 +157,7 @@ def resolve_payment(
     payment: PaymentId,
     reason: Reason,
     outcome: Annotated[
-        Outcome,
+        ResolveOutcome,
         typer.Option(help="What the bank did, by its own statement; captured: the hold that was to be released."),
     ],
     reference: Annotated[

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ops.stack.local_stack import Part
+    from ops.stack.local_stack import StackPart
 
 DataDirOption = Annotated[Path, typer.Option("--data-dir", help="The folder of the stack: data, keys and logs.")]
 _LATENCY = re.compile(r"(\d{1,5})-(\d{1,5})")
@@ -142,7 +142,7 @@ def status(
     print_table(_COLUMNS, rows)
 
 
-def _announce(parts: list[Part]) -> None:
+def _announce(parts: list[StackPart]) -> None:
     from ops.terminal import print_table
 
     print_table(

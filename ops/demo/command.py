@@ -20,11 +20,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from ops.audit.reconcile import KINDS, Comparison, compare, opening_balances
-from ops.demo.reporter import Stage, dollars
+from ops.demo.reporter import Reporter, dollars
 from ops.demo.shop import Shop
 from ops.demo.steps import SCENES, STORM
 from ops.errors import stopped_in_order
-from ops.stack.ephemeral_stack import MERCHANT_KEY, Addresses, own_stack
+from ops.stack.ephemeral_stack import MERCHANT_KEY, EphemeralAddresses, own_stack
 from ops.statement import statement
 
 LATENCY_MS = "100-2000"
@@ -53,7 +53,7 @@ def demo(
     raise typer.Exit(0 if agreed else 1)
 
 
-def _play(stack: Addresses, console: Console) -> bool:
+def _play(stack: EphemeralAddresses, console: Console) -> bool:
     openings = opening_balances(stack.bank_database)
     failures = anyio.run(_tell, stack, console)
     comparison = _when_settled(stack, openings, console)
@@ -76,11 +76,11 @@ def _play(stack: Addresses, console: Console) -> bool:
     return comparison.agrees and not failures
 
 
-async def _tell(stack: Addresses, console: Console) -> list[str]:
+async def _tell(stack: EphemeralAddresses, console: Console) -> list[str]:
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=100)
     headers = {"X-API-Key": MERCHANT_KEY}
     async with httpx.AsyncClient(base_url=stack.edge, headers=headers, timeout=40, limits=limits) as http:
-        stage = Stage(console, Shop(http), stack.bank_database)
+        stage = Reporter(console, Shop(http), stack.bank_database)
         for scene in SCENES:
             try:
                 await scene(stage)
@@ -89,7 +89,7 @@ async def _tell(stack: Addresses, console: Console) -> list[str]:
         return stage.failures
 
 
-def _when_settled(stack: Addresses, openings: dict[str, int], console: Console) -> Comparison:
+def _when_settled(stack: EphemeralAddresses, openings: dict[str, int], console: Console) -> Comparison:
     """Compare once no operation is open any more, or when patience is over."""
     until = time.monotonic() + SETTLE_S
     console.print("\n[bold]Ledger against bank[/]")

@@ -11,7 +11,7 @@ from ops.demo.shop import Shop
 _COLOURS = {2: "green", 4: "yellow", 5: "red"}
 
 
-class Stage:
+class Reporter:
     """Prints the story and remembers the claims that did not hold."""
 
     def __init__(self, console: Console, shop: Shop, bank_database: str) -> None:

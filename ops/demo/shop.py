@@ -16,7 +16,7 @@ WAIT_S = 30  # the longest the gateway lets a client wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
+class ShopCard:
     """A card of the mock bank's seed."""
 
     number: str
@@ -27,12 +27,12 @@ class Card:
         return self.number[-4:]
 
 
-RICH = Card(number="4111111111111111", cvv="123")
-MODEST = Card(number="4242424242424242", cvv="456")
-EMPTY = Card(number="5555555555554444", cvv="789")
-EXPIRED = Card(number="5105105105105100", cvv="321")
-UNKNOWN = Card(number="4000000000000002", cvv="123")  # its check digit is right, but no account has it
-WRONG_CVV = Card(number="4111111111111111", cvv="999")
+RICH = ShopCard(number="4111111111111111", cvv="123")
+MODEST = ShopCard(number="4242424242424242", cvv="456")
+EMPTY = ShopCard(number="5555555555554444", cvv="789")
+EXPIRED = ShopCard(number="5105105105105100", cvv="321")
+UNKNOWN = ShopCard(number="4000000000000002", cvv="123")  # its check digit is right, but no account has it
+WRONG_CVV = ShopCard(number="4111111111111111", cvv="999")
 
 
 class Shop:
@@ -43,7 +43,7 @@ class Shop:
 
     async def pay(
         self,
-        card: Card,
+        card: ShopCard,
         amount: int,
         order: str,
         *,

@@ -11,11 +11,11 @@ import httpx
 import psycopg
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ops.demo.reporter import Stage, dollars
+from ops.demo.reporter import Reporter, dollars
 from ops.demo.shop import EMPTY, EXPIRED, MODEST, RICH, UNKNOWN, WRONG_CVV
 from ops.statement import statement
 
-Scene = Callable[[Stage], Awaitable[None]]
+Scene = Callable[[Reporter], Awaitable[None]]
 
 CLICKS = 20
 CLICKED_AMOUNT = 43_21  # no other payment has it, so that its holds can be counted at the bank
@@ -23,7 +23,7 @@ CROWD = 30
 STORM = "storm-"
 
 
-async def buy_ship_return(stage: Stage) -> None:
+async def buy_ship_return(stage: Reporter) -> None:
     stage.scene("A customer buys, it ships, she returns it", "authorize, capture, refund")
     accepted = await stage.shop.pay(RICH, 50_00, "order-1001", wait=False)
     stage.told("POST /v1/payments", accepted)
@@ -39,7 +39,7 @@ async def buy_ship_return(stage: Stage) -> None:
     await _shows_shippable(stage, payment, False)
 
 
-async def cancel(stage: Stage) -> None:
+async def cancel(stage: Reporter) -> None:
     stage.scene("Another customer cancels", "authorize, void")
     payment = await _authorized(stage, 25_00, "order-1002", "grace")
     answer = await stage.shop.operate(payment, "void")
@@ -50,14 +50,14 @@ async def cancel(stage: Stage) -> None:
     stage.claim("a voided payment cannot be captured: 409", late.status_code == 409)
 
 
-async def sale(stage: Stage) -> None:
+async def sale(stage: Reporter) -> None:
     stage.scene("A sale", "authorize and capture in one call")
     answer = await stage.shop.pay(MODEST, 120_00, "order-1003", customer="grace", sale=True)
     stage.told("POST /v1/payments, capture: true", answer)
     stage.claim("captured, in one answer", answer.status_code == 201 and _state(answer) == "captured")
 
 
-async def declines(stage: Stage) -> None:
+async def declines(stage: Reporter) -> None:
     stage.scene("Declines of each kind", "permanent: asked once, answered 402, no money moves")
     # fmt: off
     for card, amount, order, code, what in (
@@ -74,7 +74,7 @@ async def declines(stage: Stage) -> None:
         stage.claim(f"402 {code}", declined)
 
 
-async def replay(stage: Stage) -> None:
+async def replay(stage: Reporter) -> None:
     stage.scene("The answer is lost, the shop repeats its key", "a key is one payment, for ever")
     key = uuid4().hex
     first = await stage.shop.pay(RICH, 75_00, "order-1009", key=key)
@@ -88,7 +88,7 @@ async def replay(stage: Stage) -> None:
     stage.claim("the same key with another amount: 422", other.status_code == 422)
 
 
-async def double_click(stage: Stage) -> None:
+async def double_click(stage: Reporter) -> None:
     stage.scene("A double click", f"{CLICKS} identical requests at once")
     key, answers = uuid4().hex, list[httpx.Response]()
 
@@ -105,7 +105,7 @@ async def double_click(stage: Stage) -> None:
     stage.claim(f"{holds} hold of {dollars(CLICKED_AMOUNT)} at the bank", holds == 1)
 
 
-async def illegal(stage: Stage) -> None:
+async def illegal(stage: Reporter) -> None:
     stage.scene("What cannot be", "refused by the gateway itself, the bank is never asked")
     payment = await _authorized(stage, 30_00, "order-1011", "ada")
     for verb, fits in (("refund", False), ("capture", True), ("capture", False), ("void", False)):
@@ -115,7 +115,7 @@ async def illegal(stage: Stage) -> None:
             stage.claim(f"{verb} refused: 409", answer.status_code == 409)
 
 
-async def storm(stage: Stage) -> None:
+async def storm(stage: Reporter) -> None:
     stage.scene("A crowd", f"{CROWD} customers at once, while the bank dawdles and fails")
     bar = Progress(
         TextColumn("    settled"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=stage.console
@@ -141,7 +141,7 @@ async def storm(stage: Stage) -> None:
     stage.claim(f"all {CROWD} ended as asked: {counts}", counts == {"captured": 2 * third, "voided": third})
 
 
-async def ask(stage: Stage) -> None:
+async def ask(stage: Reporter) -> None:
     stage.scene("What became of it?", "status by order, history by customer, verify before shipping")
     declined = await stage.shop.pay(EMPTY, 15_00, "order-1012", customer="barbara")
     bought = await stage.shop.pay(RICH, 15_00, "order-1012", customer="barbara")
@@ -164,14 +164,14 @@ async def ask(stage: Stage) -> None:
 SCENES: tuple[Scene, ...] = (buy_ship_return, cancel, sale, declines, replay, double_click, illegal, storm, ask)
 
 
-async def _authorized(stage: Stage, amount: int, order: str, customer: str) -> str:
+async def _authorized(stage: Reporter, amount: int, order: str, customer: str) -> str:
     answer = await stage.shop.pay(RICH, amount, order, customer=customer)
     stage.told("POST /v1/payments", answer)
     stage.claim("authorized", _state(answer) == "authorized")
     return _id(answer)
 
 
-async def _shows_shippable(stage: Stage, payment: str, expected: bool) -> None:
+async def _shows_shippable(stage: Reporter, payment: str, expected: bool) -> None:
     answer = await stage.shop.get(f"/v1/payments/{payment}/shippable")
     stage.told("GET /v1/payments/…/shippable", answer)
     stage.claim("ship it" if expected else "do not ship", answer.json().get("shippable") is expected)

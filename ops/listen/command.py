@@ -42,7 +42,7 @@ class Listening:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class RegistrationTarget:
     """Where to register, for whom, as what, and whether to stay registered."""
 
     edge: str
@@ -111,11 +111,15 @@ def listen(
         as_json=as_json,
     )
     _receiver(listening.secrets, listening.public_keys, listening.manners)  # wrong ones are told before anything starts
-    place = Place(edge=edge or _edge(data_dir), api_key=api_key, wanted=wanted, keep=keep) if register else None
+    place = (
+        RegistrationTarget(edge=edge or _edge(data_dir), api_key=api_key, wanted=wanted, keep=keep)
+        if register
+        else None
+    )
     anyio.run(_listen, listening, place, backend_options={"use_uvloop": True})
 
 
-async def _listen(listening: Listening, place: Place | None) -> None:
+async def _listen(listening: Listening, place: RegistrationTarget | None) -> None:
     listener = bind(listening.host, listening.port, "--port")
     port = listener.getsockname()[1]
     path = f"/{token_urlsafe(9)}" if place else "/"
@@ -139,7 +143,7 @@ async def _listen(listening: Listening, place: Place | None) -> None:
 
 @asynccontextmanager
 async def _known(
-    listening: Listening, place: Place | None, url: str, screen: Screen
+    listening: Listening, place: RegistrationTarget | None, url: str, screen: Screen
 ) -> AsyncIterator[tuple[Receiver, Registration | None]]:
     """A receiver that knows its secrets, because it was told them or because it registers now."""
     if place is None:

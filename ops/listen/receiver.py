@@ -25,7 +25,7 @@ SEEN_MAX = 100_000  # ids and payments remembered; the oldest go first
 OK, UNVERIFIED, FAILED = 200, 401, 500
 
 
-class Place(StrEnum):
+class SequencePlace(StrEnum):
     """Where an event stands among those of its payment that were acknowledged before."""
 
     NEXT = "in order"
@@ -58,7 +58,7 @@ class Arrival:
     waited_s: float | None
     signature: str
     verified: bool
-    place: Place
+    place: SequencePlace
     status: int
     event: Any
 
@@ -89,7 +89,7 @@ class Receiver:
         attempts, before_s = self._attempts.pop(id, (0, None))
         _remember(self._attempts, id, (attempts + 1, now_s))
         status = self._status() if verified else UNVERIFIED
-        place = self._place(id, subject, sequence, previous) if 200 <= status < 300 else Place.NONE
+        place = self._place(id, subject, sequence, previous) if 200 <= status < 300 else SequencePlace.NONE
         return Arrival(
             id=id,
             type=str(about.get("type", "")),
@@ -134,19 +134,19 @@ class Receiver:
             return self._codes.pop(0)
         return self._codes[0] if self._codes else OK
 
-    def _place(self, id: str, subject: str, sequence: int | None, previous: int | None) -> Place:
+    def _place(self, id: str, subject: str, sequence: int | None, previous: int | None) -> SequencePlace:
         if id in self._seen:
-            return Place.AGAIN
+            return SequencePlace.AGAIN
         _remember(self._seen, id, None)
         if sequence is None:
-            return Place.NONE
+            return SequencePlace.NONE
         last, before = self._last.pop(subject, None), sequence - 1 if previous is None else previous
         _remember(self._last, subject, max(sequence, last or 0))
         if last is None:
-            return Place.FIRST if before else Place.NEXT
+            return SequencePlace.FIRST if before else SequencePlace.NEXT
         if sequence < last:
-            return Place.LATE
-        return Place.NEXT if before <= last else Place.GAP
+            return SequencePlace.LATE
+        return SequencePlace.NEXT if before <= last else SequencePlace.GAP
 
 
 def _raw(text: str, prefix: str) -> bytes:

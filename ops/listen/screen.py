@@ -10,16 +10,16 @@ from datetime import datetime
 from rich.console import Console
 from rich.text import Text
 
-from ops.listen.receiver import Arrival, Place
+from ops.listen.receiver import Arrival, SequencePlace
 
 _COLUMNS = (("time", 12), ("event", 26), ("payment", 30), ("seq", 4), ("try", 10), ("signature", 12), ("order", 10))
-_COLOURS: Mapping[Place, str] = {
-    Place.NEXT: "green",
-    Place.FIRST: "cyan",
-    Place.AGAIN: "yellow",
-    Place.LATE: "magenta",
-    Place.GAP: "red",
-    Place.NONE: "dim",
+_COLOURS: Mapping[SequencePlace, str] = {
+    SequencePlace.NEXT: "green",
+    SequencePlace.FIRST: "cyan",
+    SequencePlace.AGAIN: "yellow",
+    SequencePlace.LATE: "magenta",
+    SequencePlace.GAP: "red",
+    SequencePlace.NONE: "dim",
 }
 
 
@@ -80,14 +80,17 @@ class Screen:
 
     def distinct(self) -> int:
         """Events that were acknowledged, each once."""
-        return sum(self.counted[place] for place in Place if place not in (Place.AGAIN, Place.NONE))
+        return sum(
+            self.counted[place] for place in SequencePlace if place not in (SequencePlace.AGAIN, SequencePlace.NONE)
+        )
 
     def end(self, again: str | None = None) -> None:
         """`again`: how to listen once more to what was told to this one."""
         if not self._as_json:
             self._console.print(
-                f"{self.counted['requests']} requests, {self.distinct()} events; again: {self.counted[Place.AGAIN]}, "
-                f"late: {self.counted[Place.LATE]}, gaps: {self.counted[Place.GAP]}, "
+                f"{self.counted['requests']} requests, {self.distinct()} events; "
+                f"again: {self.counted[SequencePlace.AGAIN]}, "
+                f"late: {self.counted[SequencePlace.LATE]}, gaps: {self.counted[SequencePlace.GAP]}, "
                 f"wrong signatures: {self.counted['wrong']}"
             )
             if again is not None:

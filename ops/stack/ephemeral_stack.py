@@ -43,7 +43,7 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Addresses:
+class EphemeralAddresses:
     """Where the parts of a ready stack are, as `penstock status --json` tells it."""
 
     edge: str
@@ -58,7 +58,7 @@ class Addresses:
 @contextmanager
 def own_stack(
     *, purpose: str, options: Sequence[str] = (), environ: Mapping[str, str] | None = None
-) -> Iterator[Addresses]:
+) -> Iterator[EphemeralAddresses]:
     """A ready stack with these options of `penstock up`. Raises StackFailed."""
     data_dir = Path(tempfile.mkdtemp(prefix=f"penstock-{purpose}-"))
     data_dir.chmod(0o711)  # when root starts it, Postgres runs under another account and must pass
@@ -84,7 +84,7 @@ def own_stack(
         shutil.rmtree(data_dir, ignore_errors=True)
 
 
-def _when_ready(up: subprocess.Popen[bytes], data_dir: Path) -> Addresses:
+def _when_ready(up: subprocess.Popen[bytes], data_dir: Path) -> EphemeralAddresses:
     patience = time.monotonic() + READY_S
     folder = DataDir(data_dir)
     while time.monotonic() < patience:
@@ -96,8 +96,8 @@ def _when_ready(up: subprocess.Popen[bytes], data_dir: Path) -> Addresses:
     raise StackFailed(f"the stack was not ready within {READY_S:.0f} s\n{_tail(data_dir)}")
 
 
-def _addresses(state: Mapping[str, Any], data_dir: Path) -> Addresses:
-    return Addresses(
+def _addresses(state: Mapping[str, Any], data_dir: Path) -> EphemeralAddresses:
+    return EphemeralAddresses(
         edge=state["edge"],
         bank=state["bank"],
         redis=state["redis"],

@@ -55,7 +55,7 @@ class StackOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class StackPart:
     """One line of the table. `pid` is None for what runs elsewhere."""
 
     role: str
@@ -66,7 +66,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Addresses:
+class StackAddresses:
     """Where everything is."""
 
     edge: str
@@ -80,7 +80,7 @@ class Stack:
     """One run of the local stack; `announce` is called once, with the table, when all of it is ready."""
 
     def __init__(
-        self, options: StackOptions, *, say: Callable[[str], None], announce: Callable[[list[Part]], None]
+        self, options: StackOptions, *, say: Callable[[str], None], announce: Callable[[list[StackPart]], None]
     ) -> None:
         self._options, self._say, self._announce = options, say, announce
         self._dir = DataDir(options.data_dir)
@@ -107,7 +107,7 @@ class Stack:
             self._dir.forget_state()
             self._say("stopping: edge, workers, dispatchers, bank, auditor, stores (Ctrl-C again kills)")
 
-    def _start(self) -> Addresses:
+    def _start(self) -> StackAddresses:
         options = self._options
         edge = chosen_port(options.edge_port, "--edge-port", self._say)
         bank = chosen_port(options.bank_port, "--bank-port", self._say, not_this=edge)
@@ -122,7 +122,7 @@ class Stack:
         migrate(database, options.partitions)
         if settings.env == "local":
             seed_local(database)
-        at = Addresses(
+        at = StackAddresses(
             edge=f"http://{loopback(settings.edge_host)}:{edge}",
             bank=f"http://{loopback(os.environ.get('PENSTOCK_BANK_HOST'))}:{bank}",
             redis=redis,
@@ -143,13 +143,13 @@ class Stack:
                 raise Broken(f"not everything was ready within {READY_WITHIN_S:.0f} s: see {self._dir.root / 'logs'}")
             time.sleep(TICK_S)
 
-    def _watch(self, at: Addresses) -> None:
+    def _watch(self, at: StackAddresses) -> None:
         while not self._told.made:
             if self._supervisor.run_once() | self._stores.run_once():
                 self._write_state(at)
             time.sleep(TICK_S)
 
-    def _start_children(self, at: Addresses, environ: Mapping[str, str], settings: Settings, bank: int) -> None:
+    def _start_children(self, at: StackAddresses, environ: Mapping[str, str], settings: Settings, bank: int) -> None:
         bank_environ = {**environ, **self._bank_environ(bank), "PENSTOCK_BANK_DATABASE_URL": at.bank_database}
         edge_port = int(environ["PENSTOCK_EDGE_PORT"])
         self._child("bank", "bank", bank, f"{at.bank}/health", lambda: bank_environ, _BANK_PATIENCE_S)
@@ -222,10 +222,10 @@ class Stack:
             "PENSTOCK_BANK_EXTRA_CARDS": str(options.bank_extra_cards),
         }
 
-    def _parts(self, at: Addresses) -> list[Part]:
+    def _parts(self, at: StackAddresses) -> list[StackPart]:
         """Everything there is, in the order of the table."""
         parts = [
-            Part(
+            StackPart(
                 role=child.program.role,
                 name=child.program.name,
                 address=child.program.ready_url.rpartition("/")[0],
@@ -236,10 +236,10 @@ class Stack:
         ]
         for name, url in (("redis", at.redis), ("postgres", at.database)):
             pid, port = self._stores.process(name) or (None, 0)
-            parts.append(Part(role=name, name=name, address=shown(url), port=port, pid=pid))
+            parts.append(StackPart(role=name, name=name, address=shown(url), port=port, pid=pid))
         return parts
 
-    def _write_state(self, at: Addresses) -> None:
+    def _write_state(self, at: StackAddresses) -> None:
         own = [part for part in self._parts(at) if part.pid is not None]
         processes = [{"role": part.role, "pid": part.pid, "port": part.port} for part in own]
         about = {"supervisor": os.getpid(), "partitions": self._options.partitions}

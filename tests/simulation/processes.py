@@ -25,7 +25,7 @@ from engine.gateway.queries import PaymentQueries
 from engine.ledger.reader import LedgerReader
 from engine.ledger.store_clock import ClockWatch, Store, StoreClock
 from engine.ledger.writer import LedgerWriter
-from engine.metrics import Meters
+from engine.metrics import EngineMetrics
 from engine.resilience.fair_semaphore import FairSemaphore
 from engine.resilience.fitness import Fitness
 from engine.resilience.guarded_connector import GuardedConnector
@@ -49,7 +49,7 @@ from simulation.simulated_redis import RedisClient, RedisServer, SimulatedScript
 
 JOURNAL = Journal(b"j" * 32)
 _VAULT, _FINGERPRINTER = Vault([b"v" * 32]), Fingerprinter(b"f" * 32)
-_METERS = Meters(CollectorRegistry())  # counted together, looked at by nobody
+_METERS = EngineMetrics(CollectorRegistry())  # counted together, looked at by nobody
 _NO_FAILPOINTS = Failpoints()
 _PATIENCE_S = 0.5  # for a place in a pool
 SKEW_MAX_S = 2.0

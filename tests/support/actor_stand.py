@@ -26,7 +26,7 @@ from engine.errors import Taken
 from engine.failpoint import Failpoints
 from engine.ledger.store_clock import Store, StoreClock
 from engine.ledger.writer import CommitVerdict, FencingToken, Loaded
-from engine.metrics import Meters
+from engine.metrics import EngineMetrics
 from engine.resilience.circuit_breaker import BreakerPolicy
 from engine.resilience.fair_semaphore import FairSemaphore
 from engine.resilience.guarded_connector import GuardedConnector, HoldBackPolicy
@@ -178,7 +178,7 @@ class Stand:
             self.ledger.operations = {operation.id: operation for operation in desk.operations}
         self.home = HeldHome(partition=partition)
         self.let_go: list[Completed | Journaled | DeadLettered] = []
-        meters = Meters(CollectorRegistry())
+        meters = EngineMetrics(CollectorRegistry())
         tolerance = BreakerPolicy(silences_max=1000, rest_s=1.0, rest_cap_s=1.0, probes=1)
         patience, allowance = (
             HoldBackPolicy(attempt_s=1.0, worst_latency_s=worst_s),

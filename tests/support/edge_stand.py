@@ -26,7 +26,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from edge.app import create_app
 from edge.server.admission import Admission, AdmissionLimits
-from edge.server.authentication import KeyRing
+from edge.server.authentication import Authenticator
 from edge.server.protocol import configuration
 from engine.contracts.connector import Capabilities
 from engine.contracts.gateway import ActionRequest, NewPayment, RequestContext, StoredResponse
@@ -277,7 +277,7 @@ def running_edge(
         feed=webhooks,
         url_policy=TARGETS,
         clock=lambda: datetime.now(UTC),
-        keys=KeyRing(pool),
+        keys=Authenticator(pool),
         capabilities={"card": CARDS} if capabilities is None else capabilities,
         probes=probes,
         registry=CollectorRegistry(),

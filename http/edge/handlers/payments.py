@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from edge.parsing import document, idempotency_key, json_body, payment_bodies, preference, query, stray_card
 from edge.server import response
 from edge.server.endpoint import Handler
-from edge.server.request import Call
-from edge.server.response import Answer
+from edge.server.request import Request
+from edge.server.response import Response
 from engine.contracts.connector import Capabilities
 from engine.contracts.gateway import Commands, Queries, RequestContext, TimelineQueries
 from engine.contracts.url_policy import UrlPolicy
@@ -36,7 +36,7 @@ class Payments:
         self._acceptor, self._queries, self._timeline = acceptor, queries, timeline
         self._capabilities, self._url_policy = capabilities, url_policy
 
-    async def create(self, call: Call) -> Answer:
+    async def create(self, call: Request) -> Response:
         """POST /v1/payments"""
         query.parameters(call, ())
         origin, wait_s = _origin(call)
@@ -48,7 +48,7 @@ class Payments:
     def operate(self, verb: Verb) -> Handler:
         """POST /v1/payments/{payment}/capture, /void, /refund"""
 
-        async def operate(call: Call) -> Answer:
+        async def operate(call: Request) -> Response:
             payment = path_id(call, "payment", "pay")
             query.parameters(call, ())
             origin, wait_s = _origin(call)
@@ -58,13 +58,13 @@ class Payments:
 
         return operate
 
-    async def get(self, call: Call) -> Answer:
+    async def get(self, call: Request) -> Response:
         """GET /v1/payments/{payment}"""
         payment = path_id(call, "payment", "pay")
         query.parameters(call, ())
-        return Answer(status=200, body=await self._queries.payment(call.merchant, payment))
+        return Response(status=200, body=await self._queries.payment(call.merchant, payment))
 
-    async def list(self, call: Call) -> Answer:
+    async def list(self, call: Request) -> Response:
         """GET /v1/payments"""
         found = query.parameters(call, (*query.FILTERS, "limit", "cursor"))
         chosen = query.filters(found)
@@ -76,34 +76,34 @@ class Payments:
             limit=query.limit(found),
             cursor=query.cursor(found),
         )
-        return Answer(status=200, body=body)
+        return Response(status=200, body=body)
 
-    async def shippable(self, call: Call) -> Answer:
+    async def shippable(self, call: Request) -> Response:
         """GET /v1/payments/{payment}/shippable"""
         payment = path_id(call, "payment", "pay")
         query.parameters(call, ())
-        return Answer(status=200, body=await self._queries.shippable(call.merchant, payment))
+        return Response(status=200, body=await self._queries.shippable(call.merchant, payment))
 
-    async def timeline(self, call: Call) -> Answer:
+    async def timeline(self, call: Request) -> Response:
         """GET /v1/payments/{payment}/timeline"""
         payment = path_id(call, "payment", "pay")
         query.parameters(call, ())
-        return Answer(status=200, body=await self._timeline.timeline(call.merchant, payment))
+        return Response(status=200, body=await self._timeline.timeline(call.merchant, payment))
 
-    async def operation(self, call: Call) -> Answer:
+    async def operation(self, call: Request) -> Response:
         """GET /v1/operations/{operation}"""
         operation = path_id(call, "operation", "op")
         query.parameters(call, ())
-        return Answer(status=200, body=await self._queries.operation(call.merchant, operation))
+        return Response(status=200, body=await self._queries.operation(call.merchant, operation))
 
-    async def operations(self, call: Call) -> Answer:
+    async def operations(self, call: Request) -> Response:
         """GET /v1/operations?idempotency_key="""
         found = query.parameters(call, ("idempotency_key", "limit", "cursor"))
         key, limit, cursor = query.key(found), query.limit(found), query.cursor(found)
-        return Answer(status=200, body=await self._queries.operations(call.merchant, key, limit, cursor))
+        return Response(status=200, body=await self._queries.operations(call.merchant, key, limit, cursor))
 
 
-def _origin(call: Call) -> tuple[RequestContext, int]:
+def _origin(call: Request) -> tuple[RequestContext, int]:
     key = idempotency_key.of_call(call)
     wait_s = preference.granted_s(call)
     origin = RequestContext(
@@ -112,7 +112,7 @@ def _origin(call: Call) -> tuple[RequestContext, int]:
     return origin, wait_s
 
 
-def path_id(call: Call, parameter: str, prefix: str) -> str:
+def path_id(call: Request, parameter: str, prefix: str) -> str:
     """A path's id. A malformed one is not found: nothing has such a name."""
     text = call.parameter(parameter)
     if not is_id(text, prefix):

@@ -14,8 +14,8 @@ import orjson
 import swagger_ui_bundle
 
 from edge.openapi.description import Json
-from edge.server.request import Call
-from edge.server.response import HTML, JSON, Answer
+from edge.server.request import Request
+from edge.server.response import HTML, JSON, Response
 from engine.errors import Rejected
 
 _PAGES = files("edge").joinpath("pages")
@@ -37,26 +37,28 @@ class Reference:
         self._page = _PAGES.joinpath("docs.html").read_bytes()
         self._start = _PAGES.joinpath("start.js").read_bytes()
 
-    async def openapi(self, call: Call) -> Answer:
+    async def openapi(self, call: Request) -> Response:
         """GET /openapi.json"""
-        return Answer(status=200, body=self._description)
+        return Response(status=200, body=self._description)
 
-    async def docs(self, call: Call) -> Answer:
+    async def docs(self, call: Request) -> Response:
         """GET /docs"""
-        return Answer(status=200, body=self._page, headers=HTML)
+        return Response(status=200, body=self._page, headers=HTML)
 
-    async def asset(self, call: Call) -> Answer:
+    async def asset(self, call: Request) -> Response:
         """GET /docs/{asset}"""
         name = call.parameter("asset")
         if name == "openapi-3.0.json":
-            return Answer(status=200, body=self._in_3_0, headers=JSON)
+            return Response(status=200, body=self._in_3_0, headers=JSON)
         if name == "start.js":
-            return Answer(status=200, body=self._start, headers=((b"content-type", b"text/javascript; charset=utf-8"),))
+            return Response(
+                status=200, body=self._start, headers=((b"content-type", b"text/javascript; charset=utf-8"),)
+            )
         media_type = _VENDORED.get(name)
         if media_type is None:
             raise Rejected("not_found", "There is no such file. The reference is at /docs.")
         body = await asyncio.to_thread((_VENDOR / name).read_bytes)
-        return Answer(status=200, body=body, headers=((b"content-type", media_type), _CACHED))
+        return Response(status=200, body=body, headers=((b"content-type", media_type), _CACHED))
 
 
 def _in_3_0(document: Json) -> Json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from edge.server.request import Call
+from edge.server.request import Request
 from engine.errors import Rejected
 
 HEADER = b"idempotency-key"
@@ -16,7 +16,7 @@ _ESCAPED = re.compile(rb'\\(["\\])')
 _DERIVED = re.compile(r"drv_[0-9A-Fa-f]{64}\Z")
 
 
-def of_call(call: Call) -> str:
+def of_call(call: Request) -> str:
     """The key of a POST. Raises Rejected: missing or empty, unusable, sent twice, or derived."""
     value = call.headers.get(HEADER, b"").strip(b" \t")
     if HEADER in call.repeated:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from edge.server.request import Call
+from edge.server.request import Request
 from engine.errors import Rejected
 
 
-async def of_call(call: Call, *, required: bool) -> bytes:
+async def of_call(call: Request, *, required: bool) -> bytes:
     """The bytes of the body, declared as JSON. An optional one may be empty, and then needs no declaration."""
     content_type = call.headers.get(b"content-type", b"")
     declared = content_type == b"application/json" or _is_json(content_type)

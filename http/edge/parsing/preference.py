@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from edge.server.request import Call
+from edge.server.request import Request
 
 WAIT_S_MAX = 30  # longer than any load balancer's patience would only lose the answer
 VALUE_BYTES_MAX = 256  # no honest list of preferences is longer, and matching one must stay cheap
@@ -23,7 +23,7 @@ _PREFERENCE = re.compile(
 )
 
 
-def granted_s(call: Call) -> int:
+def granted_s(call: Request) -> int:
     """Seconds that this call may wait, among those who wait from now on; 0 where they are too many already."""
     asked_s = wait_s(call.headers.get(b"prefer"))
     return asked_s if asked_s and (call.place is None or call.place.wait()) else 0

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 from edge.parsing import idempotency_key
 from edge.parsing.document import shown
-from edge.server.request import Call
+from edge.server.request import Request
 from engine.contracts.webhooks import EVENT_TYPES, DeliveryState
 from engine.domain.payment import PaymentState
 from engine.errors import Rejected
@@ -19,7 +19,7 @@ _PARAMETERS_MAX = 16
 FILTERS = ("order_id", "customer_id", "status")
 
 
-def parameters(call: Call, known: tuple[str, ...]) -> dict[str, str]:
+def parameters(call: Request, known: tuple[str, ...]) -> dict[str, str]:
     """The parameters of this call. Raises Rejected(malformed_request), naming the one that is wrong."""
     raw: bytes = call.scope["query_string"]
     if not raw:

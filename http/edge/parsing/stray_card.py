@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from edge.parsing.document import pointer
 from edge.parsing.payment_bodies import refused
-from edge.server.request import Call
+from edge.server.request import Request
 from engine.contracts.gateway import RequestContext
 from engine.errors import FieldError, Rejected
 
@@ -29,7 +29,7 @@ _APART = "x"  # between fields: not a digit, and no noise
 Path = tuple[str | int, ...]
 
 
-def refuse(call: Call, origin: RequestContext, document: dict[str, object]) -> RequestContext:
+def refuse(call: Request, origin: RequestContext, document: dict[str, object]) -> RequestContext:
     """The origin without ids that hold the document's card number. Raises Rejected where the key or a field does.
 
     A request id or a trace is replaced and not refused: it may be made by machines that no client sees.

@@ -32,7 +32,7 @@ class AdmissionLimits:
     merchant_rate_per_s: int = 5000
 
 
-class Lane:
+class ConcurrencyLimit:
     """So many places, of which no merchant has more than its share."""
 
     def __init__(self, places_max: int) -> None:
@@ -76,12 +76,12 @@ class Rate:
         return 0.0
 
 
-class Place:
+class Slot:
     """What one admitted call holds; a context manager that gives it back."""
 
     __slots__ = ("_lane", "_merchant", "_waiting")
 
-    def __init__(self, merchant: str, lane: Lane, waiting: Lane) -> None:
+    def __init__(self, merchant: str, lane: ConcurrencyLimit, waiting: ConcurrencyLimit) -> None:
         self._merchant, self._lane, self._waiting = merchant, lane, waiting
         lane.take(merchant)
 
@@ -94,7 +94,7 @@ class Place:
         self._lane.take(self._merchant)
         return True
 
-    def __enter__(self) -> Place:
+    def __enter__(self) -> Slot:
         return self
 
     def __exit__(
@@ -108,13 +108,13 @@ class Admission:
 
     def __init__(self, limits: AdmissionLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self.lanes = {
-            "write": Lane(limits.in_flight_max),
-            "read": Lane(limits.in_flight_max),
-            "wait": Lane(limits.waiting_max),
+            "write": ConcurrencyLimit(limits.in_flight_max),
+            "read": ConcurrencyLimit(limits.in_flight_max),
+            "wait": ConcurrencyLimit(limits.waiting_max),
         }
         self._rates = {lane: Rate(limits.merchant_rate_per_s, clock) for lane in ("write", "read")}
 
-    def admit(self, merchant: str, method: str) -> Place:
+    def admit(self, merchant: str, method: str) -> Slot:
         """A place for this call. Raises Unavailable(rate_limited or overloaded); nothing has happened then."""
         kind = "read" if method in ("GET", "HEAD") else "write"
         wait_s, lane = self._rates[kind].wait_s(merchant), self.lanes[kind]
@@ -127,4 +127,4 @@ class Admission:
         if lane.taken >= lane.places_max:
             detail = "Too many calls are under way here. Nothing was accepted."
             raise Unavailable("overloaded", detail, retry_after_s=_AGAIN_S)
-        return Place(merchant, lane, self.lanes["wait"])
+        return Slot(merchant, lane, self.lanes["wait"])

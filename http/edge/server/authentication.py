@@ -23,7 +23,7 @@ import structlog
 from psycopg.rows import kwargs_row
 from psycopg_pool import AsyncConnectionPool
 
-from edge.server.request import Call
+from edge.server.request import Request
 from engine.errors import Rejected, Unavailable
 
 AGAIN_S = 0.5  # twice a second while Postgres is away costs nothing
@@ -47,7 +47,7 @@ class Scope(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class ApiKey:
     """What one working key allows. `ends_at` is in seconds since the epoch."""
 
     key_id: str
@@ -58,12 +58,12 @@ class Grant:
     ends_at: float | None
 
 
-class KeyRing:
+class Authenticator:
     """The keys of all merchants over a pool; `run` keeps them fresh, `clock` gives seconds since the epoch."""
 
     def __init__(self, pool: AsyncConnectionPool, *, clock: Callable[[], float] = time.time) -> None:
         self._pool, self._clock = pool, clock
-        self._held: dict[bytes, Grant] = {}
+        self._held: dict[bytes, ApiKey] = {}
         self._unknown: dict[bytes, float] = {}  # digest to the moment until which it is answered from memory
         self._wanted: set[bytes] = set()
         self._asking = asyncio.Lock()
@@ -94,21 +94,21 @@ class KeyRing:
         self._held = {row.digest: row for row in rows}
         return True
 
-    async def guard(self, call: Call) -> None:
+    async def guard(self, call: Request) -> None:
         """Let the call pass with its merchant, or raise: 401, 403, or Unavailable when only Postgres could tell."""
         grant = await self._granted(call)
         if grant.scope is not Scope.MERCHANT:
             raise Rejected("scope_missing", "This call needs a merchant's key (sk_...); this one is an operator's.")
         call.merchant = grant.merchant
 
-    async def guard_operator(self, call: Call) -> None:
+    async def guard_operator(self, call: Request) -> None:
         """The same for calls that only operators of the gateway may make."""
         grant = await self._granted(call)
         if grant.scope is not Scope.OPERATOR:
             raise Rejected("scope_missing", "This call needs an operator's key (ok_...); this one is a merchant's.")
         call.merchant, call.actor = grant.merchant, grant.key_id
 
-    async def _granted(self, call: Call) -> Grant:
+    async def _granted(self, call: Request) -> ApiKey:
         secret = call.headers.get(b"x-api-key", b"")
         if not secret:
             raise Rejected("api_key_missing", "X-API-Key is missing. Send your secret key in this header.")
@@ -117,7 +117,7 @@ class KeyRing:
             raise Rejected("merchant_disabled", "This merchant is disabled. Ask the operator of this gateway.")
         return grant
 
-    async def identify(self, secret: bytes) -> Grant:
+    async def identify(self, secret: bytes) -> ApiKey:
         """The grant of this key. Raises Rejected(api_key_invalid) and Unavailable."""
         digest = hashlib.sha256(secret).digest()
         grant = self._held.get(digest)
@@ -131,7 +131,7 @@ class KeyRing:
             raise Rejected("api_key_invalid", "X-API-Key was revoked or has expired. Use a current key.")
         return grant
 
-    async def _look_up(self, digest: bytes) -> Grant | None:
+    async def _look_up(self, digest: bytes) -> ApiKey | None:
         if self._unknown.get(digest, 0.0) > self._clock():
             return None
         self._unknown.pop(digest, None)
@@ -169,7 +169,7 @@ class KeyRing:
         while len(self._unknown) > UNKNOWN_MAX:
             del self._unknown[next(iter(self._unknown))]
 
-    async def _read(self, statement: bytes, parameters: dict[str, object]) -> list[Grant]:
+    async def _read(self, statement: bytes, parameters: dict[str, object]) -> list[ApiKey]:
         async with asyncio.timeout(STORE_WITHIN_S):
             async with (
                 self._pool.connection() as connection,
@@ -179,5 +179,7 @@ class KeyRing:
                 return await cursor.fetchall()
 
 
-def _grant(*, id: str, merchant_id: str, scope: str, digest: bytes, disabled: bool, ends_at: float | None) -> Grant:
-    return Grant(key_id=id, merchant=merchant_id, scope=Scope(scope), digest=digest, disabled=disabled, ends_at=ends_at)
+def _grant(*, id: str, merchant_id: str, scope: str, digest: bytes, disabled: bool, ends_at: float | None) -> ApiKey:
+    return ApiKey(
+        key_id=id, merchant=merchant_id, scope=Scope(scope), digest=digest, disabled=disabled, ends_at=ends_at
+    )

@@ -18,14 +18,14 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from edge.server.admission import Admission
-from edge.server.metrics import Meters, Tally
-from edge.server.request import Call, Disconnected
-from edge.server.response import PROBLEM, Answer, Header
+from edge.server.metrics import RouteMetrics, RouteTally
+from edge.server.request import Disconnected, Request
+from edge.server.response import PROBLEM, Header, Response
 from engine.errors import FieldError, PenstockError, Rejected, Unavailable
 from engine.problem import CATALOGUE, render
 
-Handler = Callable[[Call], Awaitable[Answer]]
-Guard = Callable[[Call], Awaitable[None]]
+Handler = Callable[[Request], Awaitable[Response]]
+Guard = Callable[[Request], Awaitable[None]]
 
 _log = structlog.get_logger("penstock.edge")
 
@@ -46,7 +46,7 @@ class RequestIds:
 class Endpoints:
     """Makes endpoints that share their ids, meters, guards and admission."""
 
-    def __init__(self, *, meters: Meters, merchants: Guard, operators: Guard, admission: Admission) -> None:
+    def __init__(self, *, meters: RouteMetrics, merchants: Guard, operators: Guard, admission: Admission) -> None:
         self._meters, self._ids = meters, RequestIds()
         self._merchants, self._operators, self._admission = merchants, operators, admission
 
@@ -62,7 +62,7 @@ class Endpoints:
         """Needs a key of operator scope; whoever mends an overload is not kept out by it."""
         return Endpoint(methods, self._meters.of(route), self._ids, self._operators)
 
-    async def _admitted(self, call: Call) -> None:
+    async def _admitted(self, call: Request) -> None:
         await self._merchants(call)
         call.place = self._admission.admit(call.merchant, call.scope["method"])
 
@@ -77,7 +77,7 @@ class Endpoint:
     def __init__(
         self,
         methods: Mapping[str, Handler],
-        tally: Tally,
+        tally: RouteTally,
         ids: RequestIds,
         guard: Guard | None = None,
         otherwise: Handler | None = None,
@@ -89,7 +89,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter()
-        call = Call(scope, receive, self._ids)
+        call = Request(scope, receive, self._ids)
         try:
             answer = await self._answer(call)
         except Disconnected:
@@ -97,7 +97,7 @@ class Endpoint:
         await self._send(call, answer, send)
         self._tally.add(scope["method"], answer.status, perf_counter() - started)
 
-    async def _answer(self, call: Call) -> Answer:
+    async def _answer(self, call: Request) -> Response:
         handler = self._methods.get(call.scope["method"])
         try:
             if handler is None:
@@ -124,10 +124,10 @@ class Endpoint:
             _log.error("broken", error=type(error).__name__, text=text, frames=frames[-12:], **self._about(call))
             return problem(call, "internal_error", "Something went wrong here. It was logged under this request_id.")
 
-    def _about(self, call: Call) -> dict[str, str]:
+    def _about(self, call: Request) -> dict[str, str]:
         return {"request_id": call.request_id, "method": call.scope["method"], "route": self._tally.route}
 
-    async def _method_not_allowed(self, call: Call) -> Answer:
+    async def _method_not_allowed(self, call: Request) -> Response:
         return problem(
             call,
             "method_not_allowed",
@@ -135,7 +135,7 @@ class Endpoint:
             headers=((b"allow", self._allow.encode()),),
         )
 
-    async def _send(self, call: Call, answer: Answer, send: Send) -> None:
+    async def _send(self, call: Request, answer: Response, send: Send) -> None:
         body = answer.body
         headers = [
             *answer.headers,
@@ -156,7 +156,7 @@ class Endpoint:
 
 
 def problem(
-    call: Call,
+    call: Request,
     code: str,
     detail: str,
     *,
@@ -164,14 +164,14 @@ def problem(
     extra: Mapping[str, object] | None = None,
     retry_after_s: int | None = None,
     headers: tuple[Header, ...] = (),
-) -> Answer:
+) -> Response:
     """The problem document of this code as the answer to this call."""
     status = CATALOGUE[code].status
     body = render(code, detail, request_id=call.request_id, instance=call.path, errors=errors, extra=extra)
     if retry_after_s is not None:
         headers += ((b"retry-after", b"%d" % retry_after_s),)
-    return Answer(status=status, body=body, headers=PROBLEM + _EXTRA_HEADERS.get(status, ()) + headers)
+    return Response(status=status, body=body, headers=PROBLEM + _EXTRA_HEADERS.get(status, ()) + headers)
 
 
-async def _nowhere(call: Call) -> Answer:
+async def _nowhere(call: Request) -> Response:
     raise Rejected("not_found", "There is no such path. The paths are listed at /docs.")

@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from edge.server import response
-from edge.server.request import Call
-from edge.server.response import Answer
+from edge.server.request import Request
+from edge.server.response import Response
 
 NEEDED = ("redis", "fitness")  # what nothing can be accepted without
 PROBE_WITHIN_S = 2.0  # below the patience of the usual orchestrator's readiness check
@@ -30,11 +30,11 @@ class Health:
     def __init__(self, *, probes: Mapping[str, Probe], registry: CollectorRegistry) -> None:
         self._probes, self._registry = probes, registry
 
-    async def livez(self, call: Call) -> Answer:
+    async def livez(self, call: Request) -> Response:
         """GET /livez"""
         return response.of_document({"status": "alive"})
 
-    async def readyz(self, call: Call) -> Answer:
+    async def readyz(self, call: Request) -> Response:
         """GET /readyz, with ?verbose for every check by name"""
         found = await asyncio.gather(*(_ask(probe) for probe in self._probes.values()))
         checks = dict(zip(self._probes, found, strict=True))
@@ -48,10 +48,10 @@ class Health:
             return response.of_document(document, status=503, headers=(*response.JSON, (b"retry-after", b"1")))
         return response.of_document(document)
 
-    async def metrics(self, call: Call) -> Answer:
+    async def metrics(self, call: Request) -> Response:
         """GET /metrics"""
         headers = ((b"content-type", CONTENT_TYPE_LATEST.encode()), (b"cache-control", b"no-store"))
-        return Answer(status=200, body=generate_latest(self._registry), headers=headers)
+        return Response(status=200, body=generate_latest(self._registry), headers=headers)
 
 
 async def _ask(probe: Probe) -> str | None:

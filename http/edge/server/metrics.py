@@ -16,7 +16,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, 10, 30)
 
 
-class Meters:
+class RouteMetrics:
     """The edge's metrics in a registry."""
 
     def __init__(self, registry: CollectorRegistry, admission: Admission) -> None:
@@ -39,12 +39,12 @@ class Meters:
             buckets=_BUCKETS_S,
         )
 
-    def of(self, route: str) -> Tally:
+    def of(self, route: str) -> RouteTally:
         """The meters of one route."""
-        return Tally(route, self._requests, self._seconds.labels(route))
+        return RouteTally(route, self._requests, self._seconds.labels(route))
 
 
-class Tally:
+class RouteTally:
     """One route's meters; looking a label set up costs more than counting, so each is looked up once."""
 
     def __init__(self, route: str, requests: Counter, seconds: Histogram) -> None:

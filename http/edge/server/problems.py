@@ -8,8 +8,8 @@ from importlib.resources import files
 from string import Template
 
 from edge.server import response
-from edge.server.request import Call
-from edge.server.response import HTML, JSON, Answer
+from edge.server.request import Request
+from edge.server.response import HTML, JSON, Response
 from engine.errors import Rejected
 from engine.problem import CATALOGUE, ProblemKind, type_uri
 
@@ -17,7 +17,7 @@ _PAGE = Template(files("edge").joinpath("pages/problems.html").read_text("utf-8"
 _VARY = ((b"vary", b"accept"),)
 
 
-async def every(call: Call) -> Answer:
+async def every(call: Request) -> Response:
     """GET /problems"""
     if call.prefers_html():
         return _page("Problems", CATALOGUE)
@@ -25,7 +25,7 @@ async def every(call: Call) -> Answer:
     return response.of_document({"object": "list", "data": documents}, headers=JSON + _VARY)
 
 
-async def one(call: Call) -> Answer:
+async def one(call: Request) -> Response:
     """GET /problems/{code}"""
     code = call.parameter("code")
     kind = CATALOGUE.get(code)
@@ -47,7 +47,7 @@ def _document(code: str, kind: ProblemKind) -> dict[str, object]:
     }
 
 
-def _page(title: str, kinds: Mapping[str, ProblemKind]) -> Answer:
+def _page(title: str, kinds: Mapping[str, ProblemKind]) -> Response:
     rows = "\n".join(
         f'<section id="{code}"><h2><span class="status s{kind.status // 100}">{kind.status}</span> '
         f'{escape(kind.title)}</h2><p><a href="{type_uri(code)}"><code>{code}</code></a></p>'
@@ -55,4 +55,4 @@ def _page(title: str, kinds: Mapping[str, ProblemKind]) -> Answer:
         for code, kind in sorted(kinds.items(), key=lambda item: item[1].status)
     )
     body = _PAGE.substitute(title=escape(title), rows=rows).encode()
-    return Answer(status=200, body=body, headers=HTML + _VARY)
+    return Response(status=200, body=body, headers=HTML + _VARY)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from starlette.types import Receive, Scope
 
-from edge.server.admission import Place
+from edge.server.admission import Slot
 from engine.errors import Rejected
 
 BODY_BYTES_MAX = 64 * 1024  # the largest honest body (metadata 8 KiB, webhook_url 2 KiB) is a quarter of it
@@ -29,7 +29,7 @@ class Disconnected(Exception):
     """The client went away before it had said everything; there is nobody to answer."""
 
 
-class Call:
+class Request:
     """One request. `merchant`, and for operators `actor` (the id of their key), are set once the key is known, `place`
     once it is admitted; `framing_broken`: the connection cannot be used again."""
 
@@ -44,7 +44,7 @@ class Call:
         self._body_read = False
         self.framing_broken = False
         self.merchant = self.actor = ""
-        self.place: Place | None = None
+        self.place: Slot | None = None
         self.headers: dict[bytes, bytes] = {}
         self.repeated: tuple[bytes, ...] = ()
         headers = self.headers

@@ -28,7 +28,7 @@ _ASK_SOON: Header = (b"retry-after", b"1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Response:
     """What goes out. Content-Length and X-Request-Id are added when it is sent."""
 
     status: int
@@ -36,22 +36,22 @@ class Answer:
     headers: tuple[Header, ...] = JSON
 
 
-def of_document(document: object, *, status: int = 200, headers: tuple[Header, ...] = JSON) -> Answer:
+def of_document(document: object, *, status: int = 200, headers: tuple[Header, ...] = JSON) -> Response:
     """An answer with this document as JSON."""
-    return Answer(status=status, body=orjson.dumps(document), headers=headers)
+    return Response(status=status, body=orjson.dumps(document), headers=headers)
 
 
-def of_answered(answered: KeyedResponse) -> Answer:
+def of_answered(answered: KeyedResponse) -> Response:
     """What a change of webhooks came to, now or at the first use of its key."""
     headers = JSON
     if answered.status == 201:
         headers += ((b"location", b"/v1/webhook-endpoints/" + orjson.loads(answered.body)["id"].encode()),)
     if answered.replayed:
         headers += (_REPLAYED,)
-    return Answer(status=answered.status, body=answered.body, headers=headers)
+    return Response(status=answered.status, body=answered.body, headers=headers)
 
 
-def of_reply(reply: StoredResponse, wait_s: int) -> Answer:
+def of_reply(reply: StoredResponse, wait_s: int) -> Response:
     """The engine's reply, its bytes untouched. `wait_s` is the Prefer: wait that was asked for."""
     status = reply.status
     headers = JSON if status < 400 else PROBLEM
@@ -63,4 +63,4 @@ def of_reply(reply: StoredResponse, wait_s: int) -> Answer:
         headers += (_REPLAYED,)
     if reply.waited:
         headers += ((b"preference-applied", b"wait=%d" % wait_s),)
-    return Answer(status=status, body=reply.body, headers=headers)
+    return Response(status=status, body=reply.body, headers=headers)
