@@ -11,14 +11,16 @@ from engine.domain.bank_answer import Absent, Found, NoAnswer
 from engine.domain.operator_rules import PaymentActionKind, WaitingAction
 from engine.domain.payment import PaymentState, Status, Verb
 from engine.ledger.store_clock import Store
+from engine.ledger.writer import FencingToken
 from engine.worker.pending_entries import MailboxMessage
-from support.actor_stand import BANK_S, CARD, VAULT, Stand, played
+from support.actor_stand import BANK_S, BEGINS_S, CARD, VAULT, HastyLoop, Stand, played
 from support.decision_stand import (
     ALREADY,
     AMOUNT,
     BROKE,
     HELD_BACK,
     LOST,
+    NEVER_AGAIN,
     NOON,
     PATIENCE,
     Desk,
@@ -68,9 +70,9 @@ def test_a_lost_attempt_needs_a_proof_of_its_own_whatever_was_proven_of_the_one_
     desk = lost_by_its_owner()
 
     async def story(stand: Stand) -> None:
-        bank_key = desk.operation(Verb.CAPTURE).bank_key
-        stand.gate.lost(bank_key, in_s=0.0)
-        assert await stand.gate.drained_in(bank_key) == 60.0
+        bank_key, owner = desk.operation(Verb.CAPTURE).bank_key, stand.home.fence.token
+        stand.gate.lost(bank_key, 0.0, owner)
+        assert await stand.gate.drained_in(bank_key, owner) == 60.0
         await anyio.sleep(100.0)
 
         await stand.works(PAYMENT)
@@ -118,12 +120,40 @@ def test_nothing_is_drained_while_the_bank_does_not_answer() -> None:
     played(story, worst_s=60.0)
 
 
+def test_what_another_owner_left_unanswered_meanwhile_needs_a_proof_of_its_own() -> None:
+    desk = an_authorized_payment().accept(Verb.CAPTURE)
+    parked = changed(desk.operation(Verb.CAPTURE), status=Status.IN_DOUBT, doubted_at=NOON, next_attempt_at=NOON)
+
+    async def story(stand: Stand) -> None:
+        async def owns(epoch: int, asked: int) -> None:
+            """An owner works on it, whenever it is due, until the bank was asked so often."""
+            stand.home.fence = FencingToken(epoch, f"token {epoch}")
+            while len(stand.bank.asked) < asked:
+                await stand.works(PAYMENT)
+                await anyio.sleep(PATIENCE.farthest.total_seconds())
+
+        stand.bank.says = [LOST, LOST]
+        await owns(1, asked=2)  # and sees the proof of both before it goes
+        # The partition is another process's for a while, which asks, is told nothing, and parks it.
+        mine = stand.operation(Verb.CAPTURE)
+        theirs = changed(mine, attempts=mine.attempts + 1, next_attempt_at=stand.clock.now())
+        stand.ledger.operations[mine.id] = theirs
+        back_s = anyio.current_time() - BEGINS_S
+        await owns(3, asked=3)
+
+        assert stand.operation(Verb.CAPTURE).attempts > theirs.attempts
+        assert stand.bank.asked_at[2] >= back_s + 60.0
+        assert stand.operation(Verb.CAPTURE).status is Status.SUCCEEDED
+
+    played(story, desk.holding(parked), worst_s=60.0)
+
+
 def test_a_call_that_was_sent_while_a_lost_attempt_could_still_be_written_proves_nothing_of_it() -> None:
     async def story(stand: Stand) -> None:
         async def other() -> None:
             await anyio.sleep(WINDOW_S / 2)
             await stand.context.bank_caller.ask(
-                desk.payment, changed(capture, id="op_other"), stand.clock.steady(), inherited=False
+                desk.payment, changed(capture, id="op_other"), stand.clock.steady(), inherited=False, owner="token"
             )
 
         async with anyio.create_task_group() as tasks:
@@ -223,6 +253,17 @@ def test_each_attempt_may_be_written_for_its_whole_window_from_its_own_commit_by
     played(story, desk.holding(unsent))
 
 
+def test_timers_that_ring_early_cost_a_lost_attempt_no_second_wait() -> None:
+    async def story(stand: Stand) -> None:
+        await stand.works(PAYMENT)
+
+        (asked_at,) = stand.bank.asked_at
+        assert WINDOW_S + 60.0 <= asked_at < WINDOW_S + 60.1
+        assert stand.operation(Verb.CAPTURE).status is Status.SUCCEEDED
+
+    played(story, lost_by_its_owner(), worst_s=60.0, time=HastyLoop)
+
+
 def test_what_this_worker_cannot_carry_out_is_not_committed_and_its_entries_are_left_to_others() -> None:
     async def story(stand: Stand) -> None:
         stand.connectors.clear()
@@ -235,6 +276,26 @@ def test_what_this_worker_cannot_carry_out_is_not_committed_and_its_entries_are_
         assert stand.home.left == ["5-0"]
 
     played(story, an_authorized_payment())
+
+
+@pytest.mark.parametrize("of", ["a lost attempt", "a lost attempt that its tenure waited for", "an operator's act"])
+def test_without_the_connector_of_what_was_begun_elsewhere_nothing_is_decided(of: str) -> None:
+    desk = lost_by_its_owner() if "lost" in of else an_authorized_payment().accept(Verb.CAPTURE).answer(NEVER_AGAIN)
+
+    async def story(stand: Stand) -> None:
+        if of == "an operator's act":
+            stand.ledger.acts = an_act(
+                PaymentActionKind.RESOLVE, desk, Verb.CAPTURE, outcome="approved", reference="cap_9"
+            )
+        stand.connectors.clear()
+        before = stand.operation(Verb.CAPTURE)
+
+        await stand.works(PAYMENT, drained_since_s=anyio.current_time() if "waited" in of else None)
+
+        assert "has no connector" in stand.home.why_unable
+        assert (stand.ledger.steps, stand.operation(Verb.CAPTURE)) == ([], before)
+
+    played(story, desk)
 
 
 def test_an_id_that_another_receipt_has_is_a_question_for_a_person_and_not_believed() -> None:

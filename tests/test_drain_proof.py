@@ -228,3 +228,20 @@ def test_one_probe_serves_all_who_asked_before_it_was_sent() -> None:
         assert all(waits) and bank.probed == 2  # the first one's own, and one for those who came meanwhile
 
     before(bank, story)
+
+
+def test_a_probe_that_was_cancelled_serves_nobody() -> None:
+    bank = ABank()
+
+    async def story(gate: GuardedConnector) -> None:
+        first = asyncio.create_task(gate.drained_in("op_1"))
+        await asyncio.sleep(0)
+        second, third = (asyncio.create_task(gate.drained_in(key)) for key in ("op_2", "op_3"))
+        await first
+        await asyncio.sleep(0)
+        assert bank.probed == 2, "the second one's is under way"
+        second.cancel()
+
+        assert await third is not None and bank.probed == 3
+
+    before(bank, story)

@@ -23,6 +23,7 @@ COMMON = (
     "heartbeat_lost",
     "postgres_away",
     "acquired",
+    "poison_isolated",
 )
 RARE = ("reclaimed", "circuit_breaker")  # at least once
 

@@ -36,7 +36,8 @@ class BankRequest:
     `reference` is the bank's id of what is captured, voided (authorization) or refunded (capture); None to authorize.
     Nothing may be written to the socket after `send_by`, and the call is given up at `deadline`; both are times of the
     connector's own clock, which never steps. `repeated`: the bank left an earlier attempt of it unanswered. `doubted`:
-    so it did, or nobody knows, because that attempt's owner is gone.
+    so it did, or nobody knows, because that attempt's owner is gone. `owner`: the partition consumer that committed it,
+    of whose attempts alone it is known here what became of them.
     """
 
     bank_key: str
@@ -49,6 +50,7 @@ class BankRequest:
     traceparent: str | None
     repeated: bool = False
     doubted: bool = False
+    owner: str = ""
 
 
 class Connector(Protocol):

@@ -51,7 +51,7 @@ class GuardedConnector:
         self._budget = RetryBudget(allowance, _now_s())
         self._drain = DrainProof(patience.worst_latency_s)
         self._probing = asyncio.Lock()
-        self._probed_at_s = 0.0  # when the last probe was sent
+        self._probed_at_s = 0.0  # when the last probe was sent that has its end
         self._show()
 
     @property
@@ -62,24 +62,25 @@ class GuardedConnector:
     def capabilities(self) -> Capabilities:
         return self._inner.capabilities
 
-    def lost(self, bank_key: str, in_s: float) -> None:
+    def lost(self, bank_key: str, in_s: float, owner: str = "") -> None:
         """Somebody else's attempt under this key may be written until so far ahead, and nobody will hear its answer."""
-        self._drain.unanswered(bank_key, _now_s() + in_s)
+        self._drain.unanswered(_known_by(owner, bank_key), _now_s() + in_s)
 
-    def drained(self, bank_key: str) -> None:
+    def drained(self, bank_key: str, owner: str = "") -> None:
         """The proof of another key, heard of no earlier, holds for this one too."""
-        self._drain.ended(bank_key, _now_s())
+        self._drain.ended(_known_by(owner, bank_key), _now_s())
 
-    async def drained_in(self, bank_key: str) -> float | None:
+    async def drained_in(self, bank_key: str, owner: str = "") -> float | None:
         """Seconds until what went unanswered may be sent again; None when the bank does not answer, so that it
         is not known. Probes the bank when no other call has shown it."""
-        if self._drain.wait_s(bank_key, _now_s()) is None:
+        key = _known_by(owner, bank_key)
+        if self._drain.wait_s(key, _now_s()) is None:
             await self._probe(_now_s())
-        return self._drain.wait_s(bank_key, _now_s())
+        return self._drain.wait_s(key, _now_s())
 
     async def ask(self, ask: BankRequest) -> Answer:
         if ask.doubted:
-            wait_s = await self.drained_in(ask.bank_key)
+            wait_s = await self.drained_in(ask.bank_key, ask.owner)
             if wait_s is None or wait_s > 0:
                 return self._undrained(wait_s)
         now_s = _now_s()
@@ -119,11 +120,11 @@ class GuardedConnector:
             sent_s = _now_s()
             if self._probed_at_s >= asked_s or not self._breaker.admits(sent_s):
                 return
-            self._probed_at_s = sent_s
             answered: bool | None = None
             before = self._breaker.circuit
             try:
                 answered = await self._inner.probe(self._patience.attempt_s)
+                self._probed_at_s = sent_s
             finally:
                 if answered is None:
                     self._breaker.withdrawn()
@@ -137,18 +138,18 @@ class GuardedConnector:
 
     def _note(self, ask: BankRequest, answer: Answer | None, sent_s: float) -> None:
         """What this call and its answer show of the bank's queue."""
-        now_s = _now_s()
+        now_s, key = _now_s(), _known_by(ask.owner, ask.bank_key)
         match answer:
             case Approved() | Refused():
                 self._drain.answered(sent_s, now_s)
-                self._drain.forget(ask.bank_key)
+                self._drain.forget(key)
             case NoAnswer(over=True):
                 self._drain.answered(sent_s, now_s)
-                self._drain.ended(ask.bank_key, now_s)
+                self._drain.ended(key, now_s)
             case Unsent():
                 pass
             case _:
-                self._drain.unanswered(ask.bank_key, now_s)
+                self._drain.unanswered(key, now_s)
         self._meters.undrained.labels(self.name).set(len(self._drain))
 
     async def look_up(self, verb: Verb, reference: str, timeout_s: float) -> Finding:
@@ -174,6 +175,11 @@ class GuardedConnector:
     def _show(self) -> None:
         for circuit in Circuit:
             self._meters.circuit.labels(self.name, circuit).set(circuit is self._breaker.circuit)
+
+
+def _known_by(owner: str, bank_key: str) -> str:
+    """What one partition consumer knows of a key: between two of them another process may have asked under it."""
+    return f"{owner}/{bank_key}"
 
 
 def _now_s() -> float:

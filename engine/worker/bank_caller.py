@@ -21,6 +21,7 @@ from engine.metrics import EngineMetrics
 from engine.resilience.guarded_connector import GuardedConnector
 from engine.security.encryption import Access, Vault, key_id
 
+TIMER_S = 0.002  # timers may ring a millisecond early, and attempts must never overlap, not even by that
 _LOOKS, _LOOK_S = 3, 5.0
 _DURING_BANK_S = 0.05  # of a failpoint: long after the write, on loopback, and before most answers
 
@@ -30,7 +31,7 @@ class Unable(Exception):
 
 
 class BankCaller:
-    """One per worker, for all its payments."""
+    """One per worker, for all its payments. `owner` is always the token of the partition consumer that asks."""
 
     def __init__(
         self,
@@ -45,19 +46,19 @@ class BankCaller:
         self._connectors, self._vault, self._policy, self._clock = connectors, vault, policy, steady
         self._failpoints, self._meters = failpoints, meters
 
-    def lost(self, payment: Payment, operation: Operation) -> None:
+    def lost(self, payment: Payment, operation: Operation, owner: str) -> None:
         """An attempt whose owner is gone may still be written until its send window is over."""
         send_window_s = self._policy.send_window.total_seconds()
-        self._connectors[payment.terms.connector].lost(operation.bank_key, send_window_s)
+        self._gate(payment.terms.connector).lost(operation.bank_key, send_window_s, owner)
 
-    async def drained_in(self, payment: Payment, operation: Operation) -> float:
+    async def drained_in(self, payment: Payment, operation: Operation, owner: str) -> float:
         """Seconds until the bank cannot be at work on a lost attempt any more, as far as it shows; 0 when it shows
         nothing, which the next attempt finds out."""
-        return await self._connectors[payment.terms.connector].drained_in(operation.bank_key) or 0.0
+        return await self._gate(payment.terms.connector).drained_in(operation.bank_key, owner) or 0.0
 
-    def drained(self, payment: Payment, operation: Operation) -> None:
+    def drained(self, payment: Payment, operation: Operation, owner: str) -> None:
         """A wait of `all_drained` that began after the attempt was committed has shown that it is over at the bank."""
-        self._connectors[payment.terms.connector].drained(operation.bank_key)
+        self._gate(payment.terms.connector).drained(operation.bank_key, owner)
 
     async def all_drained(self, wait: str) -> bool:
         """Wait until no attempt that anybody committed before this call can be in a bank's queue. Among the bank keys
@@ -65,12 +66,12 @@ class BankCaller:
         gates, send_window_s = list(self._connectors.values()), self._policy.send_window.total_seconds()
         for gate in gates:
             gate.lost(wait, send_window_s)
-        await anyio.sleep(send_window_s)
+        await anyio.sleep(send_window_s + TIMER_S)
         for gate in gates:
             drained_in_s = await gate.drained_in(wait)
             if drained_in_s is None:
                 return False
-            await anyio.sleep(drained_in_s)
+            await anyio.sleep(drained_in_s + TIMER_S)
         return True
 
     def check(self, payment: Payment, operation: Operation) -> None:
@@ -78,10 +79,7 @@ class BankCaller:
 
         What a worker lacks must count as no attempt, and cost no payment its card.
         """
-        connector = payment.terms.connector
-        if connector not in self._connectors:
-            here = ", ".join(sorted(self._connectors))
-            raise Unable(f"this worker has no connector {connector} (here: {here}): correct PENSTOCK_CONNECTOR")
+        self._gate(payment.terms.connector)
         if operation.sealed is None:
             return
         access = self._vault.access(operation.sealed)
@@ -93,13 +91,16 @@ class BankCaller:
         if access is Access.NOBODY:
             raise Broken(f"the sealed card of {operation.id} is under a key that is lost or was never ours")
 
-    async def ask(self, payment: Payment, operation: Operation, began: datetime, *, inherited: bool) -> Answer:
-        """One committed attempt at the bank, which began (before its commit) at a time of the steady clock. `inherited`
-        from an owner that is gone: not the bank's silence."""
-        ask = self._ask(payment, operation, began, repeated=operation.doubted_at is not None and not inherited)
+    async def ask(
+        self, payment: Payment, operation: Operation, began: datetime, *, inherited: bool, owner: str
+    ) -> Answer:
+        """One attempt at the bank that `owner` committed, which began (before its commit) at a time of the steady
+        clock. `inherited` from an owner that is gone: not the bank's silence."""
+        repeated = operation.doubted_at is not None and not inherited
+        ask = self._ask(payment, operation, began, repeated=repeated, owner=owner)
         self._failpoints("before-bank")
         began = self._clock()
-        asked = self._connectors[payment.terms.connector].ask(ask)
+        asked = self._gate(payment.terms.connector).ask(ask)
         answer = await self._failpoints.during("during-bank", _DURING_BANK_S, asked)
         self._failpoints("after-bank")
         taken_s = (self._clock() - began).total_seconds()
@@ -110,12 +111,21 @@ class BankCaller:
         """What the bank shows of an id of its own; asked a few times, since reading costs nothing."""
         finding: Finding = NoAnswer(reason="the bank was not asked")
         for _ in range(_LOOKS):
-            finding = await self._connectors[connector].look_up(verb, reference, _LOOK_S)
+            finding = await self._gate(connector).look_up(verb, reference, _LOOK_S)
             if not isinstance(finding, NoAnswer):
                 break
         return finding
 
-    def _ask(self, payment: Payment, operation: Operation, began: datetime, *, repeated: bool) -> BankRequest:
+    def _gate(self, connector: str) -> GuardedConnector:
+        """Raises Unable where this worker lacks it."""
+        if connector not in self._connectors:
+            here = ", ".join(sorted(self._connectors))
+            raise Unable(f"this worker has no connector {connector} (here: {here}): correct PENSTOCK_CONNECTOR")
+        return self._connectors[connector]
+
+    def _ask(
+        self, payment: Payment, operation: Operation, began: datetime, *, repeated: bool, owner: str
+    ) -> BankRequest:
         reference = payment.bank.capture_id if operation.verb is Verb.REFUND else payment.bank.authorization_id
         sealed = operation.sealed
         if operation.send_by is None or operation.deadline is None:
@@ -132,4 +142,5 @@ class BankCaller:
             traceparent=operation.traceparent,
             repeated=repeated,
             doubted=operation.doubted_at is not None,
+            owner=owner,
         )

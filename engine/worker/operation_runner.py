@@ -18,13 +18,12 @@ from engine.domain.payment import Operation, Payment, Status
 from engine.domain.system_operation import system_operation_of
 from engine.errors import Broken, Taken
 from engine.ledger.writer import CommitVerdict, FencingToken
+from engine.worker.bank_caller import TIMER_S
 from engine.worker.context import WorkerContext
 from engine.worker.payment_aggregate import PaymentAggregate
 from engine.worker.pending_entries import PendingEntries
 
 log = structlog.get_logger()
-
-_TIMER_S = 0.002  # timers may ring a millisecond early, and attempts must never overlap, not even by that
 
 
 class Fenced(Exception):
@@ -94,7 +93,9 @@ class OperationRunner:
         failpoints("after-intent")
         while step.then is not None:
             operation = step.then
-            answer = await self._context.bank_caller.ask(payment, operation, began, inherited=step.inherited)
+            answer = await self._context.bank_caller.ask(
+                payment, operation, began, inherited=step.inherited, owner=self._fence.token
+            )
             over = not isinstance(answer, NoAnswer) or answer.over
             self._over_at_s = 0.0 if over else began_s + decider.policy.attempt.total_seconds()
             history = self._aggregate.others(operation)
@@ -138,14 +139,14 @@ class OperationRunner:
         payment = self._aggregate.payment
         if payment is None:
             raise Broken(f"{operation.id} belongs to a payment that nobody has seen")
-        policy, bank_caller = self._context.decider.policy, self._context.bank_caller
+        policy, bank_caller, owner = self._context.decider.policy, self._context.bank_caller, self._fence.token
         if self._drained_since_s is not None:  # its partition consumer has waited for all that was committed before
             await sleep_until(self._drained_since_s + policy.left_of(operation).total_seconds())
-            return bank_caller.drained(payment, operation)
+            return bank_caller.drained(payment, operation, owner)
         over_at_s = anyio.current_time() + policy.left_of(operation).total_seconds()
-        bank_caller.lost(payment, operation)
-        await anyio.sleep(policy.send_window.total_seconds())
-        drained_in_s = await bank_caller.drained_in(payment, operation)
+        bank_caller.lost(payment, operation, owner)
+        await sleep_until(anyio.current_time() + policy.send_window.total_seconds())
+        drained_in_s = await bank_caller.drained_in(payment, operation, owner)
         await sleep_until(max(over_at_s, anyio.current_time() + drained_in_s))
 
     async def wait_out(self, operation: Operation) -> None:
@@ -160,4 +161,4 @@ class OperationRunner:
 async def sleep_until(moment_s: float) -> None:
     """By the loop's clock; at once when it has passed. Timers may ring early, and attempts must not overlap by that."""
     if moment_s > anyio.current_time():
-        await anyio.sleep_until(moment_s + _TIMER_S)
+        await anyio.sleep_until(moment_s + TIMER_S)

@@ -17,6 +17,7 @@ import structlog
 from engine.domain.ids import is_id
 from engine.errors import Broken, Unavailable
 from engine.ledger.writer import FencingToken
+from engine.loop import surviving
 from engine.streams.command_stream import CommandStreams, LeaseLost, StreamEntry
 from engine.streams.completion import DeadLettered
 from engine.streams.dead_letter import Cause, kept_of, letter_fields
@@ -145,8 +146,9 @@ class PartitionConsumer:
         if not often:
             return
         since_s, self._worked_on = anyio.current_time(), set(self._actors)
-        # Waited for once for all of them: alone, each entry would wait.
-        drained = await self._context.bank_caller.all_drained(f"{partition}:{token}")
+        drained = False
+        async with surviving("drain"):  # once for all; where it is not known, each waits for itself
+            drained = await self._context.bank_caller.all_drained(f"{partition}:{token}")
         self._drained_since_s = since_s if drained else None
         try:
             await self._run_alone(pending[: often[-1] + 1])

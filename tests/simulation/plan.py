@@ -112,6 +112,7 @@ class Plan:
     backlog: int
     open_operations: int
     shuffled: bool
+    deliveries_max: int  # of an entry, before it is run alone
 
     @property
     def forgetful(self) -> bool:
@@ -160,6 +161,7 @@ def plan_of(seed: int) -> Plan:
         backlog=draw.choice((3, 100)),
         open_operations=draw.choice((2, 64)),
         shuffled=draw.random() < 0.5,
+        deliveries_max=draw.choice((0, 5, 5)),  # with 0 every owner begins with all that is pending, entry by entry
     )
 
 

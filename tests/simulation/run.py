@@ -20,12 +20,13 @@ import hashlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import anyio
 from psycopg import OperationalError
@@ -35,6 +36,7 @@ from redis.exceptions import TimeoutError as RedisSilent
 
 from engine.contracts.connector import BankRequest
 from engine.streams import keys
+from engine.worker import partition_consumer as consumer
 from simulation.faults import strike
 from simulation.log import overheard
 from simulation.plan import FAULTS_END_S, Moment, Plan, plan_of
@@ -216,7 +218,7 @@ def run(seed: int, *, traced: bool = False) -> History:
     plan, draw = plan_of(seed), Random(-1 - seed)
     loop = SimulatedLoop(draw, shuffled=plan.shuffled)
     world, heard = World(plan, draw, loop, traced=traced), Counter[str]()
-    with determined(draw), overheard(heard, world.overhear if traced else None):
+    with determined(draw), overheard(heard, world.overhear if traced else None), _alone_beyond(plan.deliveries_max):
         try:
             loop.run_until_complete(world.run())
             found = (*world.breaches, *loop.faults, *world.judged())
@@ -227,6 +229,13 @@ def run(seed: int, *, traced: bool = False) -> History:
     if heard["loop_failed"]:
         found += (f"a loop met {heard['loop_failed']} exceptions that nobody expected",)
     return History(seed=seed, breaches=found, heard=heard, told=told, virtual_s=virtual_s)
+
+
+@contextmanager
+def _alone_beyond(deliveries_max: int) -> Iterator[None]:
+    """Entries that were delivered more often are run alone, and none is given up: no worker dies of one here."""
+    with patch.multiple(consumer, _DELIVERIES_MAX=deliveries_max, _ISOLATED_MAX=1000):
+        yield
 
 
 def again(seed: int, variant: str | None = None) -> str:

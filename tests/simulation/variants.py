@@ -25,6 +25,7 @@ from engine.ledger.writer import CommitVerdict, FencingToken, LedgerWriter
 from engine.resilience.guarded_connector import GuardedConnector
 from engine.streams.command_stream import StreamEntry
 from engine.streams.completion import Completed, Completion, DeadLettered, Journaled
+from engine.worker.bank_caller import BankCaller
 from engine.worker.operation_runner import OperationRunner
 from engine.worker.partition_consumer import PartitionConsumer
 from simulation import simulated_postgres
@@ -151,10 +152,27 @@ def _deadline_by_the_wrong_clock() -> Variant:
 def _no_drain_proof() -> Variant:
     """A time-out is taken for the end of the work at the bank."""
 
-    async def at_once(self: GuardedConnector, bank_key: str) -> float:
+    async def at_once(self: GuardedConnector, bank_key: str, owner: str = "") -> float:
         return 0.0
 
     return patch.object(GuardedConnector, "drained_in", at_once)
+
+
+def _alone_without_a_wait() -> Variant:
+    """What former owners had at the bank counts as over, for entries that are run alone."""
+
+    async def at_once(self: OperationRunner, operation: Operation) -> None:
+        if self._drained_since_s is None or self._aggregate.payment is None:
+            return await outlive(self, operation)
+        self._context.bank_caller.drained(self._aggregate.payment, operation, self._fence.token)
+
+    async def all_drained(self: BankCaller, wait: str) -> bool:
+        return True
+
+    outlive = OperationRunner.outlive
+    return _together(
+        patch.object(OperationRunner, "outlive", at_once), patch.object(BankCaller, "all_drained", all_drained)
+    )
 
 
 def _expiry_by_one_clock() -> Variant:
@@ -273,6 +291,7 @@ VARIANTS: Mapping[str, Callable[[], Variant]] = {
     "impatient-take-over": _impatient_take_over,
     "deadline-by-the-wrong-clock": _deadline_by_the_wrong_clock,
     "no-drain-proof": _no_drain_proof,
+    "alone-without-a-wait": _alone_without_a_wait,
     "expiry-by-one-clock": _expiry_by_one_clock,
     "late-write": _late_write,
     "unfenced-reads": _unfenced_reads,

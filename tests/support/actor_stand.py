@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Coroutine, Iterable
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,7 +23,7 @@ from engine.domain.decision import Decider
 from engine.domain.money import CURRENCIES
 from engine.domain.operator_rules import WaitingAction
 from engine.domain.payment import Card, Operation, Payment, Verb
-from engine.errors import Taken
+from engine.errors import Broken, Taken
 from engine.failpoint import Failpoints
 from engine.ledger.store_clock import Store, StoreClock
 from engine.ledger.writer import CommitVerdict, FencingToken, Loaded
@@ -60,6 +61,7 @@ class HeldBank:
     looked_up: list[tuple[Verb, str]] = field(default_factory=list)
     meanwhile: Callable[[], None] = lambda: None
     answers: bool = True
+    probed: Callable[[], None] = lambda: None
     name = "ficmart_bank"
     capabilities = Capabilities(
         methods=frozenset({"card"}), currencies=CURRENCIES, verbs=frozenset(Verb), partial_amounts=False
@@ -76,6 +78,7 @@ class HeldBank:
         return Approved(reference=f"{ask.verb}_1", at=NOON, expires_at=expires_at)
 
     async def probe(self, timeout_s: float) -> bool:
+        self.probed()
         return self.answers
 
     async def look_up(self, verb: Verb, reference: str, timeout_s: float) -> Finding:
@@ -98,11 +101,13 @@ class HeldLedger:
     acts: tuple[WaitingAction, ...] = ()
     steps: list[ChangeSet] = field(default_factory=list)
     unheard: int = 0  # commits whose answer is lost: they look like a conflict
+    refuses: int = 0  # so many commits and loads to come
     taken: str = ""  # this id of the bank's is in another receipt
     by_hand: set[str] = field(default_factory=set)  # operations that an operator's word ended
     others: dict[str, Operation] = field(default_factory=dict)  # of other payments
 
     async def commit(self, step: ChangeSet, fence: FencingToken) -> CommitVerdict:
+        self._refused()
         if self.taken and self.taken in (step.payment.bank.authorization_id, step.payment.bank.capture_id):
             raise Taken("authorization_is_one_receipts")
         self.steps.append(step)
@@ -116,12 +121,21 @@ class HeldLedger:
         return CommitVerdict.COMMITTED
 
     async def load(self, payment: str, operation: str = "") -> Loaded:
+        self._refused()
         return Loaded(
             payment=self.payment,
             operations=tuple(self.operations.values()),
             asked=self.operations.get(operation) or self.others.get(operation),
             acts=() if operation else self.acts,
         )
+
+    async def unfinished(self, partition: int, limit: int) -> list[str]:
+        return []
+
+    def _refused(self) -> None:
+        if self.refuses:
+            self.refuses -= 1
+            raise Broken("its row cannot be read")
 
     async def holder(self, connector: str, reference: str) -> str | None:
         return "payment pay_other" if self.taken == reference else None
@@ -178,13 +192,8 @@ class Stand:
             self.ledger.operations = {operation.id: operation for operation in desk.operations}
         self.home = HeldHome(partition=partition)
         self.let_go: list[Completed | Journaled | DeadLettered] = []
-        meters = EngineMetrics(CollectorRegistry())
-        tolerance = BreakerPolicy(silences_max=1000, rest_s=1.0, rest_cap_s=1.0, probes=1)
-        patience, allowance = (
-            HoldBackPolicy(attempt_s=1.0, worst_latency_s=worst_s),
-            RetryBudgetPolicy(share=1.0, floor_per_s=1000),
-        )
-        self.gate = GuardedConnector(self.bank, tolerance, allowance, patience, meters)
+        self._meters = meters = EngineMetrics(CollectorRegistry())
+        self.gate = self.a_gate(self.bank, worst_s)
         self.connectors = {self.bank.name: self.gate}
         self.context = WorkerContext(
             ledger=self.ledger,  # type: ignore[arg-type]
@@ -197,6 +206,14 @@ class Stand:
             places=FairSemaphore(10),
             partition_of=lambda payment: partition,
         )
+
+    def a_gate(self, bank: HeldBank, worst_s: float) -> GuardedConnector:
+        tolerance = BreakerPolicy(silences_max=1000, rest_s=1.0, rest_cap_s=1.0, probes=1)
+        patience, allowance = (
+            HoldBackPolicy(attempt_s=1.0, worst_latency_s=worst_s),
+            RetryBudgetPolicy(share=1.0, floor_per_s=1000),
+        )
+        return GuardedConnector(bank, tolerance, allowance, patience, self._meters)
 
     def _wall(self) -> datetime:
         return NOON + timedelta(seconds=self._loop.time() - BEGINS_S + self.wrong_s)
@@ -219,11 +236,22 @@ class Stand:
         return [known for known in self.ledger.operations.values() if known.verb is verb][-1]
 
 
+class HastyLoop(SimulatedLoop):
+    """Its timers ring a millisecond early, as real ones may."""
+
+    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Any:
+        return super().call_at(max(when - 0.001, self.time()), callback, *args, context=context)
+
+
 def played(
-    story: Callable[[Stand], Coroutine[Any, Any, None]], desk: Desk | None = None, *, worst_s: float = 0.0
+    story: Callable[[Stand], Coroutine[Any, Any, None]],
+    desk: Desk | None = None,
+    *,
+    worst_s: float = 0.0,
+    time: type[SimulatedLoop] = SimulatedLoop,
 ) -> None:
     """In virtual time, with what a desk holds in the ledger."""
-    loop = SimulatedLoop(random.Random(7), shuffled=False)
+    loop = time(random.Random(7), shuffled=False)
     partition = 3 if desk is None else desk.payment.partition
 
     async def begun() -> None:
