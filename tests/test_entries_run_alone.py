@@ -9,7 +9,6 @@ from typing import Any
 
 import anyio
 import pytest
-from engine.streams.encoding import encode_command
 
 from engine.domain.command import Command
 from engine.domain.payment import Status, Verb
@@ -17,6 +16,7 @@ from engine.errors import Unavailable
 from engine.ledger.writer import FencingToken
 from engine.streams.command_stream import LeaseLost, StreamEntry
 from engine.streams.completion import DeadLettered
+from engine.streams.encoding import encode_command
 from engine.worker.partition_consumer import _DELIVERIES_MAX, PartitionConsumer, PartitionOwnership
 from support.actor_stand import BEGINS_S, HastyLoop, HeldBank, Stand, played
 from support.decision_stand import LOST, PATIENCE, Desk, a_captured_payment, a_command, an_authorized_payment
