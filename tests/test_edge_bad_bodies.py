@@ -215,7 +215,7 @@ def test_a_good_body_reaches_the_engine_as_it_was_meant(edge: Stand, body: dict[
     assert answer.status_code == 202
     verb, origin, new = edge.engine.asked[0]
     assert (verb, origin.merchant, new.money.amount) == ("authorize", "m_1", body["amount"])
-    assert (new.order_id, new.sale, new.metadata) == (
+    assert (new.details.order_id, new.sale, new.details.metadata) == (
         body["order_id"],
         body.get("capture", False),
         body.get("metadata", {}),

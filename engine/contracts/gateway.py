@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from engine.domain.money import Money
-from engine.domain.payment import Card, Verb
+from engine.domain.payment import Card, Details, Verb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +30,7 @@ class NewPayment:
     """A validated body of POST /v1/payments. `sale` is `capture: true`."""
 
     money: Money
-    order_id: str
-    customer_id: str
-    description: str | None
-    metadata: Mapping[str, str]
-    webhook_url: str | None
+    details: Details
     card: Card
     sale: bool
 

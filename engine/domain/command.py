@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
-from engine.domain.payment import MaskedCard, Terms, Verb
+from engine.domain.payment import MaskedCard, Terms, Verb, details_of
 
 _SEQUENCE_SPAN = 1_000_000  # entries of one millisecond; keeps accept_order within a bigint until the year 2262
 _LAST_MS = (2**63 - 1) // _SEQUENCE_SPAN - 1  # a later id was made by hand; the ledger must be able to hold its order
@@ -39,13 +39,9 @@ def terms_to_json(terms: Terms) -> dict[str, object]:
     return {
         "amount": terms.money.amount,
         "currency": terms.money.currency,
-        "order_id": terms.order_id,
-        "customer_id": terms.customer_id,
-        "description": terms.description,
-        "metadata": terms.metadata,
+        **details_of(terms),
         "method": method_to_json(terms.method),
         "connector": terms.connector,
-        "webhook_url": terms.webhook_url,
     }
 
 

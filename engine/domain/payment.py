@@ -86,18 +86,31 @@ class MaskedCard(Struct, frozen=True, kw_only=True):
     expiry_year: int
 
 
-class Terms(Struct, frozen=True, kw_only=True):
+class Details(Struct, frozen=True, kw_only=True):
+    """What the client says about a new payment beside its money and method; fields that the engine keeps and shows.
+
+    A field added here is carried through the stream, the idempotency fingerprint and the ledger's row by its name.
+    """
+
+    order_id: str
+    customer_id: str
+    description: str | None = None
+    metadata: Mapping[str, str]
+    webhook_url: str | None = None
+
+
+class Terms(Details, frozen=True, kw_only=True):
     """What was agreed when the payment was created; never changes."""
 
     merchant: str
     money: Money
-    order_id: str
-    customer_id: str
-    description: str | None
-    metadata: Mapping[str, str]
     method: MaskedCard
     connector: str
-    webhook_url: str | None
+
+
+def details_of(source: object) -> dict[str, Any]:
+    """The fields of Details of anything that has them as attributes."""
+    return {name: getattr(source, name) for name in Details.__struct_fields__}
 
 
 class BankIds(Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ from engine.contracts.connector import Clock
 from engine.contracts.gateway import NewPayment, RequestContext, StoredResponse
 from engine.domain.command import Command, IdempotencyRecord, OpenOperation, accept_order
 from engine.domain.ids import operation_id, partition_of, payment_id
-from engine.domain.payment import MaskedCard, Operation, Terms, Verb
+from engine.domain.payment import MaskedCard, Operation, Terms, Verb, details_of
 from engine.domain.rendering import accepted_document, render, render_pending
 from engine.errors import FieldError, Rejected, StoreRefused, Unavailable
 from engine.failpoint import Failpoints
@@ -96,13 +96,9 @@ class Acceptor:
         terms = Terms(
             merchant=origin.merchant,
             money=new.money,
-            order_id=new.order_id,
-            customer_id=new.customer_id,
-            description=new.description,
-            metadata=new.metadata,
             method=method,
             connector=context.connector,
-            webhook_url=new.webhook_url,
+            **details_of(new.details),
         )
         now = context.clock()
         command = Command(
@@ -336,11 +332,8 @@ def _fields(new: NewPayment) -> dict[str, object]:
     return {
         "amount": new.money.amount,
         "currency": new.money.currency,
-        "order_id": new.order_id,
-        "customer_id": new.customer_id,
-        "description": new.description,
-        "metadata": dict(new.metadata) or None,
-        "webhook_url": new.webhook_url,
+        **details_of(new.details),
+        "metadata": dict(new.details.metadata) or None,
         "capture": True if new.sale else None,
         "payment_method/number": card.number,
         "payment_method/expiry_month": card.expiry_month,

@@ -13,6 +13,7 @@ from engine.domain.operator_rules import PaymentActionKind, WaitingAction
 from engine.domain.payment import (
     BankIds,
     DeclineCode,
+    Details,
     MaskedCard,
     Operation,
     Payment,
@@ -147,13 +148,9 @@ def payment_of(row: Row) -> Payment:
         terms=Terms(
             merchant=row["merchant"],
             money=Money(amount=row["amount"], currency=row["currency"]),
-            order_id=row["order_id"],
-            customer_id=row["customer_id"],
-            description=row["description"],
-            metadata=row["metadata"],
             method=MaskedCard(**row["method"]),
             connector=row["connector"],
-            webhook_url=row["webhook_url"],
+            **{name: row[name] for name in Details.__struct_fields__},
         ),
         state=PaymentState(row["state"]),
         version=row["version"],

@@ -17,7 +17,7 @@ from msgspec import Struct
 from engine.domain.command import Command, IdempotencyRecord, OpenOperation, terms_to_json
 from engine.domain.ids import is_id
 from engine.domain.money import AMOUNT_MAX, Money
-from engine.domain.payment import MaskedCard, Terms, Verb
+from engine.domain.payment import Details, MaskedCard, Terms, Verb, details_of
 from engine.errors import Broken
 
 VERSION = b"1"
@@ -70,16 +70,11 @@ def member(name: str, value: str) -> bytes:
 _Amount = Annotated[int, msgspec.Meta(ge=1, le=AMOUNT_MAX)]
 
 
-class _Terms(Struct, frozen=True):
+class _Terms(Details, frozen=True, kw_only=True):
     amount: _Amount
     currency: str
-    order_id: str
-    customer_id: str
-    description: str | None
-    metadata: dict[str, str]
     method: MaskedCard
     connector: str
-    webhook_url: str | None
 
 
 class _Body(Struct, frozen=True):
@@ -152,13 +147,9 @@ def _terms_of(merchant: str, terms: _Terms) -> Terms:
     return Terms(
         merchant=merchant,
         money=Money(amount=terms.amount, currency=terms.currency),
-        order_id=terms.order_id,
-        customer_id=terms.customer_id,
-        description=terms.description,
-        metadata=terms.metadata,
         method=terms.method,
         connector=terms.connector,
-        webhook_url=terms.webhook_url,
+        **details_of(terms),
     )
 
 

@@ -15,7 +15,7 @@ import anyio
 from engine.contracts.gateway import NewPayment, RequestContext, StoredResponse
 from engine.domain.ids import operation_id, payment_id
 from engine.domain.money import Money
-from engine.domain.payment import Card, Verb
+from engine.domain.payment import Card, Details, Verb
 from engine.errors import Rejected, Unavailable
 from simulation.plan import Act, Purchase
 from simulation.processes import EdgeGone, EdgeProcess, Town
@@ -112,11 +112,7 @@ class Shop:
             return lambda edge: edge.acceptor.operate(origin, self.payment, verb, None)
         new = NewPayment(
             money=Money(amount=self._purchase.amount, currency="USD"),
-            order_id=key,
-            customer_id="c",
-            description=None,
-            metadata={},
-            webhook_url=None,
+            details=Details(order_id=key, customer_id="c", metadata={}),
             card=_CARD,
             sale=self._purchase.sale,
         )

@@ -17,7 +17,7 @@ from engine.contracts.connector import Capabilities
 from engine.contracts.gateway import NewPayment
 from engine.contracts.url_policy import UrlPolicy
 from engine.domain.money import AMOUNT_MAX, CURRENCIES, Money
-from engine.domain.payment import Card
+from engine.domain.payment import Card, Details, details_of
 from engine.errors import FieldError, Rejected
 
 METADATA_PAIRS_MAX = 50
@@ -163,11 +163,7 @@ def new_payment(
     method = body.payment_method
     return NewPayment(
         money=Money(amount=body.amount, currency=body.currency),
-        order_id=body.order_id,
-        customer_id=body.customer_id,
-        description=body.description,
-        metadata=body.metadata,
-        webhook_url=body.webhook_url,
+        details=Details(**details_of(body)),
         card=Card(
             number=method.number, cvv=method.cvv, expiry_month=method.expiry_month, expiry_year=method.expiry_year
         ),
