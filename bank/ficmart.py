@@ -179,7 +179,7 @@ class FicmartBank:
             answer = None
         evidence["duration_ms"] = max(0, round((self._clock() - began).total_seconds() * 1000))
         if not body.written:
-            unreachable = body.obstacle is None
+            unreachable = not body.obstacle  # nothing of ours stood in the way
             return Unsent(
                 reason=body.obstacle or "no connection to the bank", unreachable=unreachable, evidence=evidence
             )

@@ -125,6 +125,7 @@ async def test_a_refused_connection_is_unsent() -> None:
             answer = await connector.ask(an_ask())
 
     assert isinstance(answer, Unsent)
+    assert answer.unreachable, "it is the bank's doing, and opens the circuit breaker"
 
 
 async def test_a_host_without_an_address_is_unsent() -> None:
