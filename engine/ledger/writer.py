@@ -43,6 +43,7 @@ from engine.ledger.rows import (
     read,
 )
 from engine.ledger.statement import statement
+from engine.resilience.retry_budget import Room
 
 log = structlog.get_logger()
 
@@ -160,11 +161,20 @@ class LedgerWriter:
         arguments = {"payment": payment, "operation": operation}
         return bool((await _patiently(lambda: self._asked("resolved_by_hand", arguments), 1))[0][0])
 
-    async def due(self, partitions: Sequence[int], terms: DueTerms, limit: int) -> list[tuple[int, str]]:
-        """Partition and payment, by the ledger's clock: operations whose time has come, acts, authorizations that have
-        expired, and those that soon will and of which nobody was told. Raises Away."""
-        arguments = {"partitions": list(partitions), "now": None, "limit": limit, **asdict(terms)}
+    async def due(
+        self, partitions: Sequence[int], terms: DueTerms, limit: int, room: Room | None = None
+    ) -> list[tuple[int, str]]:
+        """Partition and payment, by the ledger's clock: operations whose time has come, the earliest first and no more
+        than there is room for, acts, authorizations that have expired, and those that soon will and of which nobody was
+        told. Raises Away."""
+        room = room or Room(unsent=limit, doubt=limit)
+        arguments = {"partitions": list(partitions), "now": None, "limit": limit, **asdict(room), **asdict(terms)}
         return [(partition, payment) for partition, payment in await self._asked("due", arguments)]
+
+    async def hold_retries(self, partitions: Sequence[int], held: timedelta) -> None:
+        """For so long, what is parked in these partitions waits for its bank and not for us. Raises Away."""
+        async with borrowed(self._pool) as connection:
+            await connection.execute(statement("hold_retries"), {"partitions": list(partitions), "held": held})
 
     async def unanswered(self, partitions: Sequence[int], terms: DueTerms, limit: int) -> list[tuple[int, str]]:
         """Partition and payment of attempts that are over, by the ledger's clock, without an outcome. Raises Away."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+CALLS_MAX = 1_000_000  # more than anybody makes at once
 _DOUBLINGS_MAX = 10
 
 
@@ -73,6 +74,14 @@ class CircuitBreaker:
                 return False
             self._probing += 1
         return self.circuit is not Circuit.OPEN
+
+    def room(self, now_s: float) -> int:
+        """How many calls would be admitted now; CALLS_MAX while the circuit is closed."""
+        if self.circuit is Circuit.CLOSED:
+            return CALLS_MAX
+        if self.circuit is Circuit.OPEN:
+            return self._tolerance.probes if now_s >= self._rested_at else 0
+        return max(self._tolerance.probes - self._probing, 0)
 
     def closed_for_s(self, now_s: float) -> float:
         """How long to wait before it is worth asking again, for a call that was not admitted."""

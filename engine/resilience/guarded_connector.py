@@ -20,7 +20,7 @@ from engine.domain.payment import Verb
 from engine.metrics import EngineMetrics
 from engine.resilience.circuit_breaker import BreakerPolicy, Circuit, CircuitBreaker
 from engine.resilience.drain_proof import DrainProof
-from engine.resilience.retry_budget import RetryBudget, RetryBudgetPolicy
+from engine.resilience.retry_budget import RetryBudget, RetryBudgetPolicy, Room
 
 log = structlog.get_logger()
 
@@ -77,6 +77,12 @@ class GuardedConnector:
         if self._drain.wait_s(key, _now_s()) is None:
             await self._probe(_now_s())
         return self._drain.wait_s(key, _now_s())
+
+    def room(self) -> Room:
+        """What a retry would find here: while there is none, no time of anybody's has come."""
+        now_s = _now_s()
+        admitted = self._breaker.room(now_s)
+        return Room(unsent=admitted, doubt=min(admitted, self._budget.left(now_s)))
 
     async def ask(self, ask: BankRequest) -> Answer:
         if ask.doubted:

@@ -19,6 +19,14 @@ class RetryBudgetPolicy:
     floor_per_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """How many parked operations the banks take now: `unsent`, of those they never saw, and `doubt`, of the others."""
+
+    unsent: int
+    doubt: int
+
+
 class RetryBudget:
     """Times are seconds of any clock that only goes forward."""
 
@@ -31,11 +39,15 @@ class RetryBudget:
         """A first call was made."""
         self._tokens = min(self._tokens + self._allowance.share, self._tokens_max)
 
-    def spend(self, now_s: float) -> bool:
-        """Take a repeat out of the budget; False when there is none left."""
+    def left(self, now_s: float) -> int:
+        """How many repeats could be made now."""
         earned = (now_s - self._at_s) * self._allowance.floor_per_s
         self._tokens, self._at_s = min(self._tokens + earned, self._tokens_max), now_s
-        if self._tokens < 1:
+        return int(self._tokens)
+
+    def spend(self, now_s: float) -> bool:
+        """Take a repeat out of the budget; False when there is none left."""
+        if not self.left(now_s):
             return False
         self._tokens -= 1
         return True

@@ -122,11 +122,17 @@ class Actor:
         if head is None:
             return await self._watch_the_clock(payment)
         self._working_on = head.id
-        if head.status is Status.REVIEW or not self._context.decider.due(head, self._context.clock.now()):
+        if head.status is Status.REVIEW or not self._is_due(payment, head):
             await self._persist_waiting(payment)
             return False
         await self._work(head)
         return True
+
+    def _is_due(self, payment: Payment, head: Operation) -> bool:
+        """Whether its time has come. One that is parked waits on while its bank takes no calls, without a commit."""
+        if not self._context.decider.due(head, self._context.clock.now()):
+            return False
+        return head.next_attempt_at is None or self._context.bank_caller.takes(payment, head)
 
     async def _take_in(self, delivery: MailboxMessage) -> None:
         aggregate, command = self._aggregate, delivery.command
@@ -181,6 +187,7 @@ class Actor:
     async def _work(self, head: Operation) -> None:
         """One operation, until it is answered, parked or in review."""
         decider, clock = self._context.decider, self._context.clock
+        self._pending.resume(head)
         lost = head.attempts > 0 and head.next_attempt_at is None  # an attempt was under way when its owner went
         if lost:
             await self._runner.outlive(head)

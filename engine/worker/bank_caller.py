@@ -19,6 +19,7 @@ from engine.errors import Broken
 from engine.failpoint import Failpoints
 from engine.metrics import EngineMetrics
 from engine.resilience.guarded_connector import GuardedConnector
+from engine.resilience.retry_budget import Room
 from engine.security.encryption import Access, Vault, key_id
 
 TIMER_S = 0.002  # timers may ring a millisecond early, and attempts must never overlap, not even by that
@@ -73,6 +74,19 @@ class BankCaller:
                 return False
             await anyio.sleep(drained_in_s + TIMER_S)
         return True
+
+    def room(self) -> Room:
+        """How many parked operations the banks would take now."""
+        rooms = [gate.room() for gate in self._connectors.values()]
+        return Room(unsent=sum(room.unsent for room in rooms), doubt=sum(room.doubt for room in rooms))
+
+    def takes(self, payment: Payment, operation: Operation) -> bool:
+        """Whether its bank takes a parked operation now. What this worker lacks is for `check` to say."""
+        gate = self._connectors.get(payment.terms.connector)
+        if gate is None:
+            return True
+        room = gate.room()
+        return (room.unsent if operation.doubted_at is None else room.doubt) > 0
 
     def check(self, payment: Payment, operation: Operation) -> None:
         """Before an attempt is committed: raises Unable where the fault is ours, and Broken where nobody has the key.

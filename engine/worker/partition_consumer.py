@@ -91,6 +91,11 @@ class PartitionConsumer:
         return len(self.held)
 
     @property
+    def busy(self) -> int:
+        """Payments that are in hand or left alone: looking at them again would change nothing."""
+        return len(self._actors) + len(self._quarantined)
+
+    @property
     def fence(self) -> FencingToken:
         return self.ownership.fence
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from engine.contracts.connector import Clock
 from engine.domain.command import Command, IdempotencyRecord, accept_order
-from engine.domain.payment import Operation
+from engine.domain.payment import Operation, Status
 from engine.metrics import EngineMetrics
 from engine.streams.completion import Completed, Completion, Journaled
 from engine.streams.encoding import encode_record
@@ -55,6 +55,7 @@ class PendingEntries:
         self._entries: dict[str, list[str]] = {}  # operation to the entries that ask for it
         self._reply_to: dict[str, list[str]] = {}
         self._taken_at: dict[str, datetime] = {}
+        self._parked: set[tuple[str, Status]] = set()  # operations of which it was said
         self._merchant = ""  # whose payment it is; known with the first entry
 
     def add(self, command: Command, entry: str | None) -> None:
@@ -109,6 +110,7 @@ class PendingEntries:
             "operation_completed",
             payment=operation.payment,
             operation=operation.id,
+            request_id=operation.request_id,
             partition=self._partition,
             entry=entries[0] if entries else None,
             verb=operation.verb,
@@ -117,14 +119,23 @@ class PendingEntries:
             total_ms=None if taken_at is None else round((now - taken_at).total_seconds() * 1000, 1),
         )
 
+    def resume(self, operation: Operation) -> None:
+        """It is taken up again; if it was parked, that was said then."""
+        if operation.next_attempt_at is not None:
+            self._parked.add((operation.id, operation.status))
+
     async def park(self, operation: Operation) -> None:
-        """Journaled, not answered: the entry may go, record and open entry stay."""
+        """Journaled, not answered: the entry may go, record and open entry stay. Said once, and counted each time."""
         self._meters.parked.labels(operation.verb, operation.status).inc()
         await self.acknowledge(operation.id)
         if operation.parent is not None:
             await self.acknowledge(operation.parent)
-        log.warning(
+        said = (operation.id, operation.status) in self._parked
+        self._parked.add((operation.id, operation.status))
+        tell = log.debug if said else log.warning if operation.doubted_at else log.info
+        tell(
             "operation_parked",
+            request_id=operation.request_id,
             payment=operation.payment,
             operation=operation.id,
             partition=self._partition,

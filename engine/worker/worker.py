@@ -65,7 +65,9 @@ class Worker:
         )
         self._reclaimer = Reclaimer(streams, self.keeper.consumers)
         self._reader = StreamReader(streams, self._reclaimer, self.keeper.consumers, limits.read)
-        self._sweeper = Scheduler(context.ledger, self.keeper.consumers, context.decider.policy, limits.sweep_ms)
+        self._sweeper = Scheduler(
+            context.ledger, context.bank_caller, self.keeper.consumers, context.decider.policy, limits.sweep_ms
+        )
         self._orphans = OrphanRecovery(
             DeadLetterQueue(scripts, limits.lease.partitions), context.ledger, self.keeper.consumers
         )

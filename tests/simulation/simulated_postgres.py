@@ -92,11 +92,16 @@ def _unfinished(tables: Tables, wanted: Parameters) -> list[Row]:
 def _due(tables: Tables, wanted: Parameters) -> list[Row]:
     now: datetime = wanted["now"]
     farthest = now + wanted["farthest"]
-    due = [
-        (row["partition"], row["payment"])
-        for row in _worked_on(tables)
-        if row["next_attempt_at"] and not now < row["next_attempt_at"] <= farthest
-    ]
+    parked = [row for row in _worked_on(tables) if row["next_attempt_at"] and row["partition"] in wanted["partitions"]]
+    parked.sort(key=lambda row: (row["next_attempt_at"], row["id"]))
+    due: list[tuple[int, str]] = []
+    for limit, in_doubt in (("unsent", False), ("doubt", True)):
+        alike = [row for row in parked if (row["status"] == "in_doubt") is in_doubt]
+        for come in (
+            [row for row in alike if row["next_attempt_at"] <= now],
+            [row for row in alike if row["next_attempt_at"] > farthest],
+        ):
+            due += [(row["partition"], row["payment"]) for row in come[: wanted[limit]]]
     for row in tables.payments.values():
         if row["state"] != "authorized" or not row["expires_at"]:
             continue
@@ -166,6 +171,7 @@ STATEMENTS: dict[str, Callable[[Tables, Parameters], list[Row]]] = {
     "unfinished": _unfinished,
     "due": _due,
     "unanswered": _unanswered,
+    "hold_retries": lambda tables, wanted: [],  # for the auditor, who does not live here either
     "ledger_time": lambda tables, wanted: [{"at": wanted["now"]}],
     "payments_by_id": _payments_by_id,
     "operations_by_id": _operations_by_id,

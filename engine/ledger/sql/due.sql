@@ -4,13 +4,26 @@
 -- An operator's act waits for the payment's actor; one on a payment that does not exist waits for nobody.
 -- An authorization is looked at when nothing else is left to do for its payment. (That is written so that the planner looks
 -- there by payment: the index of what is unsettled is full of entries of what has ended since the last vacuum.)
-SELECT partition, payment FROM operations
-WHERE settled_at IS NULL AND partition = ANY(%(partitions)s) AND status IN ('accepted', 'sent', 'in_doubt')
-  AND next_attempt_at <= coalesce(%(now)s::timestamptz, statement_timestamp())
+-- Operations that the bank never saw, and those in doubt, are as many as it takes now (engine/resilience/retry_budget.py): none while it takes no calls.
+(SELECT partition, payment FROM operations
+ WHERE settled_at IS NULL AND partition = ANY(%(partitions)s) AND status IN ('accepted', 'sent')
+   AND next_attempt_at <= coalesce(%(now)s::timestamptz, statement_timestamp())
+ ORDER BY next_attempt_at, id LIMIT %(unsent)s)
 UNION
-SELECT partition, payment FROM operations
-WHERE settled_at IS NULL AND partition = ANY(%(partitions)s) AND status IN ('accepted', 'sent', 'in_doubt')
-  AND next_attempt_at > coalesce(%(now)s::timestamptz, statement_timestamp()) + %(farthest)s::interval AND next_attempt_at <= 'infinity'
+(SELECT partition, payment FROM operations
+ WHERE settled_at IS NULL AND partition = ANY(%(partitions)s) AND status IN ('accepted', 'sent')
+   AND next_attempt_at > coalesce(%(now)s::timestamptz, statement_timestamp()) + %(farthest)s::interval AND next_attempt_at <= 'infinity'
+ ORDER BY next_attempt_at, id LIMIT %(unsent)s)
+UNION
+(SELECT partition, payment FROM operations
+ WHERE settled_at IS NULL AND partition = ANY(%(partitions)s) AND status = 'in_doubt'
+   AND next_attempt_at <= coalesce(%(now)s::timestamptz, statement_timestamp())
+ ORDER BY next_attempt_at, id LIMIT %(doubt)s)
+UNION
+(SELECT partition, payment FROM operations
+ WHERE settled_at IS NULL AND partition = ANY(%(partitions)s) AND status = 'in_doubt'
+   AND next_attempt_at > coalesce(%(now)s::timestamptz, statement_timestamp()) + %(farthest)s::interval AND next_attempt_at <= 'infinity'
+ ORDER BY next_attempt_at, id LIMIT %(doubt)s)
 UNION
 SELECT p.partition, p.id FROM audit a JOIN payments p ON p.id = a.payment
 WHERE a.result IS NULL AND a.act IN ('retry', 'resolve', 'correct') AND a.partition = ANY(%(partitions)s)

@@ -1,10 +1,12 @@
 -- I7: unsettled operations that are due, or whose attempt is over, or whose turn has come, and that nobody works on.
+-- What waits for its bank is due when that takes calls again (retries_held).
 -- Only the first of a payment has its turn; while that one waits for a person, so do those behind it.
 SELECT overdue.payment, overdue.id AS operation, overdue.since AS at,
        format('the %%s is %%s after %%s attempts, overdue since %%s; partition %%s belongs to %%s', overdue.verb, overdue.status,
               overdue.attempts, overdue.since, overdue.partition, coalesce(partitions.owner, 'nobody')) AS detail
 FROM (SELECT waiting.*,
-             CASE WHEN next_attempt_at IS NOT NULL THEN next_attempt_at
+             CASE WHEN next_attempt_at IS NOT NULL
+                  THEN greatest(next_attempt_at, (SELECT held.until FROM retries_held AS held WHERE held.partition = waiting.partition))
                   WHEN attempts > 0 THEN deadline
                   ELSE greatest(created_at, (SELECT max(settled_at) FROM operations AS before
                                              WHERE before.payment = waiting.payment
