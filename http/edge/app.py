@@ -53,15 +53,18 @@ def create_app(
     probes: Mapping[str, Probe],
     registry: CollectorRegistry,
     admission: Admission,
+    request_log: bool = True,
     lifespan: Lifespan | None = None,
 ) -> Starlette:
-    """The merchant's door. `capabilities` by payment method type, `url_policy`: where webhooks may go; `lifespan` opens
+    """The merchant's door. `capabilities` by payment method type, `url_policy`: where webhooks may go, `request_log`: a
+    line for each request; `lifespan` opens
     what the others need and outlives the refreshing of the keys, which this application runs itself."""
     door = Endpoints(
         meters=RouteMetrics(registry, admission),
         merchants=keys.guard,
         operators=keys.guard_operator,
         admission=admission,
+        request_log=request_log,
     )
     payments = Payments(
         acceptor=acceptor, queries=queries, timeline=timeline, capabilities=capabilities, url_policy=url_policy
@@ -90,9 +93,9 @@ def create_app(
         ("/v1/dead-letters/{letter}/requeue", door.operator, {"POST": operators.requeue}),
         ("/v1/dead-letters/{letter}/drop",  door.operator, {"POST": operators.drop}),
         *_webhook_table(door, webhooks, log, events),
-        ("/livez",                          door.open,     {"GET": health.livez}),
-        ("/readyz",                         door.open,     {"GET": health.readyz}),
-        ("/metrics",                        door.open,     {"GET": health.metrics}),
+        ("/livez",                          door.probe,    {"GET": health.livez}),
+        ("/readyz",                         door.probe,    {"GET": health.readyz}),
+        ("/metrics",                        door.probe,    {"GET": health.metrics}),
         ("/openapi.json",                   door.open,     {"GET": reference.openapi}),
         ("/docs",                           door.open,     {"GET": reference.docs}),
         ("/docs/{asset}",                   door.open,     {"GET": reference.asset}),

@@ -25,7 +25,7 @@ AUDIT_LIMIT = 100  # breaches that the auditor counts per invariant: above it, m
 
 def run_auditor(settings: Settings) -> None:
     """Look every few seconds until a signal says stop. Needs no key and no bank."""
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format)
     anyio.run(_serve_auditor, settings, backend_options={"use_uvloop": True})
 
 

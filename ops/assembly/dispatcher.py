@@ -36,7 +36,7 @@ log = structlog.get_logger()
 def run_dispatcher(settings: Settings) -> None:
     """Deliver webhooks until a signal says stop, then finish what is under way."""
     check_production(settings)
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format)
     tame_collector()
     anyio.run(_serve_dispatcher, settings, backend_options={"use_uvloop": True})
 

@@ -31,7 +31,7 @@ from engine.streams.dead_letter_queue import DeadLetterQueue
 from engine.streams.reply_channel import ReplyChannel
 from engine.streams.scripts import Scripts
 from ops.assembly.clocks import compared, store_clock
-from ops.assembly.logs import configure_logs
+from ops.assembly.logs import configure_logs, crash_logged
 from ops.assembly.process import check_production, connected, opened_vault, tame_collector
 from ops.assembly.serving import Server, allow_many_files, bind, share, until_signalled
 from ops.assembly.settings import Settings
@@ -46,11 +46,16 @@ def run_edge(settings: Settings) -> None:
     if settings.edge_processes == 1:
         _edge_process(settings, listener)
     else:
-        share(listener, settings.edge_processes, partial(_edge_process, settings))
+        share(listener, settings.edge_processes, partial(_edge_child, settings))
+
+
+def _edge_child(settings: Settings, listener: socket.socket) -> None:
+    with crash_logged():
+        _edge_process(settings, listener)
 
 
 def _edge_process(settings: Settings, listener: socket.socket) -> None:
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format)
     allow_many_files()
     tame_collector()
     anyio.run(_serve_edge, settings, listener, backend_options={"use_uvloop": True})
@@ -115,6 +120,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket) -> None:
                 "fitness": partial(_fitting, stores.fitness),
             },
             registry=meters_registry,
+            request_log=settings.request_log,
             admission=Admission(
                 AdmissionLimits(
                     in_flight_max=settings.in_flight_max,

@@ -181,7 +181,10 @@ class Settings(BaseModel):
         20, ge=1, le=10_000, description="webhooks under way to one endpoint, per dispatcher: what a shop must bear"
     )
     webhook_disable_h: int = Field(
-        120, ge=1, le=8760, description="an endpoint that has only failed for so long is disabled"
+        120,
+        ge=1,
+        le=8760,
+        description="an endpoint that fails for so long, again and again and without one success, is disabled",
     )
     webhook_inside: str = Field(
         "", description="networks that webhooks may reach though they are not public, as in 10.1.0.0/16,::1/128"
@@ -200,6 +203,8 @@ class Settings(BaseModel):
     allow_unsafe_redis: bool = Field(False, description="start on a Redis that may lose or evict accepted work")
     allow_unsafe_postgres: bool = Field(False, description="start on a Postgres that may lose commits")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lines below it are dropped")
+    log_format: Literal["json", "console"] = Field("json", description="of each line, also of libraries and crashes")
+    request_log: bool = Field(True, description="edges log one line for each request, at level info")
 
     @property
     def vault_keys(self) -> list[bytes]:

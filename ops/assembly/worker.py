@@ -45,7 +45,7 @@ log = structlog.get_logger()
 def run_worker(settings: Settings) -> None:
     """Work until a signal says stop, then drain."""
     check_production(settings)
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format)
     allow_many_files()
     tame_collector()
     anyio.run(_serve_worker, settings, backend_options={"use_uvloop": True})

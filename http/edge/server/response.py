@@ -23,7 +23,7 @@ HTML: tuple[Header, ...] = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"),
 )
-_REPLAYED: Header = (b"idempotent-replayed", b"true")
+REPLAYED: Header = (b"idempotent-replayed", b"true")
 _ASK_SOON: Header = (b"retry-after", b"1")
 
 
@@ -47,7 +47,7 @@ def of_answered(answered: KeyedResponse) -> Response:
     if answered.status == 201:
         headers += ((b"location", b"/v1/webhook-endpoints/" + orjson.loads(answered.body)["id"].encode()),)
     if answered.replayed:
-        headers += (_REPLAYED,)
+        headers += (REPLAYED,)
     return Response(status=answered.status, body=answered.body, headers=headers)
 
 
@@ -60,7 +60,7 @@ def of_reply(reply: StoredResponse, wait_s: int) -> Response:
     if status == 202:
         headers += (_ASK_SOON,)
     if reply.replayed:
-        headers += (_REPLAYED,)
+        headers += (REPLAYED,)
     if reply.waited:
         headers += ((b"preference-applied", b"wait=%d" % wait_s),)
     return Response(status=status, body=reply.body, headers=headers)
