@@ -176,3 +176,29 @@ def test_retry_after_is_understood_in_both_its_forms(header: str, seconds: float
     reply, _ = posted(sending(b"HTTP/1.1 503 X\r\nretry-after: %s\r\ncontent-length: 0\r\n\r\n" % header.encode()))
 
     assert reply.retry_after_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("header", "least_s", "most_s"),
+    [
+        ("9" * 60, 86_400, 86_400),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400, 86_400),
+        ("Fri, 31 Dec 2030 23:59:59 -0000", 0, 86_400),
+        ("Mon, 01 Jan 0001 00:00:00 GMT", 0, 0),
+    ],
+)
+def test_retry_after_is_between_now_and_a_day(header: str, least_s: float, most_s: float) -> None:
+    reply, _ = posted(sending(b"HTTP/1.1 503 X\r\nretry-after: %s\r\ncontent-length: 0\r\n\r\n" % header.encode()))
+
+    assert reply.retry_after_s is not None
+    assert least_s <= reply.retry_after_s <= most_s
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Fri, 31 Dec 99999999999 23:59:59 GMT", "Fri, 31 Dec 2030 23:59:59 +99999999999999", "1e9", "+5", "9" * 99],
+)
+def test_a_retry_after_that_is_no_time_is_left_out(header: str) -> None:
+    reply, _ = posted(sending(b"HTTP/1.1 503 X\r\nretry-after: %s\r\ncontent-length: 0\r\n\r\n" % header.encode()))
+
+    assert (reply.outcome, reply.retry_after_s) == (AttemptOutcome.REFUSED, None)

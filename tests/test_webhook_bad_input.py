@@ -278,6 +278,8 @@ def test_a_url_that_cannot_be_called_is_refused(gateway: Gateway, endpoint: str,
         "https://xn--bcher-kva.example/international",
         "https://shop.example:8443/a/b?c=d&e=%C3%BC",
         "https://SHOP.example./dot-at-the-end",
+        "HTTPS://Shop.Example:443",
+        "http://shop.example?q=a+b%20c%7E",
         "https://[2606:4700::1111]/six",
         "http://hooks_1.shop.example/underscore",
         "http://shop.example/" + "x" * 2028,
@@ -287,6 +289,7 @@ def test_a_url_that_can_is_not(gateway: Gateway, url: str) -> None:
     answer = ask(gateway, "POST", ENDPOINTS, {"url": url})
 
     assert answer.status_code == 201, answer.text
+    assert answer.json()["url"] == url
     ask(gateway, "DELETE", f"{ENDPOINTS}/{answer.json()['id']}")
 
 
@@ -411,7 +414,7 @@ def test_anothers_endpoint_is_404_and_stays_as_it_is(gateway: Gateway, endpoint:
     assert made(gateway) == before
 
 
-@pytest.mark.parametrize("again", ["http://127.0.0.1:9/twin?x=1", "HTTP://127.0.0.1:09/twin?x=1"])
+@pytest.mark.parametrize("again", ["http://127.0.0.1:9/twin?x=1", "HTTP://127.0.0.1:9/twin?x=1"])
 def test_one_url_is_registered_once(gateway: Gateway, endpoint: str, again: str) -> None:
     ask(gateway, "POST", ENDPOINTS, {"url": "http://127.0.0.1:9/twin?x=1"})
 

@@ -113,25 +113,64 @@ def test_names_of_a_network_of_its_own_are_for_deployments_that_allow_one(host: 
 
 @pytest.mark.parametrize(
     "target",
-    ["/%7Eshop?sig=a%2Fb%21&x=%2C", "/a/%2e%2e/b", "/a/../b", "//x", "/hook?q=a+b%20c", "/x;y=1?u=%E4", "/?a?b"],
-)
+    [
+        "/%7Eshop?sig=a%2Fb%21&x=%2C", "/a/%2e%2e/b", "/a/../b", "//x", "/hook?q=a+b%20c", "/x;y=1?u=%E4", "/?a?b",
+        "/", "/%", "/%zz?%%", "/?%3f=%3F&%26=&&;", "/a//b/./c/", "/:@!$&'()*+,=-._~", '/<>"{}|^`[]', "/a\\b",
+        "/?/..//../",
+    ],
+)  # fmt: skip
 def test_a_url_is_called_as_it_was_registered(target: str) -> None:
-    called: list[str] = []
-
-    async def serve(request: Received) -> None:
-        called.append(request.line.split(" ")[1])
-        await _closing(request)
-
-    async def scene() -> tuple[str, EndpointReply]:
-        async with raw_bank(serve) as server, WebhookSender(LOCAL, timeout_ms=2000) as sender:
-            url = server.url + target
-            return url, await sender.post(normal_form(url), {}, b"{}")
-
-    url, reply = asyncio.run(scene())
+    (url, reply, line, host) = called("http://127.0.0.1:{port}" + target)
 
     assert normal_form(url) == url
     assert reply.outcome is AttemptOutcome.DELIVERED
-    assert called == [target]
+    assert line == f"POST {target} HTTP/1.1"
+    assert host == [url.split("/")[2]]
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("http://127.0.0.1:{port}", "/"),
+        ("http://127.0.0.1:{port}?a=%7E", "/?a=%7E"),
+        ("HTTP://LOCALHOST:{port}/A%7e", "/A%7e"),
+        ("http://Shop.Example:{port}/", "/"),
+        ("http://shop.example.:{port}/%2e", "/%2e"),
+        ("http://xn--bcher-kva.example:{port}/", "/"),
+        ("http://hooks_1.shop.example:{port}/", "/"),
+    ],
+)
+def test_the_host_is_named_to_the_server_as_it_was_registered(url: str, target: str) -> None:
+    url, reply, line, host = called(url)
+
+    assert LOCAL.refusal_of_url(url) is None
+    assert reply.outcome is AttemptOutcome.DELIVERED
+    assert line == f"POST {target} HTTP/1.1"
+    assert host == [url.split("/")[2].split("?")[0]]
+
+
+def called(url: str) -> tuple[str, EndpointReply, str, list[str]]:
+    """The URL with the port of a server, the reply, and the first line and Host that the server got."""
+
+    async def scene() -> tuple[str, EndpointReply, str, list[str]]:
+        async with (
+            raw_bank(_closing) as server,
+            WebhookSender(LOCAL, timeout_ms=2000, resolver=FickleResolver(["127.0.0.1"])) as sender,
+        ):
+            whole = url.replace("{port}", server.url.rsplit(":", 1)[1])
+            reply = await sender.post(whole, {}, b"{}")
+            (request,) = server.received
+            return whole, reply, request.line, request.header("host")
+
+    return asyncio.run(scene())
+
+
+@pytest.mark.parametrize("port", [":", ":0", ":00", ":080", ":0443", ":65536", ":+80", ":8_0", ":٨٠"])
+@pytest.mark.parametrize("host", ["shop.example", "[2606:4700::1111]"])
+def test_a_port_that_would_be_sent_otherwise_is_refused(host: str, port: str) -> None:
+    assert PUBLIC_ONLY.refusal_of_url(f"http://{host}{port}/hooks")
+    assert PUBLIC_ONLY.refusal_of_url(f"http://{host}{port}")
+    assert PUBLIC_ONLY.refusal_of_url(f"http://{host}:80/hooks") is None
 
 
 def test_a_query_that_would_be_left_out_is_refused() -> None:

@@ -54,6 +54,7 @@ _INNER = tuple(
 _INNER_ENDS = (".internal", ".local", ".localdomain", ".home.arpa", ".lan", ".intranet", ".corp", ".home", ".private")
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\Z")
+_ODD_PORT = re.compile(r":(?:0[0-9]*)?\Z")
 _NUMBER = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)\Z")
 _LOOPBACK = IPv4Address("127.0.0.1")
 _PORTS = {"http": 80, "https": 443}
@@ -87,6 +88,8 @@ class UrlPolicy(Struct, frozen=True, kw_only=True):
             return "must not have a fragment (#...), which is never sent"
         if url.endswith("?") and not parts.query:
             return "must not end in a question mark without a query, which is not sent as it stands"
+        if _ODD_PORT.search(parts.netloc):
+            return "must have a port without leading zeros, or no colon before the path"
         if "[" in parts.netloc and ":" not in host:
             return "must have an IPv6 address between its brackets"
         return self._refusal_of_host(host)
@@ -124,7 +127,8 @@ class UrlPolicy(Struct, frozen=True, kw_only=True):
 
 
 def normal_form(url: str) -> str:
-    """The same URL in one spelling: scheme and host in small letters, no port that is the usual one, a path."""
+    """The same URL in one spelling, to compare and to connect by: scheme and host in small letters, no port that is the
+    usual one, a path. The path and the query stay as they are, byte for byte."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     port = "" if parts.port in (None, _PORTS[parts.scheme]) else f":{parts.port}"

@@ -21,7 +21,7 @@ DUE_CHANNEL = "penstock_deliveries"  # NOTIFY: deliveries became due, at the end
 # Seconds between attempts (API.md); a delivery is dead after one attempt more than this has places: about three days.
 SCHEDULE_S: Sequence[int] = (1, 2, 4, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 _JITTER = 0.2  # of the delay, either way: what failed together shall not come back together
-_RETRY_AFTER_S_MAX = 86_400.0
+RETRY_AFTER_S_MAX = 86_400.0
 
 
 class ClaimedDelivery(Struct, frozen=True, kw_only=True):
@@ -40,7 +40,7 @@ class ClaimedDelivery(Struct, frozen=True, kw_only=True):
     event_id: str
     event_type: str
     body: bytes
-    happened_at: datetime
+    happened_at: datetime | None  # None: nobody can read it
     traceparent: str | None
 
 
@@ -108,7 +108,7 @@ def retry_delay_s(
     if failures > len(delays):
         return None
     delay_s = delays[failures - 1] * draw.uniform(1 - _JITTER, 1 + _JITTER)
-    return max(delay_s, min(retry_after_s or 0.0, _RETRY_AFTER_S_MAX))
+    return max(delay_s, min(retry_after_s or 0.0, RETRY_AFTER_S_MAX))
 
 
 def body_for(payload: str, previous_sequence: int | None) -> bytes:

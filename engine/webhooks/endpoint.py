@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import UNSET, structs
 
 from engine.batching import Batcher
+from engine.contracts.url_policy import normal_form
 from engine.contracts.webhooks import (
     ENDPOINTS_MAX,
     EndpointChange,
@@ -206,9 +207,12 @@ def _registered(row: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _refuse_twice(transaction: Transaction, merchant: str, endpoint: str, url: str) -> None:
-    twin = await transaction.row("endpoint_of_url", merchant=merchant, url=url, id=endpoint)
+    """Two spellings of one URL are one URL; each is called and shown as it was registered."""
+    form = normal_form(url)
+    others = await transaction.rows("urls_of_merchant", merchant=merchant, id=endpoint)
+    twin = next((other["id"] for other in others if normal_form(other["url"]) == form), None)
     if twin is not None:
-        detail = f"is registered already, as {twin['id']}: everything would arrive there twice"
+        detail = f"is registered already, as {twin}: everything would arrive there twice"
         raise Rejected("validation_failed", f"/url {detail}.", errors=(FieldError(pointer="/url", detail=detail),))
 
 

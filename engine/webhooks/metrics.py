@@ -59,8 +59,13 @@ class DispatchMetrics:
         self._attempt_seconds.observe(reply.duration_ms / 1000)
         if verdict.state in self._ended:
             self._ended[verdict.state].inc()
-        if verdict.state is DeliveryState.DELIVERED and claimed.attempt == claimed.failures + 1:
-            self._latency_seconds.observe((now - claimed.happened_at).total_seconds())
+        happened_at = claimed.happened_at
+        if (
+            verdict.state is DeliveryState.DELIVERED
+            and claimed.attempt == claimed.failures + 1
+            and happened_at is not None
+        ):
+            self._latency_seconds.observe((now - happened_at).total_seconds())
 
     def held(self, holders: Sequence[HoldingSession]) -> None:
         self._held.set(max((holder.held_s or 0.0 for holder in holders), default=0.0))

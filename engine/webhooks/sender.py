@@ -11,13 +11,12 @@ import math
 import socket
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from aiohttp import (
     ClientConnectorError,
@@ -31,73 +30,26 @@ from aiohttp import (
     TCPConnector,
     hdrs,
 )
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from engine.contracts.url_policy import UrlPolicy
+from engine.contracts.url_policy import UrlPolicy, normal_form
 from engine.contracts.webhooks import AttemptOutcome
-from engine.webhooks.delivery import EndpointReply
+from engine.webhooks.delivery import RETRY_AFTER_S_MAX, EndpointReply
+from engine.webhooks.resolver import ForbiddenAddress, GuardedResolver, SystemResolver, is_allowed, on_behalf_of
 
 BODY_BYTES_KEPT = 1024
 _READ_BYTES = 4096  # what may be in memory of an answer; the rest stays in the socket and is never asked for
 _BODY_S = 2.0  # the status is the answer; its body is a courtesy to whoever reads the log
 _KEEPALIVE_S = 4.0  # below the 5 s after which common servers hang up, so that it is we who close
 _URLS_MAX = 10_000  # verdicts kept: some megabytes
-_LOOKUPS_MAX = 64  # names that are looked up at once; one whose servers are silent holds a thread for long
+_RETRY_AFTER_MAX = 64  # characters: twice the longest date
 _HEADERS: Mapping[str, str] = {
     hdrs.ACCEPT: "*/*",
     hdrs.ACCEPT_ENCODING: "identity",
     hdrs.CONTENT_TYPE: "application/json",
     hdrs.USER_AGENT: "penstock-webhooks",
 }
-
-
-class ForbiddenAddress(OSError):
-    """This address must not be called. The same text for each, because several at once are told by their text."""
-
-    def __init__(self) -> None:
-        super().__init__("the address is not public")
-
-
-class SystemResolver(AbstractResolver):
-    """The system's resolver in threads of its own: silent name servers of one endpoint hold up no other's names."""
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_LOOKUPS_MAX, thread_name_prefix="lookup")
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        found = await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
-        )
-        return [
-            ResolveResult(
-                hostname=host, host=str(address[0]), port=port, family=kind, proto=proto, flags=socket.AI_NUMERICHOST
-            )
-            for kind, _, proto, _, address in found
-        ]
-
-    async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-class GuardedResolver(AbstractResolver):
-    """Refuses a name as a whole when any of its addresses leads inside."""
-
-    def __init__(self, url_policy: UrlPolicy, resolver: AbstractResolver) -> None:
-        self._url_policy, self._resolver = url_policy, resolver
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
-        if not all(_allowed(self._url_policy, one["host"]) for one in found):
-            raise ForbiddenAddress
-        return found
-
-    async def close(self) -> None:
-        await self._resolver.close()
 
 
 class WebhookSender:
@@ -133,8 +85,10 @@ class WebhookSender:
             await self._session.close()
             self._session = None
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> EndpointReply:
-        """One attempt, over within the timeout. Raises nothing for what an endpoint may do."""
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, merchant: str = "") -> EndpointReply:
+        """One attempt, over within the timeout. Raises nothing for what an endpoint may do. `merchant`: whose look-up
+        of a name it is."""
+        on_behalf_of(merchant)
         refusal = self._refusal_of(url)
         if refusal is not None:
             return EndpointReply(outcome=AttemptOutcome.FORBIDDEN, error=refusal)
@@ -157,8 +111,10 @@ class WebhookSender:
             raise RuntimeError("the courier is not open")
         left_s = max(0.001, began + self._timeout_s - time.monotonic())
         timeout = ClientTimeout(total=left_s, ceil_threshold=math.inf)  # else long ones are rounded up
-        # As it was registered, byte for byte: a shop may sign or compare what it is called with.
-        literal, headers = URL(url, encoded=True), dict(_HEADERS) | dict(headers)
+        # As it was registered, byte for byte: a shop may sign or compare what it is called with. Where it leads is read
+        # from the same parts of the URL that were judged (url_policy.py).
+        literal = URL(normal_form(url), encoded=True)
+        headers = {**_HEADERS, hdrs.HOST: urlsplit(url).netloc, **headers}
         async with self._session.post(
             literal, data=body, headers=headers, timeout=timeout, allow_redirects=False
         ) as response:
@@ -174,7 +130,7 @@ class WebhookSender:
     def _socket(self, address: Any) -> socket.socket:
         """The last gate before a connection: whatever named it, this is where the packets would go."""
         family, kind, proto, _, where = address
-        if not _allowed(self._url_policy, str(where[0])):
+        if not is_allowed(self._url_policy, str(where[0])):
             raise ForbiddenAddress
         return socket.socket(family, kind, proto)
 
@@ -184,13 +140,6 @@ _OUTCOMES = {410: AttemptOutcome.GONE}
 
 def _by_class(status: int) -> AttemptOutcome:
     return AttemptOutcome.DELIVERED if 200 <= status < 300 else AttemptOutcome.REFUSED
-
-
-def _allowed(url_policy: UrlPolicy, address: str) -> bool:
-    try:
-        return url_policy.allows(ip_address(address.partition("%")[0]))  # without the zone of a link-local one
-    except ValueError:
-        return False
 
 
 async def _beginning(response: ClientResponse, patience_s: float) -> str:
@@ -224,15 +173,20 @@ def _reading(fault: Exception) -> tuple[AttemptOutcome, str]:
 
 
 def _retry_after_s(value: str | None) -> float | None:
-    """Seconds or an HTTP date (RFC 9110, 10.2.3); None for anything else."""
-    if value is None or len(value) > 64:
+    """Seconds or an HTTP date (RFC 9110, 10.2.3), between now and RETRY_AFTER_S_MAX; None for anything else."""
+    if value is None or len(value) > _RETRY_AFTER_MAX:
         return None
-    if value.strip().isascii() and value.strip().isdigit():
-        return float(value)
+    text = value.strip()
     try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+        # Of a date everything may be out of bounds: its year, its day, its zone.
+        asked_s = int(text) if text.isascii() and text.isdigit() else _until_s(parsedate_to_datetime(text))
+    except (ValueError, TypeError, OverflowError):
         return None
+    return float(min(max(asked_s, 0), RETRY_AFTER_S_MAX))
+
+
+def _until_s(at: datetime) -> float:
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - time.time()
 
 
 def _since_ms(began: float) -> int:

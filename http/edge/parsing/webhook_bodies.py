@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from edge.parsing.payment_bodies import STRICT, URL_CHARACTERS_MAX, Body, refused, validated
 from engine.contracts.signature import SECRET_BYTES_MAX, SECRET_BYTES_MIN, secret_bytes
-from engine.contracts.url_policy import UrlPolicy, normal_form
+from engine.contracts.url_policy import UrlPolicy
 from engine.contracts.webhooks import (
     EVENT_TYPES,
     OVERLAP_S,
@@ -150,7 +150,7 @@ def new_endpoint(document: dict[str, object], url_policy: UrlPolicy) -> NewEndpo
     """What shall be registered. Raises Rejected(validation_failed) with every wrong field."""
     body = _judged(EndpointBody, document, url_policy)
     return NewEndpoint(
-        url=normal_form(body.url),
+        url=body.url,
         events=None if body.events is None else tuple(body.events),
         ordered=body.ordered,
         retry_schedule=None if body.retry_schedule is None else tuple(body.retry_schedule),
@@ -165,7 +165,7 @@ def change(document: dict[str, object], url_policy: UrlPolicy) -> EndpointChange
     body = _judged(EndpointChangeBody, document, url_policy)
     sent = body.model_fields_set
     return EndpointChange(
-        url=normal_form(body.url) if "url" in sent else UNSET,
+        url=body.url if "url" in sent else UNSET,
         events=UNSET if "events" not in sent else None if body.events is None else tuple(body.events),
         ordered=body.ordered if "ordered" in sent else UNSET,
         retry_schedule=UNSET
