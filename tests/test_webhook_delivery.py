@@ -188,7 +188,11 @@ def test_an_endpoint_that_only_fails_for_days_is_disabled_and_what_waits_is_give
     eventually(lambda: ledger.delivery(waiting, endpoint).get("failures"), "it has failed once")
     assert ledger.status(endpoint) == ("enabled", None)
 
-    ledger.sql("UPDATE webhook_endpoints SET failing_since = now() - interval '6 days' WHERE id = %s", endpoint.id)
+    ledger.sql(
+        """UPDATE webhook_endpoints SET failing_since = now() - interval '6 days', failures_counted = 4,
+               failure_counted_at = now() - interval '1 day' WHERE id = %s""",
+        endpoint.id,
+    )
     ledger.happen("payment.created")
     eventually(lambda: ledger.status(endpoint) == ("disabled", "failing"), "it is disabled")
 

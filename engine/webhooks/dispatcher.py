@@ -1,29 +1,30 @@
 """The dispatcher: claims deliveries that are due and has them carried out, many at once, a few for each endpoint.
 
-Each endpoint has a lane of its own, in claiming too, so that the thousands that are due for a dead one stand in
-nobody's way. A lane that gets no answers narrows to one attempt at a time, and none takes more than a quarter of what
-is free. What was claimed is sent at once or not at all: a claim that lapsed belongs to somebody else.
+Each endpoint has a lane of its own (endpoint_queue.py), in claiming too, so that the thousands that are due for a dead
+one stand in nobody's way. What was claimed is sent at once or not at all: a claim that lapsed belongs to somebody else.
+Whatever one receiver or one row does, it harms its own delivery alone, which then has failed once more.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import anyio
 import structlog
 from msgspec import Struct, to_builtins
+from msgspec.structs import replace
 
 from engine.contracts.connector import Clock
 from engine.contracts.webhooks import AttemptOutcome, DisabledReason
 from engine.ledger.database import Away
 from engine.loop import forever, surviving
 from engine.webhooks.delivery import ClaimedDelivery, EndpointReply, HoldingSession, judge
+from engine.webhooks.endpoint_queue import NEVER, Lanes
 from engine.webhooks.metrics import DispatchMetrics
 from engine.webhooks.outbox import Attempt, Outbox
 from engine.webhooks.sender import WebhookSender
@@ -36,12 +37,13 @@ _RESCAN_S = 0.05  # between two scans, however often it rings
 _LINGER_S = 0.005  # between two claims under load: what is freed meanwhile is claimed in one go
 _AWAY_S = 0.5
 _CLOSED_S = 60.0  # until a lane whose secret cannot be opened is tried again
-_SHARE = 4  # a lane gets at most this part of the places that are free, so that some always are
 _BACKLOG_S = 5.0
 _HELD_S = 5.0  # a transaction that writes events takes milliseconds
 _ACCUSE_S = 60.0
 _MARGIN = timedelta(seconds=2)  # what is being written as we scan may have been due for so long
-_NEVER = math.inf
+_LONG_AGO = datetime(1, 1, 2, tzinfo=UTC)  # any time zone can write it down
+_MERCHANTS_MAX = 100_000  # remembered whose endpoints are: some megabytes
+_BROKEN = EndpointReply(outcome=AttemptOutcome.UNREACHABLE, error="the attempt failed here: see the dispatcher's log")
 
 
 class DispatchLimits(Struct, frozen=True, kw_only=True):
@@ -50,16 +52,6 @@ class DispatchLimits(Struct, frozen=True, kw_only=True):
     places: int
     lane_places: int
     send_ms: int
-
-
-@dataclass(slots=True, kw_only=True)
-class _Lane:
-    """One endpoint, as this dispatcher sees it. `due_at` is on the monotonic clock."""
-
-    width: int
-    since: datetime  # nothing unclaimed was due before at the last scan, so claims need not look there
-    under_way: int = 0
-    due_at: float = _NEVER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +69,11 @@ class Dispatcher:
 
     def __init__(self, limits: DispatchLimits, context: DispatchTools) -> None:
         self._limits, self._context = limits, context
-        self._lanes: dict[str, _Lane] = {}
-        self._under_way = 0
+        self._lanes = Lanes(limits.places, limits.lane_places)
+        self._strangers: dict[str, float] = {}  # endpoints with something due whose merchants are not known yet
+        self._merchants: dict[str, str] = {}
         self._scanned_at = self._scan_at = 0.0
-        self._since = datetime.min.replace(tzinfo=UTC)
+        self._since = _LONG_AGO
         self._bell = anyio.Event()
         self._stopping = False
         self._accused: dict[tuple[int | None, datetime | None], float] = {}
@@ -125,7 +118,9 @@ class Dispatcher:
         """One look and one claim; whether anything was due. Raises Away."""
         if time.monotonic() >= self._scan_at:
             await self._scan()
-        places = self._places(time.monotonic())
+        if self._strangers:
+            await self._introduce()
+        places = self._lanes.shares(time.monotonic())
         return bool(places) and await self._claim(places, deliveries)
 
     async def watch(self) -> None:
@@ -146,7 +141,7 @@ class Dispatcher:
         now = time.monotonic()
         told = {(holder.pid, holder.since): holder for holder in holders}
         for holder, key in zip(told.values(), told, strict=True):
-            if self._accused.get(key, -_NEVER) <= now - _ACCUSE_S:
+            if self._accused.get(key, -NEVER) <= now - _ACCUSE_S:
                 self._accused[key] = now
                 log.warning(
                     "events_held_back",
@@ -159,8 +154,7 @@ class Dispatcher:
 
     def _pause_s(self) -> float:
         """Until something is due that there is room for, or it is time to look around."""
-        due_at = min((lane.due_at for lane in self._lanes.values() if self._room(lane) > 0), default=_NEVER)
-        return max(0.0, min(due_at, self._scan_at) - time.monotonic())
+        return max(0.0, min(self._lanes.next_due_at(), self._scan_at) - time.monotonic())
 
     async def _scan(self) -> None:
         self._scanned_at = time.monotonic()
@@ -170,83 +164,89 @@ class Dispatcher:
         now = time.monotonic()
         enabled = [lane for lane in found.lanes if lane.enabled]
         for lane in enabled:
-            known = self._lane(lane.endpoint)
+            known = self._lanes.open(lane.endpoint, lane.merchant, self._since)
             known.since = (lane.due_at or found.at) - _MARGIN
             if lane.due_s is not None:
                 self._due(lane.endpoint, now + lane.due_s)
-        for endpoint in self._lanes.keys() - {lane.endpoint for lane in enabled}:
-            if not self._lanes[endpoint].under_way:
-                del self._lanes[endpoint]
+        self._lanes.keep({lane.endpoint for lane in enabled})
         if closed := [lane.endpoint for lane in found.lanes if not lane.enabled]:
             await self._context.outbox.give_up(closed)
         self.ready = True
 
-    def _lane(self, endpoint: str) -> _Lane:
-        lane = self._lanes.get(endpoint)
-        if lane is None:
-            lane = self._lanes[endpoint] = _Lane(width=self._limits.lane_places, since=self._since)
-        return lane
+    async def _introduce(self) -> None:
+        """Lanes for endpoints that we were told of: whose they are never changes."""
+        unknown = [endpoint for endpoint in self._strangers if endpoint not in self._merchants]
+        if unknown:
+            if len(self._merchants) > _MERCHANTS_MAX:
+                self._merchants.clear()
+                unknown = list(self._strangers)
+            self._merchants |= await self._context.outbox.merchants(unknown)
+        strangers, self._strangers = self._strangers, {}
+        for endpoint, at in strangers.items():
+            if endpoint in self._merchants:
+                self._lanes.open(endpoint, self._merchants[endpoint], self._since)
+                self._due(endpoint, at)
 
     def _due(self, endpoint: str, at: float) -> None:
-        lane = self._lane(endpoint)
-        if at < lane.due_at:
-            lane.due_at = at
+        if endpoint in self._lanes:
+            if self._lanes.due(endpoint, at):
+                self._bell.set()
+        else:
+            self._strangers[endpoint] = min(at, self._strangers.get(endpoint, NEVER))
             self._bell.set()
 
-    def _room(self, lane: _Lane) -> int:
-        free = self._limits.places - self._under_way
-        return min(free, max(1, free // _SHARE), lane.width - lane.under_way)
-
-    def _places(self, now: float) -> dict[str, int]:
-        """How many to claim for which endpoint; those that waited longest first when there are too many."""
-        ready = [(lane.due_at, endpoint) for endpoint, lane in self._lanes.items() if lane.due_at <= now]
-        free = self._limits.places - self._under_way
-        places: dict[str, int] = {}
-        for _, endpoint in sorted(ready):
-            room = min(self._room(self._lanes[endpoint]), free)
-            if room > 0:
-                places[endpoint] = room
-                free -= room
-        return places
-
-    async def _claim(self, places: dict[str, int], deliveries: asyncio.TaskGroup) -> bool:
+    async def _claim(self, places: Mapping[str, int], deliveries: asyncio.TaskGroup) -> bool:
         """Claim and begin; whether any row was looked at."""
         keys = await self._context.signer.keys(list(places))
         for endpoint in places:
-            # Rings that come while we claim move it forward again.
-            self._lanes[endpoint].due_at = _NEVER if endpoint in keys else time.monotonic() + _CLOSED_S
+            self._lanes[endpoint].due_at = NEVER  # rings that come while we claim move it forward again
+            if endpoint not in keys:
+                self._lanes.close(endpoint, time.monotonic() + _CLOSED_S)
         send_by = time.monotonic() + self._limits.send_ms / 1000
         claims = await self._context.outbox.claim(
             {endpoint: (places[endpoint], self._lanes[endpoint].since) for endpoint in keys}
         )
+        for endpoint in claims.unreadable:
+            self._lanes.close(endpoint, time.monotonic() + _CLOSED_S)
         for endpoint, looked in claims.looked.items():
             if looked >= places[endpoint]:
                 self._due(endpoint, time.monotonic())
         for claimed in claims.claimed:
-            self._lanes[claimed.endpoint].under_way += 1
-            self._under_way += 1
+            self._lanes.begin(claimed.endpoint)
             deliveries.create_task(self._delivered(claimed, keys[claimed.endpoint], send_by))
         return bool(claims.looked)
 
     async def _delivered(self, claimed: ClaimedDelivery, keys: SigningKeys, send_by: float) -> None:
-        """The boundary of a delivery: should one fail as nothing may, its claim lapses and it is tried again."""
+        """The boundary of a delivery. One that fails as nothing may has failed like any other: it goes through its
+        schedule and ends. Where not even that can be recorded, its claim lapses and it is tried again."""
+        recorded = False
         async with surviving("delivery", 0.0):
             await self._deliver(claimed, keys, send_by)
+            recorded = True
+        if not recorded:
+            async with surviving("delivery", 0.0):
+                await self._conclude(replace(claimed, schedule=None), _BROKEN, self._context.clock())
 
     async def _deliver(self, claimed: ClaimedDelivery, keys: SigningKeys, send_by: float) -> None:
-        context, lane = self._context, self._lanes[claimed.endpoint]
+        context, reply = self._context, None
         try:
             if time.monotonic() >= send_by:  # we slept: somebody else may have it by now
                 log.warning("webhook_claim_lapsed", event_id=claimed.event_id, endpoint=claimed.endpoint)
                 return
             at = context.clock()
-            reply = await context.sender.post(claimed.url, headers_of(claimed, keys, at), claimed.body)
+            headers = headers_of(claimed, keys, at)
+            reply = await context.sender.post(claimed.url, headers, claimed.body, claimed.merchant)
         finally:
-            lane.under_way -= 1
-            self._under_way -= 1
-            if lane.due_at <= time.monotonic():
+            if reply is not None:
+                silent = reply.outcome in (AttemptOutcome.TIMEOUT, AttemptOutcome.UNREACHABLE)
+                self._lanes.fit(claimed.endpoint, answered=not silent)
+            if self._lanes.end(claimed.endpoint, time.monotonic()):
                 self._bell.set()
-        self._fit(lane, reply)
+        await self._conclude(claimed, reply, at)
+
+    async def _conclude(self, claimed: ClaimedDelivery, reply: EndpointReply, at: datetime) -> None:
+        """Record an attempt, and plan what follows from it."""
+        context = self._context
         verdict = judge(claimed, reply, context.draw)
         failing = await context.outbox.record(Attempt(claimed=claimed, reply=reply, verdict=verdict, at=at))
         context.meters.tried(claimed, reply, verdict, context.clock())
@@ -255,13 +255,6 @@ class Dispatcher:
         elif claimed.ordered:
             self._due(claimed.endpoint, time.monotonic())  # the next of its payment
         await self._disable(claimed, reply, failing)
-
-    def _fit(self, lane: _Lane, reply: EndpointReply) -> None:
-        """Half as wide without an answer, one wider with each: a dead endpoint costs one place."""
-        if reply.outcome in (AttemptOutcome.TIMEOUT, AttemptOutcome.UNREACHABLE):
-            lane.width = max(1, lane.width // 2)
-        else:
-            lane.width = min(self._limits.lane_places, lane.width + 1)
 
     async def _disable(self, claimed: ClaimedDelivery, reply: EndpointReply, failing: bool) -> None:
         gone = reply.outcome is AttemptOutcome.GONE and not claimed.by_payment

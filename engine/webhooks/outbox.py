@@ -37,6 +37,7 @@ log = structlog.get_logger()
 
 _RECORDS_MAX = 500  # attempts recorded in one transaction: milliseconds of Postgres
 _RETRY_S = 0.5  # Postgres away: twice a second finds it soon enough
+_FAILURES_LEAST = 5  # of an endpoint that is disabled for failing, spread over its patience (0016_failing_in_a_row.sql)
 
 
 class FanOutResult(Struct, frozen=True, kw_only=True):
@@ -54,6 +55,7 @@ class EndpointQueue(Struct, frozen=True, kw_only=True):
     """An endpoint with something unfinished. `due_at`, and `due_s` until then: its first unclaimed delivery, if any."""
 
     endpoint: str
+    merchant: str
     enabled: bool
     due_at: datetime | None
     due_s: float | None
@@ -76,10 +78,12 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
 
 class Claims(Struct, frozen=True, kw_only=True):
-    """What was claimed, and how many rows were looked at for each endpoint: fewer than asked for, no more are due."""
+    """What was claimed, and how many rows were looked at for each endpoint: fewer than asked for, no more are due.
+    `unreadable`: endpoints of which nothing could be claimed, because Postgres refuses a row of theirs."""
 
-    claimed: tuple[ClaimedDelivery, ...]
-    looked: dict[str, int]
+    claimed: tuple[ClaimedDelivery, ...] = ()
+    looked: dict[str, int] = {}
+    unreadable: tuple[str, ...] = ()
 
 
 class Outbox:
@@ -88,7 +92,7 @@ class Outbox:
     def __init__(self, pool: AsyncConnectionPool, clock: Clock, *, lease_ms: int, patience: timedelta) -> None:
         self._pool, self._clock = pool, clock
         self._lease_ms, self._patience = lease_ms, patience
-        self._records: Batcher[Attempt, bool] = Batcher(self._record, _RECORDS_MAX)
+        self._records: Batcher[tuple[ClaimedDelivery, bytes], bool] = Batcher(self._record, _RECORDS_MAX)
 
     async def run(self) -> None:
         await self._records.run()
@@ -114,14 +118,37 @@ class Outbox:
         async with borrowed(self._pool) as connection:
             rows = await (await connection.execute(statement("lanes"))).fetchall()
         lanes = tuple(
-            EndpointQueue(endpoint=endpoint, enabled=enabled, due_at=due_at, due_s=due_s)
-            for _, endpoint, enabled, due_at, due_s in rows
+            EndpointQueue(endpoint=endpoint, merchant=merchant, enabled=enabled, due_at=due_at, due_s=due_s)
+            for _, endpoint, merchant, enabled, due_at, due_s in rows
             if endpoint is not None
         )
         return OutboxScan(at=rows[0][0], lanes=lanes)
 
+    async def merchants(self, endpoints: Sequence[str]) -> dict[str, str]:
+        """Whose endpoints these are."""
+        async with borrowed(self._pool) as connection:
+            cursor = await connection.execute(statement("merchants_of_endpoints"), {"endpoints": list(endpoints)})
+            return {endpoint: merchant for endpoint, merchant in await cursor.fetchall()}
+
     async def claim(self, places: dict[str, tuple[int, datetime]]) -> Claims:
-        """Up to so many deliveries, due since then, for each endpoint; ours until the lease lapses."""
+        """Up to so many deliveries, due since then, for each endpoint; ours until the lease lapses. A row that Postgres
+        refuses to claim harms its own endpoint alone."""
+        try:
+            return await self._claimed(places)
+        except Mistakes as error:
+            if len(places) == 1:
+                log.error(
+                    "unreadable_deliveries", endpoint=next(iter(places)), error=f"{type(error).__name__}: {error}"
+                )
+                return Claims(unreadable=tuple(places))
+        each = [await self.claim({endpoint: wanted}) for endpoint, wanted in places.items()]
+        return Claims(
+            claimed=tuple(claimed for claims in each for claimed in claims.claimed),
+            looked={endpoint: looked for claims in each for endpoint, looked in claims.looked.items()},
+            unreadable=tuple(endpoint for claims in each for endpoint in claims.unreadable),
+        )
+
+    async def _claimed(self, places: dict[str, tuple[int, datetime]]) -> Claims:
         arguments = {
             "lanes": list(places),
             "places": [number for number, _ in places.values()],
@@ -147,7 +174,7 @@ class Outbox:
 
     async def record(self, tried: Attempt) -> bool:
         """Durable when it returns; tried until Postgres is back. Whether the endpoint has failed for too long now."""
-        return await self._records(tried)
+        return await self._records((tried.claimed, orjson.dumps(_result(tried))))
 
     async def disable(self, endpoint: str, reason: DisabledReason) -> None:
         """Disable an endpoint and tell its merchant, in one transaction; nothing when it is disabled already."""
@@ -182,23 +209,27 @@ class Outbox:
             rows = await (await cursor.execute(statement("events_held"), {"grace_s": grace_s})).fetchall()
         return [HoldingSession(**row) for row in rows]
 
-    async def _record(self, batch: Sequence[Attempt]) -> list[bool | Exception]:
+    async def _record(self, batch: Sequence[tuple[ClaimedDelivery, bytes]]) -> list[bool | Exception]:
         while True:
             try:
-                failing = await self._written(batch)
-                return [tried.claimed.endpoint in failing for tried in batch]
+                failing = await self._written([result for _, result in batch])
+                return [claimed.endpoint in failing for claimed, _ in batch]
             except Mistakes:
                 if len(batch) == 1:
-                    log.exception("attempt_not_recorded", delivery=batch[0].claimed.event_id)
+                    log.exception("attempt_not_recorded", delivery=batch[0][0].event_id)
                     return [False]
-                return [result for tried in batch for result in await self._record([tried])]
+                return [failing for each in batch for failing in await self._record([each])]
             except Away as error:
                 log.warning("postgres_away", waiting=len(batch), error=type(error).__name__)
             await anyio.sleep(_RETRY_S)
 
-    async def _written(self, batch: Sequence[Attempt]) -> set[str]:
-        results = orjson.dumps([_result(tried) for tried in batch]).decode()
-        arguments = {"results": results, "patience": self._clock() - self._patience}
+    async def _written(self, results: Sequence[bytes]) -> set[str]:
+        arguments = {
+            "results": f"[{b','.join(results).decode()}]",
+            "as_of": self._clock(),
+            "patience": self._patience,
+            "failures_least": _FAILURES_LEAST,
+        }
         async with borrowed(self._pool) as connection:
             return {
                 row[0] for row in await (await connection.execute(statement("record_attempts"), arguments)).fetchall()
@@ -207,6 +238,8 @@ class Outbox:
 
 def _claimed(row: dict[str, Any]) -> ClaimedDelivery:
     schedule = row["retry_schedule"]
+    if schedule is not None and not all(isinstance(delay_s, int) for delay_s in schedule):
+        schedule = None
     return ClaimedDelivery(
         endpoint=row["endpoint"],
         payment=row["payment"],

@@ -33,7 +33,7 @@ class WebhookEndpoint(BaseModel):
     status: EndpointStatus
     disabled_reason: DisabledReason | None
     disabled_at: datetime | None
-    failing_since: datetime | None = Field(description="the first failure since the last success")
+    failing_since: datetime | None = Field(description="the first failure of an unbroken row, while it fails")
     ed25519: bool
     public_key: str | None = Field(description="`whpk_...`, to verify v1a signatures; also under /.well-known")
     previous_secret_expires_at: datetime | None = Field(description="until then the secret before signs too")
