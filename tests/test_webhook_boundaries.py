@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+import socket
 import socketserver
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import anyio
 import orjson
 import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+from engine.webhooks.metrics import DispatchMetrics
+from prometheus_client import CollectorRegistry
+from psycopg_pool import AsyncConnectionPool
 
+from engine.contracts.url_policy import UrlPolicy
+from engine.webhooks.dispatcher import Dispatcher, DispatchLimits, DispatchTools
+from engine.webhooks.outbox import Outbox
+from engine.webhooks.sender import WebhookSender
+from engine.webhooks.signer import Signer
 from support.gateway import Gateway, eventually
 from support.webhook_stand import Endpoint, Ledger, Shop, a_shop, dispatchers
 
@@ -209,3 +223,55 @@ def spoilt_endpoint(ledger: Ledger, shop: Shop, spoil: str) -> Endpoint:
     ledger.sql(soon, endpoint.id)
     ledger.sql("SELECT pg_notify('penstock_deliveries', %s)", endpoint.id)
     return endpoint
+
+
+class Exploding(AbstractResolver):
+    """Fails as nothing may."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        raise RuntimeError("nobody expected this")
+
+    async def close(self) -> None:
+        pass
+
+
+def test_a_delivery_that_fails_as_nothing_may_has_failed_like_any_other(database: str) -> None:
+    ledger = Ledger(dsn=database)
+    endpoint = ledger.register("http://shop.example/hooks", retry_schedule=[3600])
+    payment = ledger.happen("payment.created")
+    ledger.sql("INSERT INTO deliveries (payment, endpoint, sequence, due_at) VALUES (%s, %s, 1, now())",
+               payment, endpoint.id)  # fmt: skip
+
+    async def dispatched() -> None:
+        async with (
+            AsyncConnectionPool(database, min_size=1, open=False, kwargs={"autocommit": True}) as pool,
+            WebhookSender(UrlPolicy(https_only=False), timeout_ms=500, resolver=Exploding()) as sender,
+            anyio.create_task_group() as tasks,
+        ):
+            context = DispatchTools(
+                outbox=Outbox(pool, _now, lease_ms=600_000, patience=timedelta(days=5)),
+                signer=Signer(pool, ledger.vault),
+                sender=sender,
+                clock=_now,
+                draw=random.Random(7),
+                meters=DispatchMetrics(CollectorRegistry()),
+            )
+            dispatcher = Dispatcher(DispatchLimits(places=10, lane_places=2, send_ms=500_000), context)
+            tasks.start_soon(context.outbox.run)
+            tasks.start_soon(dispatcher.run)
+            await asyncio.to_thread(
+                eventually, lambda: ledger.delivery(payment, endpoint)["failures"], "its failure is recorded", 30
+            )
+            dispatcher.stop()
+            tasks.cancel_scope.cancel()
+
+    asyncio.run(dispatched())
+
+    [attempt] = ledger.attempts(payment, endpoint)
+    assert (attempt["outcome"], ledger.delivery(payment, endpoint)["state"]) == ("unreachable", "pending")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
