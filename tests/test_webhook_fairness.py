@@ -8,6 +8,7 @@ import threading
 from contextlib import ExitStack
 from typing import Any
 
+import psycopg
 import pytest
 
 from engine.domain.ids import payment_id
@@ -31,7 +32,7 @@ def test_a_second_merchants_webhook_goes_out_while_the_first_has_hundreds_of_slo
     ledger = Ledger(dsn=database)
     with ExitStack() as dead, a_shop() as shop:
         ports = [dead.enter_context(silent_port()).getsockname()[1] for _ in range(ORIGINS)]
-        payments = [slow(ledger, port) for port in ports]
+        payments = slow(ledger, ports)
         with dispatchers(database, "redis://127.0.0.1:9", tmp_path, **PATIENT):
             eventually(lambda: under_way(ledger) >= PLACES // 2, "the first merchant's are under way", 30)
             modest = ledger.register(shop.url("/modest"), merchant="mer_local")
@@ -44,19 +45,22 @@ def test_a_second_merchants_webhook_goes_out_while_the_first_has_hundreds_of_slo
             assert under_way(ledger) == PLACES // 2
 
 
-def slow(ledger: Ledger, port: int) -> str:
-    """A payment of the other merchant with an event for an origin of its own that never answers."""
-    payment = payment_id("tests", "mer_other", f"slow-{port}")
-    ledger.sql(
-        """INSERT INTO payments (id, partition, merchant, amount, currency, order_id, customer_id, metadata, method,
-               connector, webhook_url, state, version, sequence, amount_captured, amount_refunded, created_at,
-               operation_id, journal_head, write_id)
-           VALUES (%s, 0, 'mer_other', 1, 'USD', 'o', 'c', '{}', '{}', 'instant', %s, 'pending', 1, 1, 0, 0, now(),
-               'op', '', '')""",
-        payment, f"http://127.0.0.1:{port}/hook",
-    )  # fmt: skip
-    ledger.happen("payment.created", payment=payment, merchant="mer_other")
-    return payment
+def slow(ledger: Ledger, ports: list[int]) -> list[str]:
+    """Payments of the other merchant, each with an event for an origin of its own that never answers."""
+    payments = [payment_id("tests", "mer_other", f"slow-{port}") for port in ports]
+    with psycopg.connect(ledger.dsn) as connection:
+        connection.execute(
+            """INSERT INTO payments (id, partition, merchant, amount, currency, order_id, customer_id, metadata, method,
+                   connector, webhook_url, state, version, sequence, amount_captured, amount_refunded, created_at,
+                   operation_id, journal_head, write_id)
+               SELECT p.id, 0, 'mer_other', 1, 'USD', 'o', 'c', '{}', '{}', 'instant', p.url, 'pending', 1, 1, 0, 0,
+                   now(), 'op', '', ''
+               FROM unnest(%s::text[], %s::text[]) AS p (id, url)""",
+            [payments, [f"http://127.0.0.1:{port}/hook" for port in ports]],
+        )
+        for payment in payments:
+            ledger.happen("payment.created", payment=payment, merchant="mer_other", connection=connection)
+    return payments
 
 
 def under_way(ledger: Ledger) -> int:
