@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Iterator
 
@@ -10,8 +9,8 @@ import orjson
 import psutil
 import pytest
 
-from edge.server.protocol import Protocol
 from support.edge_stand import MERCHANT, Stand, a_payment, running_edge, running_postgres
+from support.wire import read_all, read_reply
 
 BODY = orjson.dumps(a_payment())
 HEAD = (
@@ -57,16 +56,10 @@ def test_a_client_that_sends_ten_megabytes_anyway_sees_the_answer(edge: Stand) -
 def test_ten_megabytes_in_chunks_are_refused_at_the_limit(edge: Stand, wire: socket.socket) -> None:
     wire.sendall(KEYED + b"Transfer-Encoding: chunked\r\n\r\n")
     chunk = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
-    sent = 0
-    try:
-        while sent < 10 * 1024 * 1024:
-            wire.sendall(chunk)
-            sent += 0x4000
-    except OSError:
-        pass  # the edge hung up, as it should
+    for _ in range(5):
+        wire.sendall(chunk)
 
-    assert problem(read_all(wire)) == (413, "payload_too_large")
-    assert sent < 10 * 1024 * 1024
+    assert problem(read_all(wire)) == (413, "payload_too_large"), "the end of the body is not waited for"
     assert edge.engine.asked == []
 
 
@@ -84,23 +77,7 @@ def test_a_small_body_in_chunks_is_read(edge: Stand, wire: socket.socket) -> Non
         wire.sendall(b"%x\r\n%s\r\n" % (len(part), part))
     wire.sendall(b"0\r\n\r\n")
 
-    assert read_head(wire).startswith(b"HTTP/1.1 202 ")
-
-
-def test_a_cut_off_body_is_neither_answered_nor_accepted(edge: Stand, wire: socket.socket) -> None:
-    wire.sendall(KEYED + b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY[:-10]))
-    wire.shutdown(socket.SHUT_WR)
-
-    assert read_all(wire) == b""
-    assert edge.engine.asked == []
-
-
-def test_a_body_that_never_ends_is_given_up(edge: Stand, wire: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.server.request.BODY_WITHIN_S", 0.1)
-    wire.sendall(KEYED + b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY[:-10]))
-
-    assert problem(read_all(wire)) == (400, "malformed_request")
-    assert edge.engine.asked == []
+    assert read_reply(wire).status == 202
 
 
 def test_a_key_that_is_wrong_is_refused_before_a_large_body(edge: Stand, wire: socket.socket) -> None:
@@ -118,10 +95,10 @@ def test_a_client_that_expects_100_continue_is_refused_without_it(edge: Stand, w
 
 def test_a_refusal_with_a_small_unread_body_keeps_the_connection(edge: Stand, wire: socket.socket) -> None:
     wire.sendall(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY))
-    assert read_head(wire).startswith(b"HTTP/1.1 400 ")
+    assert read_reply(wire).status == 400
 
     wire.sendall(KEYED + b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY))
-    assert read_head(wire).startswith(b"HTTP/1.1 202 ")
+    assert read_reply(wire).status == 202
 
 
 @pytest.mark.parametrize("blank", [b"Idempotency-Key:\r\n", b"Idempotency-Key:    \r\n", b'Idempotency-Key: ""\r\n'])
@@ -183,47 +160,6 @@ def test_many_refused_large_bodies_do_not_fill_the_memory(edge: Stand) -> None:
         assert edge.post(body=body).status_code == 413
 
     assert rss() - before < 30 * 1024 * 1024
-
-
-def test_one_connection_too_many_is_told_so_and_the_others_are_served(
-    edge: Stand, wire: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wire.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-    read_head(wire)  # it is one of those that are served
-
-    monkeypatch.setattr(Protocol, "connections_max", 0)
-    with socket.create_connection(("127.0.0.1", edge.port), timeout=10) as another:
-        refused = read_all(another)
-    monkeypatch.undo()
-    wire.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-
-    assert problem(refused) == (503, "overloaded")
-    assert b"retry-after: 1\r\n" in refused
-    assert read_all(wire).startswith(b"HTTP/1.1 200 ")
-
-
-def read_head(wire: socket.socket) -> bytes:
-    """One whole answer of a connection that stays open; the head is returned."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        data += wire.recv(65536)
-    head, _, rest = data.partition(b"\r\n\r\n")
-    length = re.search(rb"content-length: (\d+)", head.lower())
-    assert length is not None
-    while len(rest) < int(length[1]):
-        rest += wire.recv(65536)
-    return head
-
-
-def read_all(wire: socket.socket) -> bytes:
-    """Everything until the edge closes, or resets after its answer."""
-    data = b""
-    try:
-        while part := wire.recv(65536):
-            data += part
-    except ConnectionResetError:
-        pass
-    return data
 
 
 def problem(answer: bytes) -> tuple[int, str]:

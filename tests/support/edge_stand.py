@@ -27,7 +27,7 @@ from psycopg_pool import AsyncConnectionPool
 from edge.app import create_app
 from edge.server.admission import Admission, AdmissionLimits
 from edge.server.authentication import Authenticator
-from edge.server.protocol import configuration
+from edge.server.protocol import CONNECTIONS_MAX, configuration
 from engine.contracts.connector import Capabilities
 from engine.contracts.gateway import ActionRequest, NewPayment, RequestContext, StoredResponse
 from engine.contracts.url_policy import UrlPolicy, networks
@@ -255,7 +255,11 @@ def a_card(**changes: object) -> dict[str, object]:
 
 @contextmanager
 def running_edge(
-    dsn: str, *, capabilities: Mapping[str, Capabilities] | None = None, limits: AdmissionLimits = NO_LIMITS
+    dsn: str,
+    *,
+    capabilities: Mapping[str, Capabilities] | None = None,
+    limits: AdmissionLimits = NO_LIMITS,
+    connections_max: int = CONNECTIONS_MAX,
 ) -> Iterator[Stand]:
     """A real uvicorn in a thread, over this Postgres."""
     engine, probes = MemoryEngine(), {}  # type: ignore[var-annotated]
@@ -284,7 +288,7 @@ def running_edge(
         admission=Admission(limits),
         lifespan=lifespan,
     )
-    server = uvicorn.Server(configuration(app, port=0))
+    server = uvicorn.Server(configuration(app, port=0, connections_max=connections_max))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

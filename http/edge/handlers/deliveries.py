@@ -77,7 +77,8 @@ class Events:
         wait_s = preference.granted_s(call)
         page = FeedPage(types=types, limit=limit, after=after, wait_s=wait_s)
         headers = (*JSON, (b"preference-applied", b"wait=%d" % wait_s)) if wait_s else JSON
-        return Response(status=200, body=await self._feed.events(call.merchant, page), headers=headers)
+        body = await preference.waited(call, wait_s, self._feed.events(call.merchant, page))
+        return Response(status=200, body=body, headers=headers)
 
 
 def _delivery(call: Request) -> str:

@@ -43,7 +43,7 @@ class Payments:
         wanted = document.parse(await json_body.of_call(call, required=True))
         origin = stray_card.refuse(call, origin, wanted)
         new = payment_bodies.new_payment(wanted, self._capabilities, self._url_policy)
-        return response.of_reply(await self._acceptor.authorize(origin, new), wait_s)
+        return response.of_reply(await preference.waited(call, wait_s, self._acceptor.authorize(origin, new)), wait_s)
 
     def operate(self, verb: Verb) -> Handler:
         """POST /v1/payments/{payment}/capture, /void, /refund"""
@@ -54,7 +54,8 @@ class Payments:
             origin, wait_s = _origin(call)
             body = await json_body.of_call(call, required=False)
             amount = payment_bodies.amount_of(document.parse(body)) if body else None
-            return response.of_reply(await self._acceptor.operate(origin, payment, verb, amount), wait_s)
+            reply = await preference.waited(call, wait_s, self._acceptor.operate(origin, payment, verb, amount))
+            return response.of_reply(reply, wait_s)
 
         return operate
 

@@ -28,12 +28,13 @@ _WHOLE: Json = {"type": "integer"}
 # What may go wrong with each kind of call, by code.
 GUARDED = (
     *("api_key_missing", "api_key_invalid", "scope_missing", "merchant_disabled", "malformed_request"),
-    *("rate_limited", "overloaded", "store_unavailable", "internal_error"),
+    *("expectation_failed", "rate_limited", "overloaded", "store_unavailable", "internal_error"),
 )
 READ = (*GUARDED, "not_found")
 _WRITE = (
     *("idempotency_key_missing", "idempotency_key_invalid", "malformed_json", "payload_too_large"),
-    *("unsupported_media_type", "validation_failed", "idempotency_key_reused", "card_declined", "payment_failed"),
+    *("request_timeout", "unsupported_media_type", "validation_failed", "idempotency_key_reused"),
+    *("card_declined", "payment_failed"),
     *("acceptance_unknown", *GUARDED),
 )
 _CREATE = (*_WRITE, "currency_not_supported")
@@ -76,7 +77,7 @@ _LETTER = parameter("letter", "path", "The dead letter's id.", {**TEXT, "pattern
 PAGED = _LIST[-2:]
 _ACT = (
     *("idempotency_key_missing", "idempotency_key_invalid", "malformed_json", "payload_too_large"),
-    *("unsupported_media_type", "validation_failed", "idempotency_key_reused", "act_refused", *READ),
+    *("request_timeout", "unsupported_media_type", "validation_failed", "idempotency_key_reused", "act_refused", *READ),
 )
 
 

@@ -42,7 +42,7 @@ _FEED = (
     PREFER,
 )
 
-_BODY = ("malformed_json", "payload_too_large", "unsupported_media_type", "validation_failed")
+_BODY = ("malformed_json", "payload_too_large", "request_timeout", "unsupported_media_type", "validation_failed")
 _ACT = ("idempotency_key_missing", "idempotency_key_invalid", "idempotency_key_reused", *_BODY)
 _DERIVED = ("webhook_endpoint_derived", *READ)
 

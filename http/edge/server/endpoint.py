@@ -186,15 +186,10 @@ class Endpoint:
         ]
         if call.scope["method"] == "HEAD":
             body = b""
-        if not call.declares_too_much():
-            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
-            return
-        headers.append((b"connection", b"close"))
+        if call.declares_too_much():
+            headers.append((b"connection", b"close"))  # the server throws away what still comes, for a while
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": True})
-        await call.linger()
-        await send({"type": "http.response.body", "body": b""})
+        await send({"type": "http.response.body", "body": body})
 
 
 def problem(

@@ -1,24 +1,27 @@
 """A call: one HTTP request as the edge reads it, with its headers, its id and its bounded body.
 
-Reads no more of a body than it may have (64 KiB), whatever the client declares, and never for longer than a client on a
-bad line needs. Leaves meaning to others: document.py reads JSON, payment_bodies.py fields, authentication.py keys.
+Reads no more of a body than it may have (64 KiB), whatever the client declares, never for longer than a client on a bad
+line needs, and never less than was announced. Leaves meaning to others: document.py reads JSON, payment_bodies.py
+fields, authentication.py keys.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
+import anyio
 from starlette.types import Receive, Scope
 
 from edge.server.admission import Slot
 from engine.errors import Rejected
 
 BODY_BYTES_MAX = 64 * 1024  # the largest honest body (metadata 8 KiB, webhook_url 2 KiB) is a quarter of it
-BODY_WITHIN_S = 10.0  # a slow client may have this long; one that never ends must not hold a task for ever
-LINGER_BYTES_MAX = 256 * 1024  # read and thrown away after a refusal, so that the client gets to see the answer
-LINGER_S = 1.0
+BODY_WITHIN_S = 10.0  # from its head to its end; a slow client may have this long, and its call holds a place meanwhile
+
+Result = TypeVar("Result")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=-]{1,128}\Z")
 _CARD_NUMBER = re.compile(r"(?<![0-9A-Za-z_])[0-9](?:[ -]?[0-9]){12,18}(?![0-9A-Za-z])")
@@ -91,22 +94,13 @@ class Request:
         return b"transfer-encoding" in self.headers or not length.isdigit() or int(length[:20]) > BODY_BYTES_MAX
 
     async def body(self) -> bytes:
-        """The whole body. Raises Rejected(payload_too_large) as soon as it is known, and Disconnected."""
-        length = self.headers.get(b"content-length")
-        if length is not None and (not length.isdigit() or int(length[:20]) > BODY_BYTES_MAX):
+        """The whole body. Raises Rejected (payload_too_large as soon as it is known, request_timeout, malformed_request
+        where it is not what was announced) and Disconnected."""
+        announced = self.headers.get(b"content-length")
+        if announced is not None and (not announced.isdigit() or int(announced[:20]) > BODY_BYTES_MAX):
             raise _too_large()
-        self._body_read = True
-        message = await self._receive()
-        if message["type"] != "http.request":
-            raise Disconnected
-        body: bytes = message.get("body", b"")
-        if message.get("more_body", False) or len(body) > BODY_BYTES_MAX:
-            return await self._rest_of_body(body)
-        return body
-
-    async def _rest_of_body(self, first: bytes) -> bytes:
-        chunks, size, more = [first], len(first), True
-        self.framing_broken = True  # until the end is seen
+        self._body_read = self.framing_broken = True  # broken until the end is seen
+        chunks, size, more = [], 0, True
         try:
             async with asyncio.timeout(BODY_WITHIN_S):
                 while more and size <= BODY_BYTES_MAX:
@@ -117,26 +111,33 @@ class Request:
                     size += len(chunks[-1])
                     more = message.get("more_body", False)
         except TimeoutError:
-            raise Rejected(
-                "malformed_request", f"The body was not complete within {BODY_WITHIN_S:.0f} s; send it again."
-            ) from None
+            detail = f"The body was not complete within {BODY_WITHIN_S:.0f} s. Nothing was accepted; send it again."
+            raise Rejected("request_timeout", detail) from None
         if size > BODY_BYTES_MAX:
             raise _too_large()
+        if announced is not None and size != int(announced):
+            detail = f"Content-Length announced {int(announced)} bytes, and {size} came. Nothing was accepted."
+            raise Rejected("malformed_request", detail)
         self.framing_broken = False
         return b"".join(chunks)
 
-    async def linger(self) -> None:
-        """Throw away a little of what the client is still sending: closing at once would reset the connection under
-        its feet, and the answer would be lost with it."""
-        thrown_away, more = 0, True
-        try:
-            async with asyncio.timeout(LINGER_S):
-                while more and thrown_away < LINGER_BYTES_MAX:
-                    message = await self._receive()
-                    thrown_away += len(message.get("body", b""))
-                    more = message.get("more_body", False)
-        except TimeoutError:
-            return
+    async def while_connected(self, work: Awaitable[Result]) -> Result:
+        """The result of `work`, which is cancelled when the client hangs up. Raises Disconnected.
+
+        For those who wait (Prefer: wait): nobody waits for them any more. The body must have been read.
+        """
+        with anyio.CancelScope() as scope:
+            listening = asyncio.create_task(self._cancel_when_gone(scope))
+            try:
+                return await work
+            finally:
+                listening.cancel()
+        raise Disconnected
+
+    async def _cancel_when_gone(self, scope: anyio.CancelScope) -> None:
+        while (await self._receive())["type"] == "http.request":
+            pass
+        scope.cancel()
 
 
 def _too_large() -> Rejected:
