@@ -29,9 +29,9 @@ DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m
 INTEGER = re.compile(r"[+-]?[0-9]+")
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 DIGITS_MAX = 4000  # Python converts no more; so many leading zeros nobody writes.
-DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 NO_DECIMAL = re.compile(r"[+-]?inf(inity)?|nan", re.IGNORECASE)
-HEXADECIMAL = re.compile(r"[+-]?0[xX]([0-9a-fA-F]+\.?[0-9a-fA-F]*|\.[0-9a-fA-F]+)[pP][+-]?[0-9]+")
+HEXADECIMAL = re.compile(r"[+-]?0[xX]([0-9a-fA-F]+(\.[0-9a-fA-F]*)?|\.[0-9a-fA-F]+)[pP][+-]?[0-9]+")
 
 
 class BankSettingsError(ValueError):
@@ -150,10 +150,11 @@ def _duration_s(environ: Mapping[str, str], name: str, default: float) -> float:
     sign, unsigned = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
     if unsigned == "0":
         return 0.0
-    parts = DURATION_PART.findall(unsigned)
-    if not parts or "".join(number + unit for number, unit in parts) != unsigned:
+    total_ns, at = 0.0, 0
+    while part := DURATION_PART.match(unsigned, at):
+        total_ns, at = total_ns + float(part[1]) * NS_PER_UNIT[part[2]], part.end()
+    if at == 0 or at != len(unsigned):
         return default
-    total_ns = sum(float(number) * NS_PER_UNIT[unit] for number, unit in parts)
     return sign * total_ns / 10**9 if total_ns <= INT64_MAX else default
 
 
