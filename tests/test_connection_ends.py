@@ -140,7 +140,7 @@ def test_a_body_that_does_not_come_ends_in_408_and_gives_back_its_place(
 
 @pytest.mark.parametrize("drop", [b"", b" "], ids=["silent", "bit by bit"])
 def test_a_body_that_nobody_reads_ends_too(edge: Stand, soon: Callable[[str], None], drop: bytes) -> None:
-    soon("edge.server.connection.BODY_WITHIN_S")
+    soon("edge.server.request.BODY_WITHIN_S")
     soon("edge.server.connection.LINGER_S")
     with connected(edge.port) as wire:
         wire.sendall(LIVEZ[:-2] + b"Content-Length: 1000\r\n\r\n")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Any
 
 import httptools
@@ -19,8 +19,8 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from edge.server import framing
-from edge.server.connection_keeper import Keeper
-from edge.server.request import BODY_WITHIN_S
+from edge.server import request as call
+from edge.server.connection_keeper import Keeper, Kept
 from engine.problem import MEDIA_TYPE, render
 
 HEAD_BYTES_MAX = 32 * 1024  # honest ones have 1 to 2 KiB, with cookies and traces of many proxies 16
@@ -41,14 +41,14 @@ class Connection(HttpToolsProtocol):
     """One connection. `deadline` (on the loop's clock) is when the keeper ends what is going on now."""
 
     deadline = math.inf
+    resting: OrderedDict[Kept, None] | None = None
 
     def __init__(self, keeper: Keeper, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._keeper = keeper
         self._running: RequestResponseCycle | None = None
         self._in_head = self._in_message = False
-        self._head_bytes = self._unfinished_bytes = 0
-        self._refusal: framing.Refusal | None = None
+        self._unfinished_bytes = self._packet_bytes = 0
         self._deaf = self._closing = self._half_closed = False
         self._begun = b""
         self._linger_bytes = LINGER_BYTES_MAX
@@ -58,7 +58,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if self._keeper.has_room(self):
-            self._rest()
+            self._limit()
         else:
             detail = "Too many connections are open here. Nothing was accepted; try again, on fewer connections."
             self.refuse("overloaded", detail, b"retry-after: 1\r\n")
@@ -75,16 +75,22 @@ class Connection(HttpToolsProtocol):
             if self._linger_bytes < 0:
                 self.transport.abort()
             return
-        cycle, in_message = self.cycle, self._in_message
+        cycle, in_message, self._packet_bytes = self.cycle, self._in_message, len(data)
         try:
-            self._feed(data)
-        except httptools.HttpParserError:
-            self.refuse(*(self._refusal or ("malformed_request", "This is no sound HTTP. Send HTTP/1.1.")))
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                self._read_without_offer(memoryview(data)[offer.args[0] :])
+        except httptools.HttpParserError as error:
+            fault = error.__context__  # what a callback raised; the parser's own words repeat nothing of the request
+            if not isinstance(fault, framing.Unsound):
+                fault = framing.Unsound(f"{error}. Send HTTP/1.1." if fault is None else "The target is not a URL.")
+            self.refuse(fault.code, fault.detail)
             return
         if self._in_head and cycle is self.cycle and not in_message:  # all of it is of a head that is not complete
             self._unfinished_bytes += len(data)
             if self._unfinished_bytes > HEAD_BYTES_MAX:
-                self.refuse(*_HEAD_TOO_LONG)
+                self.refuse("malformed_request", _HEAD_TOO_LONG)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends no more. Returns True while it still gets an answer."""
@@ -103,60 +109,43 @@ class Connection(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._running is not None:
-            self._within(math.inf)
-        elif not self._closing:
-            self._rest()
+        if not self._closing:
+            self._limit()
 
     # What the parser tells.
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head, self._head_bytes, self._unfinished_bytes = True, 0, 0
-        if self._running is None:
-            self._within(HEAD_WITHIN_S)
-
-    def on_url(self, url: bytes) -> None:
-        self._head_bytes += len(url)
-        super().on_url(url)
+        self._in_head, self._unfinished_bytes = True, 0
+        self._limit()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:
-            return  # a trailer field: never merged with the head (RFC 9110, 6.5.1)
-        self._head_bytes += len(name) + len(value)
-        name = name.lower()
-        if name == b"expect":
-            self.expect_100_continue = True
-        self.headers.append((name, value.rstrip(b" \t")))
+        if self._in_head:  # else it is a trailer field: never merged with the head (RFC 9110, 6.5.1)
+            self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         method, version = self.parser.get_method(), self.parser.get_http_version()
         if self.parser.should_upgrade() and method != b"CONNECT":
             return  # read again without the offer
-        self._refusal = framing.refusal(version, method, self.url, self.headers)
-        if self._head_bytes > HEAD_BYTES_MAX:
-            self._refusal = _HEAD_TOO_LONG
-        elif len(self.pipeline) >= PIPELINED_MAX:
-            self._refusal = "malformed_request", "Too many requests were sent before the first was answered."
-        if self._refusal is not None:
-            raise ValueError(self._refusal)
-        if version == "1.0":
-            self.expect_100_continue = False  # RFC 9110, 10.1.1
+        self.expect_100_continue = framing.check(version, method, self.url, self.headers)
+        if self._unfinished_bytes + self._packet_bytes > HEAD_BYTES_MAX < framing.size(self.url, self.headers):
+            raise framing.Unsound(_HEAD_TOO_LONG)
+        if len(self.pipeline) >= PIPELINED_MAX:
+            raise framing.Unsound("Too many requests were sent before the first was answered.")
         if not self.url.startswith(b"/"):
             self._take_path()
         self._in_head, self._in_message = False, True
         super().on_headers_complete()
         self.cycle.transport = self  # type: ignore[assignment]  # of a transport, a cycle needs our three methods
         self._keeper.busy(self)
-        self._within(math.inf)
+        self._limit()
 
     def on_message_complete(self) -> None:
         if self._in_head:
             return
         self._in_message = False
         super().on_message_complete()
-        if self._running is None:
-            self._rest()
+        self._limit()
 
     # What a call writes to.
 
@@ -194,7 +183,7 @@ class Connection(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         else:
             self.flow.resume_reading()
-            self._rest()
+        self._limit()
 
     def shutdown(self) -> None:
         if self._closing:
@@ -208,6 +197,11 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
         elif self._in_head:
             self.refuse("request_timeout", f"The head was not complete within {HEAD_WITHIN_S:.0f} s. Send it again.")
+        elif self._running is not None:
+            detail = (
+                f"The body was not complete within {call.BODY_WITHIN_S:.0f} s. Nothing was accepted; send it again."
+            )
+            self.refuse("request_timeout", detail)
         else:
             self.close()
 
@@ -247,21 +241,21 @@ class Connection(HttpToolsProtocol):
 
     # Its own.
 
-    def _feed(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
+    def _read_without_offer(self, rest: memoryview) -> None:
+        """llhttp leaves what follows an offered upgrade to the other protocol. Nobody speaks one here: the same head
+        without the offer is the same request (RFC 9110, 7.8), and this time its body is read."""
+        while True:
+            version = self.parser.get_http_version().encode()
+            head = [b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, version)]
+            head += [b"%s: %s\r\n" % header for header in self.headers if header[0] not in _OFFER]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.feed_data(b"".join((*head, b"\r\n")))
             try:
-                self.parser.feed_data(rest)
+                if rest:
+                    self.parser.feed_data(rest)
                 return
             except httptools.HttpParserUpgrade as offer:
-                # llhttp leaves the rest to the other protocol. Nobody speaks one here: the same head without the offer
-                # is the same request (RFC 9110, 7.8), and this time its body is read.
                 rest = rest[offer.args[0] :]
-                version = self.parser.get_http_version().encode()
-                head = [b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, version)]
-                head += [b"%s: %s\r\n" % header for header in self.headers if header[0] not in _OFFER]
-                self.parser = httptools.HttpRequestParser(self)
-                self.parser.feed_data(b"".join((*head, b"\r\n")))
 
     def _take_path(self) -> None:
         """Of a target in absolute form the path counts; the host is the one that was connected to."""
@@ -281,10 +275,16 @@ class Connection(HttpToolsProtocol):
             self._begun = _BEGINNING
             self._keeper.watch(self)
 
-    def _rest(self) -> None:
-        """No call is under way: only so long until there is one again."""
-        self._within(HEAD_WITHIN_S if self._in_head else BODY_WITHIN_S if self._in_message else KEEP_ALIVE_S)
-        self._keeper.idle(self, used=self.cycle is not None)
+    def _limit(self) -> None:
+        """What goes on now has an end: the wait for a call, for its head, or for its body; not the call itself."""
+        if self._running is None:
+            self._keeper.idle(self, used=self.cycle is not None)
+        if self.flow.write_paused:
+            return  # an answer that nobody reads has its own
+        if self._running is not None and (self.pipeline or not self._in_message):
+            self.deadline = math.inf
+        else:
+            self._within(HEAD_WITHIN_S if self._in_head else call.BODY_WITHIN_S if self._in_message else KEEP_ALIVE_S)
 
     def _within(self, seconds: float) -> None:
         self.deadline = self.loop.time() + seconds
@@ -295,7 +295,7 @@ def _hang_up(cycle: RequestResponseCycle) -> None:
     cycle.message_event.set()
 
 
-_HEAD_TOO_LONG = "malformed_request", f"The head of the request is longer than {HEAD_BYTES_MAX} bytes."
+_HEAD_TOO_LONG = f"The head of the request is longer than {HEAD_BYTES_MAX} bytes."
 _STATUS = {
     "overloaded": (503, b"Service Unavailable"),
     "malformed_request": (400, b"Bad Request"),

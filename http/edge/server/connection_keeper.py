@@ -18,6 +18,7 @@ class Kept(Protocol):
     """What is kept: connection.py."""
 
     deadline: float
+    resting: OrderedDict[Kept, None] | None
     loop: asyncio.AbstractEventLoop
 
     def expire(self) -> None: ...
@@ -46,20 +47,23 @@ class Keeper:
             return True
         for resting in (self._never_used, self._used):
             if resting:
-                oldest, _ = resting.popitem(last=False)
+                oldest = next(iter(resting))
+                self.busy(oldest)
                 oldest.drop()
                 return True
         return False
 
     def idle(self, connection: Kept, *, used: bool) -> None:
         """No call is under way on it. Where it rests already it keeps its place."""
-        if connection not in self._never_used:
-            (self._used if used else self._never_used).setdefault(connection)
+        if connection.resting is None:
+            connection.resting = self._used if used else self._never_used
+            connection.resting[connection] = None
 
     def busy(self, connection: Kept) -> None:
         """A call has begun on it."""
-        self._never_used.pop(connection, None)
-        self._used.pop(connection, None)
+        if connection.resting is not None:
+            del connection.resting[connection]
+            connection.resting = None
 
     def watch(self, connection: Kept) -> None:
         """Look whether its half-closed peer is still there, until it ends."""

@@ -12,46 +12,59 @@ from collections.abc import Sequence
 
 HEADERS_MAX = 100  # lines of a head, as in other servers; honest clients with their proxies send 10 to 30
 
+_TARGETS = (b"/", b"http://", b"https://")
 _ONCE = frozenset((b"host", b"transfer-encoding", b"expect"))
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?\Z")
 
-Refusal = tuple[str, str]
-"""A code of the catalogue (engine/problem.py) and what is wrong, for the client."""
+
+class Unsound(Exception):
+    """A head that is refused: a code of the catalogue (engine/problem.py), and what is wrong, for the client."""
+
+    def __init__(self, detail: str, code: str = "malformed_request") -> None:
+        super().__init__(code, detail)
+        self.code, self.detail = code, detail
 
 
-def refusal(version: str, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Refusal | None:
-    """Why this head is refused, or None. Names are in lower case, values without white space around them."""
-    if version not in ("1.1", "1.0"):
-        return _malformed("Only HTTP/1.1 and HTTP/1.0 are spoken here")
+def check(version: str, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether the client wants to be told to send its body (Expect: 100-continue). Raises Unsound.
+
+    Names are in lower case, values without white space around them.
+    """
+    if version != "1.1" and version != "1.0":
+        raise Unsound("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
     if len(headers) > HEADERS_MAX:
-        return _malformed(f"The head has more than {HEADERS_MAX} lines")
+        raise Unsound(f"The head has more than {HEADERS_MAX} lines.")
     if method == b"CONNECT":
-        return _malformed("CONNECT is for proxies, and this is none")
-    if b"#" in target or not target.startswith((b"/", b"http://", b"https://")):
-        return _malformed("The request target must be a path, or a whole http:// or https:// URL, without a fragment")
+        raise Unsound("CONNECT is for proxies, and this is none. Send another method.")
+    if b"#" in target or not target.startswith(_TARGETS):
+        raise Unsound("The request target must be a path, or a whole http:// or https:// URL, without a fragment.")
     found: dict[bytes, bytes] = {}
     for name, value in headers:
         if name in _ONCE:
             if name in found:
-                return _malformed(f"{name.decode().title()} was sent more than once")
+                raise Unsound(f"{name.decode().title()} was sent more than once. Send it once.")
             found[name] = value
-    return _of_values(version, found)
+    host = found.pop(b"host", None)
+    if host is None:
+        if version == "1.1":
+            raise Unsound("Host is missing (RFC 9112, section 3.2).")
+    elif _HOST.match(host) is None:
+        raise Unsound("Host is not the name of a host.")
+    return bool(found) and _expects(version, found)
 
 
-def _of_values(version: str, found: dict[bytes, bytes]) -> Refusal | None:
-    host = found.get(b"host")
-    if host is None and version == "1.1":
-        return _malformed("Host is missing (RFC 9112, section 3.2)")
-    if host and _HOST.match(host) is None:
-        return _malformed("Host is not the name of a host")
+def _expects(version: str, found: dict[bytes, bytes]) -> bool:
     coding = found.get(b"transfer-encoding")
     if coding is not None and (version == "1.0" or coding.lower() != b"chunked"):
-        return _malformed("Transfer-Encoding must be `chunked`, alone, in HTTP/1.1")
+        raise Unsound("Transfer-Encoding must be `chunked`, alone, in HTTP/1.1.")
     expectation = found.get(b"expect")
-    if expectation is not None and version == "1.1" and expectation.lower() != b"100-continue":
-        return "expectation_failed", "The only expectation that is met here is 100-continue."
-    return None
+    if expectation is None or version == "1.0":  # where it is ignored (RFC 9110, 10.1.1)
+        return False
+    if expectation.lower() != b"100-continue":
+        raise Unsound("The only expectation that is met here is 100-continue.", "expectation_failed")
+    return True
 
 
-def _malformed(detail: str) -> Refusal:
-    return "malformed_request", f"{detail}. Send HTTP/1.1."
+def size(target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> int:
+    """How many bytes of a head are not punctuation."""
+    return len(target) + sum(len(name) + len(value) for name, value in headers)

@@ -1,8 +1,7 @@
 """A call: one HTTP request as the edge reads it, with its headers, its id and its bounded body.
 
-Reads no more of a body than it may have (64 KiB), whatever the client declares, never for longer than a client on a bad
-line needs, and never less than was announced. Leaves meaning to others: document.py reads JSON, payment_bodies.py
-fields, authentication.py keys.
+Reads no more of a body than it may have (64 KiB), whatever the client declares, and never less than was announced.
+Leaves meaning to others: document.py reads JSON, payment_bodies.py fields, authentication.py keys.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from edge.server.admission import Slot
 from engine.errors import Rejected
 
 BODY_BYTES_MAX = 64 * 1024  # the largest honest body (metadata 8 KiB, webhook_url 2 KiB) is a quarter of it
-BODY_WITHIN_S = 10.0  # from its head to its end; a slow client may have this long, and its call holds a place meanwhile
+BODY_WITHIN_S = 10.0  # from its head to its end, for a slow client; its call holds a place meanwhile (connection.py)
 
 Result = TypeVar("Result")
 
@@ -94,25 +93,20 @@ class Request:
         return b"transfer-encoding" in self.headers or not length.isdigit() or int(length[:20]) > BODY_BYTES_MAX
 
     async def body(self) -> bytes:
-        """The whole body. Raises Rejected (payload_too_large as soon as it is known, request_timeout, malformed_request
-        where it is not what was announced) and Disconnected."""
+        """The whole body. Raises Rejected (payload_too_large as soon as it is known, malformed_request where it is not
+        what was announced) and Disconnected, also when it has not come within BODY_WITHIN_S (connection.py)."""
         announced = self.headers.get(b"content-length")
         if announced is not None and (not announced.isdigit() or int(announced[:20]) > BODY_BYTES_MAX):
             raise _too_large()
         self._body_read = self.framing_broken = True  # broken until the end is seen
         chunks, size, more = [], 0, True
-        try:
-            async with asyncio.timeout(BODY_WITHIN_S):
-                while more and size <= BODY_BYTES_MAX:
-                    message = await self._receive()
-                    if message["type"] != "http.request":
-                        raise Disconnected
-                    chunks.append(message.get("body", b""))
-                    size += len(chunks[-1])
-                    more = message.get("more_body", False)
-        except TimeoutError:
-            detail = f"The body was not complete within {BODY_WITHIN_S:.0f} s. Nothing was accepted; send it again."
-            raise Rejected("request_timeout", detail) from None
+        while more and size <= BODY_BYTES_MAX:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                raise Disconnected
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            more = message.get("more_body", False)
         if size > BODY_BYTES_MAX:
             raise _too_large()
         if announced is not None and size != int(announced):
