@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,7 @@ import orjson
 import pytest
 
 from edge.server.admission import AdmissionLimits
+from edge.server.protocol import configuration
 from support.edge_stand import MERCHANT, Stand, a_payment, running_edge, running_postgres
 from support.gateway import eventually
 from support.wire import connected, exchange, is_kept, read_all, read_reply, replies
@@ -211,7 +213,11 @@ def half_closed_then_closed(wire: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("hang_up", [closed, reset, half_closed_then_closed])
-@pytest.mark.parametrize("sent", [WAITING, EVENTS, LIVEZ + WAITING], ids=["a payment", "events", "the second of two"])
+@pytest.mark.parametrize(
+    "sent",
+    [WAITING, EVENTS, LIVEZ + WAITING, WAITING + LIVEZ],
+    ids=["a payment", "events", "the second of two", "the first of two"],
+)
 def test_clients_that_hang_up_while_they_wait_give_back_their_places_at_once(
     edge: Stand, sent: bytes, hang_up: Callable[[socket.socket], None]
 ) -> None:
@@ -393,6 +399,22 @@ def test_only_where_every_connection_has_a_call_a_newcomer_is_refused(narrow: St
         assert [read_reply(wire).status for wire in wires] == [202] * 5
         for wire in wires[1:]:
             wire.close()
+
+
+@pytest.mark.parametrize(("files", "kept"), [(1024, 768), (256, 128), (100_000, 10_000), (-1, 10_000)])
+def test_no_more_connections_are_kept_than_files_may_be_open(
+    monkeypatch: pytest.MonkeyPatch, files: int, kept: int
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (files, files))
+
+    made = configuration(nothing).http
+    assert isinstance(made, partial)
+
+    assert made.args[0].connections_max == kept
+
+
+async def nothing(scope: object, receive: object, send: object) -> None:
+    """An application that is never called."""
 
 
 def in_flight(edge: Stand, lane: str) -> int:

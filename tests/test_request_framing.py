@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from support.edge_stand import MERCHANT, Stand, a_payment, running_edge, running_postgres
-from support.wire import connected, exchange, read_all, read_reply
+from support.wire import connected, exchange, read_all, read_reply, replies
 
 BODY = orjson.dumps(a_payment())
 KEY = f"X-API-Key: {MERCHANT}\r\nContent-Type: application/json\r\n".encode()
@@ -307,6 +307,15 @@ def test_who_expects_100_continue_is_told_to_and_answered(edge: Stand, offer: by
         assert read_reply(wire).status == 202
 
 
+def test_who_was_not_told_to_send_a_body_and_goes_on_is_not_misread(edge: Stand) -> None:
+    refused = HEAD.replace(MERCHANT.encode(), b"sk_wrong") + LENGTH + b"Expect: 100-continue\r\n\r\n"
+
+    answers = exchange(edge.port, refused, HIDDEN, pause_s=0.1)
+
+    assert [(answer.status, answer.headers.get("connection")) for answer in answers] == [(401, "close")]
+    assert edge.engine.asked == []
+
+
 @pytest.mark.parametrize("expectation", [b"200-ok", b"100-continue, tea", b"100-continue;a=b", b""])
 def test_another_expectation_is_not_met(edge: Stand, expectation: bytes) -> None:
     answers = exchange(edge.port, HEAD + LENGTH + b"Expect: " + expectation + b"\r\n\r\n" + BODY + HIDDEN)
@@ -321,6 +330,26 @@ def test_http_1_0_is_never_told_to_continue(edge: Stand) -> None:
         wire.sendall(head + BODY)
 
         assert read_all(wire).startswith(b"HTTP/1.1 202 ")
+
+
+@pytest.mark.parametrize("begins", [b"0\r\nX: ", b"0\r\nX", b"1;a=", b"1;"])
+def test_what_stands_around_chunks_has_an_end(edge: Stand, begins: bytes) -> None:
+    with connected(edge.port) as wire:
+        wire.sendall(HEAD + CHUNKED + b"\r\n" + begins)
+        for _ in range(64):
+            wire.sendall(b"a" * 16_384)
+        answers = replies(read_all(wire))
+
+    assert [(answer.status, answer.code) for answer in answers] == [(400, "malformed_request")]
+    assert edge.engine.asked == []
+
+
+def test_many_small_chunks_are_a_body(edge: Stand) -> None:
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY + b" " * 60_000)
+
+    (answer,) = exchange(edge.port, HEAD + CHUNKED + b"\r\n" + chunks + b"0\r\n\r\n", half_close=True)
+
+    assert answer.status == 202
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -87,7 +87,8 @@ class Connection(HttpToolsProtocol):
                 fault = framing.Unsound(f"{error}. Send HTTP/1.1." if fault is None else "The target is not a URL.")
             self.refuse(fault.code, fault.detail)
             return
-        if self._in_head and cycle is self.cycle and not in_message:  # all of it is of a head that is not complete
+        # Where nothing began or ended, all of it is of one head or trailer, or of one body, which on_body subtracts.
+        if (self._in_head or self._in_message) and cycle is self.cycle and in_message == self._in_message:
             self._unfinished_bytes += len(data)
             if self._unfinished_bytes > HEAD_BYTES_MAX:
                 self.refuse("malformed_request", _HEAD_TOO_LONG)
@@ -134,11 +135,15 @@ class Connection(HttpToolsProtocol):
             raise framing.Unsound("Too many requests were sent before the first was answered.")
         if not self.url.startswith(b"/"):
             self._take_path()
-        self._in_head, self._in_message = False, True
+        self._in_head, self._in_message, self._unfinished_bytes = False, True, 0
         super().on_headers_complete()
         self.cycle.transport = self  # type: ignore[assignment]  # of a transport, a cycle needs our three methods
         self._keeper.busy(self)
         self._limit()
+
+    def on_body(self, body: bytes) -> None:
+        self._unfinished_bytes = -self._packet_bytes
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self._in_head:
@@ -295,7 +300,7 @@ def _hang_up(cycle: RequestResponseCycle) -> None:
     cycle.message_event.set()
 
 
-_HEAD_TOO_LONG = f"The head of the request is longer than {HEAD_BYTES_MAX} bytes."
+_HEAD_TOO_LONG = f"The head of the request, or its trailer, is longer than {HEAD_BYTES_MAX} bytes."
 _STATUS = {
     "overloaded": (503, b"Service Unavailable"),
     "malformed_request": (400, b"Bad Request"),

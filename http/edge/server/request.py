@@ -86,11 +86,13 @@ class Request:
         return b"text/html" in self.headers.get(b"accept", b"")
 
     def declares_too_much(self) -> bool:
-        """Whether an unread body could be larger than any that is accepted."""
+        """Whether an unread body could be larger than any that is accepted, or might never come: a client that waits to
+        be told to send it (Expect: 100-continue) may go on with its next request instead."""
         if self._body_read:
             return self.framing_broken
         length = self.headers.get(b"content-length", b"0")
-        return b"transfer-encoding" in self.headers or not length.isdigit() or int(length[:20]) > BODY_BYTES_MAX
+        announced_only = b"transfer-encoding" in self.headers or b"expect" in self.headers
+        return announced_only or not length.isdigit() or int(length[:20]) > BODY_BYTES_MAX
 
     async def body(self) -> bytes:
         """The whole body. Raises Rejected (payload_too_large as soon as it is known, malformed_request where it is not
