@@ -89,7 +89,7 @@ def a_body(body: bytes) -> object:
     wanted = document.parse(body)
     call = a_call()
     stray_card.refuse(call, RequestContext(merchant="m", key="k", wait_s=0, request_id="r", traceparent=None), wanted)
-    return bodies.new_payment(wanted, {"card": CARDS}, TARGETS)
+    return payment_bodies.new_payment(wanted, {"card": CARDS}, TARGETS)
 
 
 def a_hook(body: bytes) -> object:
@@ -101,7 +101,7 @@ def a_redelivery(body: bytes) -> object:
 
 
 def a_resolution(body: bytes) -> object:
-    return bodies.validated(ResolveBody, document.parse(body))
+    return payment_bodies.validated(ResolveBody, document.parse(body))
 
 
 def a_query(text: bytes) -> object:

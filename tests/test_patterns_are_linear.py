@@ -44,7 +44,7 @@ def _patterns(module: str, path: Path) -> Iterator[tuple[str, re.Pattern[Any], s
     """Where it stands, the pattern, and how it is used: the functions of `re` by name."""
     tree = ast.parse(path.read_text())
     names = {
-        id(node.value): ast.unparse(node.url_policy[0])
+        id(node.value): ast.unparse(node.targets[0])
         for node in ast.walk(tree)
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
     }

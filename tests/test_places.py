@@ -28,7 +28,7 @@ async def waiting(places: FairSemaphore, merchant: str, log: list[str]) -> async
 
 def test_a_free_place_is_taken_at_once_and_there_are_no_more_than_there_are() -> None:
     async def story() -> None:
-        places, log = FairSemaphore(2), []  # type: tuple[Places, list[str]]
+        places, log = FairSemaphore(2), []  # type: tuple[FairSemaphore, list[str]]
         for merchant in ("a", "a", "b"):
             await waiting(places, merchant, log)
 
@@ -39,7 +39,7 @@ def test_a_free_place_is_taken_at_once_and_there_are_no_more_than_there_are() ->
 
 def test_merchants_take_turns_whoever_came_first_and_with_how_much() -> None:
     async def story() -> None:
-        places, log = FairSemaphore(1), []  # type: tuple[Places, list[str]]
+        places, log = FairSemaphore(1), []  # type: tuple[FairSemaphore, list[str]]
         await places.take("flood")
         for merchant in ["flood"] * 100 + ["b", "c", "b"]:
             await waiting(places, merchant, log)
@@ -55,7 +55,7 @@ def test_merchants_take_turns_whoever_came_first_and_with_how_much() -> None:
 
 def test_within_a_merchant_who_came_first_is_first() -> None:
     async def story() -> None:
-        places, log = FairSemaphore(1), []  # type: tuple[Places, list[int]]
+        places, log = FairSemaphore(1), []  # type: tuple[FairSemaphore, list[int]]
         await places.take("a")
 
         async def take(number: int) -> None:
@@ -76,7 +76,7 @@ def test_within_a_merchant_who_came_first_is_first() -> None:
 @pytest.mark.parametrize("given", [False, True], ids=["while it waited", "when it had just been given a place"])
 def test_who_is_cancelled_leaves_its_place_to_the_next(given: bool) -> None:
     async def story() -> None:
-        places, log = FairSemaphore(1), []  # type: tuple[Places, list[str]]
+        places, log = FairSemaphore(1), []  # type: tuple[FairSemaphore, list[str]]
         await places.take("a")
         doomed, heir = await waiting(places, "b", log), await waiting(places, "c", log)
 

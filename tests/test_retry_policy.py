@@ -54,7 +54,8 @@ def test_every_few_attempts_it_is_parked(in_hand: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("attempts", "hours", "spent"), [(1, 0, False), (4, 22.9, False), (5, 0, True), (1, 23, False), (1, 23.01, True)]
+    ("attempts", "hours", "retries_exhausted"),
+    [(1, 0, False), (4, 22.9, False), (5, 0, True), (1, 23, False), (1, 23.01, True)],
 )
 def test_it_is_over_after_the_last_attempt_or_the_last_hour(
     attempts: int, hours: float, retries_exhausted: bool

@@ -17,12 +17,12 @@ import anyio
 import orjson
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
-from engine.webhooks.metrics import DispatchMetrics
 from prometheus_client import CollectorRegistry
 from psycopg_pool import AsyncConnectionPool
 
 from engine.contracts.url_policy import UrlPolicy
 from engine.webhooks.dispatcher import Dispatcher, DispatchLimits, DispatchTools
+from engine.webhooks.metrics import DispatchMetrics
 from engine.webhooks.outbox import Outbox
 from engine.webhooks.sender import WebhookSender
 from engine.webhooks.signer import Signer

@@ -76,7 +76,7 @@ def test_urls_that_cannot_be_called_are_refused_in_words(url: str) -> None:
     assert PUBLIC_ONLY.refusal_of_url(url)
 
 
-@pytest.mark.parametrize("targets", [PUBLIC_ONLY, LOCAL], ids=["production", "local stack"])
+@pytest.mark.parametrize("url_policy", [PUBLIC_ONLY, LOCAL], ids=["production", "local stack"])
 @pytest.mark.parametrize(
     "host",
     [

@@ -56,9 +56,9 @@ def create_app(
     request_log: bool = True,
     lifespan: Lifespan | None = None,
 ) -> Starlette:
-    """The merchant's door. `capabilities` by payment method type, `url_policy`: where webhooks may go, `request_log`: a
-    line for each request; `lifespan` opens
-    what the others need and outlives the refreshing of the keys, which this application runs itself."""
+    """The HTTP API. `capabilities`: by payment method type; `url_policy`: where webhooks may go; `request_log`: write a
+    line for each request; `lifespan` opens what the others need and outlives the refreshing of the keys, which this
+    application runs itself."""
     door = Endpoints(
         meters=RouteMetrics(registry, admission),
         merchants=keys.guard,
@@ -85,13 +85,7 @@ def create_app(
         ("/v1/payments/{payment}/timeline", door.merchant, {"GET": payments.timeline}),
         ("/v1/operations",                  door.merchant, {"GET": payments.operations}),
         ("/v1/operations/{operation}",      door.merchant, {"GET": payments.operation}),
-        ("/v1/payments/{payment}/retry",    door.operator, {"POST": operators.retry}),
-        ("/v1/payments/{payment}/resolve",  door.operator, {"POST": operators.resolve}),
-        ("/v1/payments/{payment}/correct",  door.operator, {"POST": operators.correct}),
-        ("/v1/dead-letters",                door.operator, {"GET": operators.dead_letters}),
-        ("/v1/dead-letters/{letter}",       door.operator, {"GET": operators.dead_letter}),
-        ("/v1/dead-letters/{letter}/requeue", door.operator, {"POST": operators.requeue}),
-        ("/v1/dead-letters/{letter}/drop",  door.operator, {"POST": operators.drop}),
+        *_operator_table(door, operators),
         *_webhook_table(door, webhooks, log, events),
         ("/livez",                          door.probe,    {"GET": health.livez}),
         ("/readyz",                         door.probe,    {"GET": health.readyz}),
@@ -113,6 +107,21 @@ def create_app(
     # Endpoints translate every error themselves; Starlette's two layers that would do it cost a tenth of a request.
     app.middleware_stack = app.router
     return app
+
+
+def _operator_table(door: Endpoints, operators: Operators) -> list[Row]:
+    """The endpoints for keys of scope operator."""
+    # fmt: off
+    return [
+        ("/v1/payments/{payment}/retry",    door.operator, {"POST": operators.retry}),
+        ("/v1/payments/{payment}/resolve",  door.operator, {"POST": operators.resolve}),
+        ("/v1/payments/{payment}/correct",  door.operator, {"POST": operators.correct}),
+        ("/v1/dead-letters",                door.operator, {"GET": operators.dead_letters}),
+        ("/v1/dead-letters/{letter}",       door.operator, {"GET": operators.dead_letter}),
+        ("/v1/dead-letters/{letter}/requeue", door.operator, {"POST": operators.requeue}),
+        ("/v1/dead-letters/{letter}/drop",  door.operator, {"POST": operators.drop}),
+    ]
+    # fmt: on
 
 
 def _webhook_table(door: Endpoints, webhooks: Webhooks, log: Deliveries, events: Events) -> list[Row]:

@@ -275,7 +275,7 @@ def running_edge(
         acceptor=engine,
         queries=engine,
         timeline=engine,
-        desk=engine,
+        operator_actions=engine,
         subscriptions=webhooks,
         deliveries=webhooks,
         feed=webhooks,
