@@ -57,5 +57,5 @@ down: .env ## stop what make up started; its data stays
 	$(COMPOSE) down $(ARGS)
 
 clean: ## remove caches and .venv; data stays (penstock up --fresh, docker compose down --volumes)
-	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .venv .api-tools .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 	find engine http bank ops tests -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import pytest
 import structlog
@@ -228,3 +232,26 @@ def test_shippable_is_passed_on(edge: Stand) -> None:
     answer = edge.get(f"{LOCATION}/shippable")
 
     assert answer.json()["shippable"] is False
+
+
+def test_the_date_of_an_answer_that_waited_is_that_of_the_answer(edge: Stand) -> None:
+    edge.engine.gate.clear()
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(edge.post, headers={"Prefer": "wait=10"})
+        time.sleep(2.5)  # longer than the second that any clock of headers may lag
+        answered_at = datetime.now(UTC).replace(microsecond=0)
+        edge.engine.gate.set()
+        answer = asked.result()
+
+    assert answer.headers.get_list("date") == [answer.headers["date"]]
+    assert parsedate_to_datetime(answer.headers["date"]) >= answered_at
+
+
+@pytest.mark.parametrize("path", ["/livez", "/v1/nonsense", "/v1/payments", "/docs"])
+def test_every_answer_has_one_date_and_it_is_now(edge: Stand, path: str) -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+
+    answer = edge.client.get(path)
+
+    assert len(answer.headers.get_list("date")) == 1
+    assert before <= parsedate_to_datetime(answer.headers["date"]) <= datetime.now(UTC)

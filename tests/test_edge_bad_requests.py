@@ -105,7 +105,7 @@ PATHS = [
     "/v1/payments/pay_1", f"/v1/payments/{PAYMENT}x", f"/v1/payments/{PAYMENT.lower()}", "/v1/payments/pay_OOOOOOOOOOOOOOOOOOOOOOOOOO",
     "/v1/payments/op_4DVNQPMZBZFG0VHZJX492ZPG4J", "/v1/payments/%00", "/v1/payments/..%2f..%2fetc", "/v1/payments/%ff", "/v1/payments/" + "9" * 3000,
     f"/v1/payments/{PAYMENT}%0a", "/v1/payments/'%20OR%201=1", "/v1/payments/x/shippable", "/v1/operations/x", f"/v1/operations/{PAYMENT}",
-    "/v1/payments/", "/v1", "/", "/v2/payments", f"/v1/payments/{PAYMENT}/nonsense", "/problems/nonsense", "/docs/../secret", "/docs/index.html",
+    "/v1/payments/", "/v1", "/v2/payments", f"/v1/payments/{PAYMENT}/nonsense", "/problems/nonsense", "/docs/../secret", "/docs/index.html",
 ]
 # fmt: on
 

@@ -17,6 +17,7 @@ from enum import StrEnum
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.domain import timestamp
 from engine.domain.bank_answer import Absent, Approved, Finding, Found, NoAnswer, Refusal, Refused, Unsearchable
 from engine.domain.changeset import ActionResult, ChangeSet, RetryAt
 from engine.domain.decision import Decider
@@ -309,9 +310,6 @@ def _moment(detail: Mapping[str, object], name: str) -> datetime | None:
     if text is None:
         return None
     try:
-        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise NotAllowed(f"{name} is a time with its offset, such as 2030-01-31T12:00:00Z")
-    return moment
+        return timestamp.parse(text)
+    except ValueError as wrong:
+        raise NotAllowed(f"{name} must be {wrong}") from None

@@ -73,7 +73,7 @@ def create_app(
     webhooks = Webhooks(subscriptions, url_policy)
     log, events = Deliveries(deliveries, queries, clock), Events(feed)
     health = Health(probes=probes, registry=registry)
-    reference = Reference(schemas.describe())
+    reference = Reference(schemas.describe(capabilities))
     # fmt: off
     table: list[Row] = [
         ("/v1/payments",                    door.merchant, {"POST": payments.create, "GET": payments.list}),
@@ -87,6 +87,7 @@ def create_app(
         ("/v1/operations/{operation}",      door.merchant, {"GET": payments.operation}),
         *_operator_table(door, operators),
         *_webhook_table(door, webhooks, log, events),
+        ("/",                               door.open,     {"GET": reference.home}),
         ("/livez",                          door.probe,    {"GET": health.livez}),
         ("/readyz",                         door.probe,    {"GET": health.readyz}),
         ("/metrics",                        door.probe,    {"GET": health.metrics}),

@@ -56,15 +56,12 @@ def _id(text: str, prefix: str, noun: str) -> str:
 
 
 def _moment(text: str | None) -> str | None:
-    from datetime import datetime
+    from engine.domain import timestamp
 
     try:
-        known = text is None or datetime.fromisoformat(text).tzinfo is not None
-    except ValueError:
-        known = False
-    if not known:
-        raise typer.BadParameter(f"{text!r} is no time with its offset, as in 2031-05-04T12:00:00Z")
-    return text
+        return None if text is None else timestamp.parse(text).isoformat()
+    except ValueError as wrong:
+        raise typer.BadParameter(f"{text!r} must be {wrong}") from None
 
 
 PaymentId = Annotated[str, typer.Argument(metavar="PAYMENT", callback=_payment, help="Its id, pay_...")]

@@ -6,16 +6,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-_CLOSED = ConfigDict(extra="forbid")
+from edge.openapi.payment_schemas import ANSWER
+
 _Id = Annotated[str, Field(examples=["dl_7-1935734400000-0"])]
 
 
 class FailedTry(BaseModel):
     """One try that failed before the command was given up."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     at: datetime
     error: str
@@ -25,7 +26,7 @@ class DeadLetter(BaseModel):
     """A command that was given up, with why, what had been tried, and when. Payment and operation are null when the
     entry did not name any."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     object: Literal["dead_letter"]
     id: _Id
@@ -55,7 +56,7 @@ class WholeDeadLetter(DeadLetter):
 class DeadLetterList(BaseModel):
     """A page of dead letters, newest first."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     object: Literal["list"]
     data: list[DeadLetter]
@@ -66,7 +67,7 @@ class DeadLetterList(BaseModel):
 class Act(BaseModel):
     """What an operator asked for, and how it ended: `result` is null until that is known."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     object: Literal["act"]
     id: str = Field(examples=["act_17"])

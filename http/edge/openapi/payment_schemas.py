@@ -13,7 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine.domain.payment import DeclineCode, PaymentState, Status, Verb
 
-_CLOSED = ConfigDict(extra="forbid")
+
+def _open(schema: dict[str, Any]) -> None:
+    schema.pop("additionalProperties", None)
+
+
+# Here a field that is not described is an error, which a test would find. Clients are told nothing of the kind: there
+# may be more fields tomorrow (docs/compatibility.md).
+ANSWER = ConfigDict(extra="forbid", json_schema_extra=_open)
 _Pay = Annotated[str, Field(examples=["pay_3K7VZ0Q1M8C2R4T6W9XABDEFGH"])]
 _Op = Annotated[str, Field(examples=["op_5N2J8P4S6V0Y1Z3B7DCEFGHKMQ"])]
 
@@ -21,7 +28,7 @@ _Op = Annotated[str, Field(examples=["op_5N2J8P4S6V0Y1Z3B7DCEFGHKMQ"])]
 class Method(BaseModel):
     """The payment method, masked."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     type: Literal["card"]
     brand: str
@@ -33,7 +40,7 @@ class Method(BaseModel):
 class Bank(BaseModel):
     """The bank's own ids of what it did."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     authorization_id: str | None
     capture_id: str | None
@@ -45,7 +52,7 @@ class Bank(BaseModel):
 class LatestOperation(BaseModel):
     """The latest operation of a payment."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     id: _Op
     verb: Verb
@@ -57,7 +64,7 @@ class LatestOperation(BaseModel):
 class Failure(BaseModel):
     """Why it did not succeed."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     code: str
     message: str
@@ -68,7 +75,7 @@ class Payment(BaseModel):
     """A payment: the receipt the shop can trust. `in_doubt` is true while the bank's answer to the current operation is
     unknown."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     object: Literal["payment"]
     id: _Pay
@@ -103,7 +110,7 @@ class Payment(BaseModel):
 class PaymentList(BaseModel):
     """A page of payments, newest first."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     object: Literal["list"]
     data: list[Payment]
@@ -115,7 +122,7 @@ class PaymentList(BaseModel):
 class Operation(BaseModel):
     """One thing asked of the bank for a payment."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     object: Literal["operation"]
     id: _Op
@@ -137,7 +144,7 @@ class Operation(BaseModel):
 class OperationList(BaseModel):
     """A page of the operations that were asked for under one idempotency key, newest first."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     object: Literal["list"]
     data: list[Operation]
@@ -149,7 +156,7 @@ class OperationList(BaseModel):
 class Shippable(BaseModel):
     """Whether the goods may leave, and why: `reason` is a payment state, or what stands against it."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     shippable: bool
     reason: str = Field(examples=["captured", "in_doubt", "void_accepted"])
@@ -160,12 +167,16 @@ class Shippable(BaseModel):
 class WrongField(BaseModel):
     """One wrong field."""
 
+    model_config = ANSWER
+
     pointer: str = Field(description="JSON pointer (RFC 6901)", examples=["/amount"])
     detail: str
 
 
 class Problem(BaseModel):
     """A problem document (RFC 9457)."""
+
+    model_config = ANSWER
 
     type: str = Field(description="where this kind of problem is described", examples=["/problems/validation_failed"])
     title: str
@@ -180,3 +191,56 @@ class Problem(BaseModel):
     payment_id: str | None = None
     payment_status: PaymentState | None = None
     winning_operation: str | None = Field(default=None, description="on 409: the operation that led to this state")
+
+
+class ProblemType(BaseModel):
+    """A kind of problem: when it comes, and what to do about it."""
+
+    model_config = ANSWER
+
+    object: Literal["problem_type"]
+    type: str = Field(examples=["/problems/validation_failed"])
+    code: str
+    status: int
+    title: str
+    meaning: str
+
+
+class ProblemTypeList(BaseModel):
+    """Every kind of problem."""
+
+    model_config = ANSWER
+
+    object: Literal["list"]
+    data: list[ProblemType]
+
+
+class Home(BaseModel):
+    """Where the descriptions of this gateway are."""
+
+    model_config = ANSWER
+
+    object: Literal["gateway"]
+    name: str
+    docs: str
+    openapi: str
+    problems: str
+    ready: str
+
+
+class Liveness(BaseModel):
+    """The process lives; it says nothing of the stores."""
+
+    model_config = ANSWER
+
+    status: Literal["alive"]
+
+
+class Readiness(BaseModel):
+    """Whether the process can accept payments, and what fails, by name. `degraded`: it accepts, and something fails."""
+
+    model_config = ANSWER
+
+    status: Literal["ready", "degraded", "not ready"]
+    failing: dict[str, str]
+    checks: dict[str, str] = Field(default={}, description="every check, with `?verbose`")

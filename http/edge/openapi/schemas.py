@@ -1,28 +1,60 @@
-"""The OpenAPI 3.1 document, made from the models that validate, the table of calls and the catalogue of problems."""
+"""The OpenAPI 3.1 document, made from the models that validate, the table of calls and the catalogue of problems.
+
+It is the deployment's own: currencies are those that its connectors take. Generators of clients read it, and a test has
+three of them make a payment each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import orjson
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from edge.openapi.dead_letter_schemas import Act
 from edge.openapi.description import CALLS, Description, Json
-from edge.openapi.payment_schemas import Problem
-from edge.openapi.webhook_description import WEBHOOK_CALLS
+from edge.openapi.payment_schemas import Payment, Problem, Readiness
+from edge.openapi.service_description import SERVICE_CALLS
+from edge.openapi.webhook_description import TOLD, WEBHOOK_CALLS
+from edge.openapi.webhook_schemas import WebhookEndpointWithSecret
+from edge.parsing.json_body import JSON, media_types
 from edge.parsing.payment_bodies import OperationBody
 from edge.parsing.webhook_bodies import RotationBody
+from engine.contracts.connector import Capabilities
+from engine.domain.money import DECIMALS
 from engine.problem import CATALOGUE, MEDIA_TYPE, render
 
 _TEXT: Json = {"type": "string"}
 _WHOLE: Json = {"type": "integer"}
+_COMPONENTS = "#/components/schemas/"
 
+# Names that mean something without the module they come from; "State" would be two enumerations.
+_NAMES: Mapping[str, str] = {
+    "engine__payment__State": "PaymentStatus",
+    "engine__delivery__State": "DeliveryStatus",
+    "Status": "OperationStatus",
+    "Verb": "OperationVerb",
+    "Method": "PaymentMethod",
+    "Outcome": "DeliveryOutcome",
+    "DeadReason": "DeliveryDeadReason",
+    "EndpointStatus": "WebhookEndpointStatus",
+    "DisabledReason": "WebhookEndpointDisabledReason",
+}
+_TAGS: Mapping[str, str] = {
+    "payments": "Authorize, capture, void, refund, and look payments up.",
+    "operations": "The single operations of payments, and looking them up by their idempotency key.",
+    "webhooks": "Being told of events: webhook endpoints, deliveries, and pulling events instead.",
+    "events": "What your webhook endpoints are called with.",
+    "operators": "For the people who run the gateway: needs a key of operator scope (`ok_...`).",
+    "service": "How this gateway is, and what describes it. Needs no key.",
+}
 _HEADERS: Mapping[str, Json] = {
     "X-Request-Id": {
         "schema": _TEXT,
         "description": "The client's own, if it sent a sound one, else ours.",
     },
-    "Location": {"schema": _TEXT, "description": "The payment."},
+    "Location": {"schema": _TEXT, "description": "The path of the payment or webhook endpoint."},
     "Retry-After": {"schema": _WHOLE, "description": "Seconds after which to ask again."},
     "Idempotent-Replayed": {"schema": _TEXT, "description": "`true` when this is the stored answer of an earlier use."},
     "Preference-Applied": {"schema": _TEXT, "description": "`wait=N` when Prefer was honoured."},
@@ -39,86 +71,156 @@ _HEADERS_OF: Mapping[int, tuple[str, ...]] = {
     503: ("Retry-After",),
 }
 
-
 _OPTIONAL = (OperationBody, RotationBody)  # bodies that may be left out
-_MEANINGS: Mapping[int, str] = {
-    200: "Done.",
-    201: "It is there: the payment with the bank's answer, the webhook endpoint with its secret.",
-    202: "Accepted, on disk; the outcome follows by GET, an act's by repeating its key.",
+# What an answer means where that is more than what it shows; else its model says it.
+_MEANINGS: Mapping[tuple[int, type[BaseModel] | None], str] = {
+    (200, None): "Metrics in the text format of Prometheus.",
+    (201, Payment): "The bank has answered: the payment is authorized or, with `capture: true`, captured.",
+    (202, Payment): "Accepted and on disk. The outcome is not known yet: GET the payment, or repeat the call.",
+    (503, Readiness): "The process cannot accept payments; `failing` says why.",
+    (202, Act): "Written down. The payment's actor carries it out: repeat the call with its key for the result.",
+    (201, WebhookEndpointWithSecret): "Registered. The secret is in this answer only.",
 }
 
 
-def describe() -> Json:
-    """The whole document."""
-    calls = (*CALLS, *WEBHOOK_CALLS)
-    models = {model for call in calls for model in (*call.answers.values(), call.body) if model} | {Problem}
-    ordered = sorted(models, key=lambda model: model.__name__)
-    _, schemas = models_json_schema(
-        [(model, "validation") for model in ordered], ref_template="#/components/schemas/{model}"
-    )
+def describe(capabilities: Mapping[str, Capabilities]) -> Json:
+    """The whole document, for connectors with these capabilities (by payment method)."""
+    calls = (*CALLS, *WEBHOOK_CALLS, *SERVICE_CALLS)
     paths: dict[str, Json] = {}
     for call in calls:
         paths.setdefault(call.path, {})[call.method] = _call(call)
-    for path, summary, media_type in (
-        ("/livez", "Whether the process lives", "application/json"),
-        ("/readyz", "Whether it can accept now; `?verbose` lists every check", "application/json"),
-        ("/metrics", "Prometheus metrics", "text/plain"),
-        ("/problems", "Every kind of problem", "application/json"),
-    ):
-        answers: Json = {"200": {"description": "OK", "content": {media_type: {}}}}
-        if path == "/readyz":
-            answers["503"] = {"description": "Not ready; `failing` says why", "content": {media_type: {}}}
-        paths[path] = {"get": {"summary": summary, "tags": ["running it"], "security": [], "responses": answers}}
+    schemas = _schemas((*calls, *TOLD))
+    currency = schemas["PaymentBody"]["properties"]["currency"]  # type: ignore[index]
+    currency.update(_currencies({code for able in capabilities.values() for code in able.currencies}))
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Penstock",
             "version": "1",
-            "license": {"name": "Apache-2.0"},
+            "summary": "A payment gateway.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             "description": "Authorize, capture, void and refund payments. Amounts are integers in minor units. "
             "Repeating a call with the same Idempotency-Key is always safe. "
-            "Problems are listed at [/problems](/problems).",
+            "Problems are listed at [/problems](/problems). Answers may get more fields at any time.",
         },
+        "servers": [{"url": "/", "description": "The gateway that serves this document."}],
         "security": [{"ApiKey": []}],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": paths,
+        "webhooks": {told.name: {"post": _told(told)} for told in TOLD},
         "components": {
-            "schemas": schemas["$defs"],
+            "schemas": schemas,
             "headers": _HEADERS,
             "examples": {code: _example(code) for code in CATALOGUE},
-            "securitySchemes": {"ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"}},
+            "securitySchemes": {
+                "ApiKey": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "X-API-Key",
+                    "description": "A secret key of the merchant (`sk_...`) or of an operator (`ok_...`).",
+                }
+            },
         },
     }
+
+
+def _schemas(calls: Iterable[Description]) -> dict[str, Json]:
+    """The models of these calls and all they consist of, under names of their own."""
+    models = {model for call in calls for model in (*call.answers.values(), call.body) if model} | {Problem}
+    ordered = sorted(models, key=lambda model: model.__name__)
+    _, made = models_json_schema([(model, "validation") for model in ordered], ref_template=_COMPONENTS + "{model}")
+    schemas: dict[str, Json] = {_NAMES.get(name, name): _public(schema) for name, schema in made["$defs"].items()}
+    return dict(sorted(schemas.items()))
+
+
+def _public(schema: Json) -> Json:
+    """With references to the names that schemas have here, without the titles that pydantic makes of names, and without
+    defaults: generators would say that a field is always there, or send it where it was to stay as it is."""
+    schema = {name: _referring(part) for name, part in schema.items() if name != "title"}
+    for field in schema.get("properties", {}).values():  # type: ignore[attr-defined]
+        field.pop("title", None)
+        field.pop("default", None)
+    return schema
+
+
+def _referring(part: object) -> object:
+    if isinstance(part, list):
+        return [_referring(item) for item in part]
+    if isinstance(part, dict):
+        return _nullable({name: _referring(item) for name, item in part.items()})
+    if isinstance(part, str) and part.startswith(_COMPONENTS):
+        name = part.removeprefix(_COMPONENTS)
+        return _COMPONENTS + _NAMES.get(name, name)
+    return part
+
+
+def _nullable(schema: Json) -> Json:
+    """`type: [x, "null"]` for what pydantic writes as a choice of the two; some generators stumble over those."""
+    match schema.get("anyOf"):
+        case [{"type": str(kind), **rest}, {"type": "null"}] if "enum" not in rest:
+            others = {name: part for name, part in schema.items() if name != "anyOf"}
+            return {"type": [kind, "null"], **{str(name): part for name, part in rest.items()}, **others}
+    return schema
+
+
+def _currencies(codes: Iterable[str]) -> Json:
+    """What the field `currency` may be, and where its minor unit is no hundredth."""
+    taken = sorted(codes)
+    whole = [code for code in taken if DECIMALS.get(code) == 0]
+    thousandths = [code for code in taken if DECIMALS.get(code) == 3]
+    text = 'an active ISO 4217 code in capitals, as in "USD", that a connector here takes'
+    text += f". No minor unit: {', '.join(whole)}" if whole else ""
+    text += f". Thousandths: {', '.join(thousandths)}" if thousandths else ""
+    return {"enum": taken, "description": text}
 
 
 def _call(call: Description) -> Json:
     responses: dict[str, Json] = {}
     for status, model in call.answers.items():
-        content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
-        names = ("X-Request-Id", *(_HEADERS_OF[status] if call.method == "post" else ()))
-        responses[str(status)] = {"description": _MEANINGS[status], "headers": _headers(names), "content": content}
+        names = ("X-Request-Id", *(_HEADERS_OF.get(status, ()) if call.method == "post" or call.waits else ()))
+        content = {"text/plain": {"schema": _TEXT}} if model is None else _content(model, JSON)
+        responses[str(status)] = {
+            "description": (call.done if status == 200 else "") or _meaning(status, model),
+            "headers": _headers(names),
+            "content": content,
+        }
     for status in sorted({CATALOGUE[code].status for code in call.codes}):
         responses[str(status)] = _refusal(status, call.codes)
     described: Json = {
         "operationId": call.name,
         "summary": call.summary,
-        "tags": [_tag(call)],
+        "tags": [call.tag],
         "parameters": list(call.parameters),
         "responses": responses,
     }
     if call.scope == "open":
         described["security"] = []
     if call.body is not None:
-        content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{call.body.__name__}"}}}
+        content = _content(call.body, *media_types(call.method))
         described["requestBody"] = {"required": call.body not in _OPTIONAL, "content": content}
     return described
 
 
-def _tag(call: Description) -> str:
-    if call.scope == "operator":
-        return "operators (ok_ keys)"
-    if call in WEBHOOK_CALLS:
-        return "webhooks"
-    return "operations" if call.path.startswith("/v1/operations") else "payments"
+def _told(told: Description) -> Json:
+    """What a merchant's own server is called with."""
+    return {
+        "operationId": told.name,
+        "summary": told.summary,
+        "tags": [told.tag],
+        "security": [],
+        "parameters": list(told.parameters),
+        "requestBody": {"required": True, "content": _content(told.body, JSON)},
+        "responses": {"2XX": {"description": "Received. Any other answer is a failure, and it is sent again."}},
+    }
+
+
+def _content(model: type[BaseModel] | None, *kinds: str) -> Json:
+    assert model is not None
+    return {kind: {"schema": {"$ref": _COMPONENTS + model.__name__}} for kind in kinds}
+
+
+def _meaning(status: int, model: type[BaseModel] | None) -> str:
+    return _MEANINGS.get((status, model)) or " ".join((model.__doc__ or "").split())
 
 
 def _refusal(status: int, codes: tuple[str, ...]) -> Json:
@@ -128,7 +230,7 @@ def _refusal(status: int, codes: tuple[str, ...]) -> Json:
         "headers": _headers(("X-Request-Id", *_HEADERS_OF.get(status, ()))),
         "content": {
             MEDIA_TYPE: {
-                "schema": {"$ref": "#/components/schemas/Problem"},
+                "schema": {"$ref": _COMPONENTS + "Problem"},
                 "examples": {code: {"$ref": f"#/components/examples/{code}"} for code in these},
             }
         },

@@ -6,18 +6,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
+from typing_extensions import TypeAliasType
 
+from edge.openapi.payment_schemas import ANSWER
 from engine.contracts.webhooks import AttemptOutcome
 from engine.domain.payment import PaymentState, Status, Verb
-
-_CLOSED = ConfigDict(extra="forbid")
 
 
 class Command(BaseModel):
     """An operation from its acceptance, and where it stands now. `idempotency_key` is null for the gateway's own."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     type: Literal["command"]
     at: datetime
@@ -39,7 +39,7 @@ class BankAttempt(BaseModel):
     """An attempt at the bank that left something to tell. Those that were repeated at once are only counted, in
     `attempts` of the command and in the number of the next one that is told."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     type: Literal["bank_attempt"]
     at: datetime
@@ -54,7 +54,7 @@ class BankAttempt(BaseModel):
 class Transition(BaseModel):
     """A row of the journal."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     type: Literal["transition"]
     at: datetime
@@ -69,7 +69,7 @@ class Transition(BaseModel):
 class OperatorAct(BaseModel):
     """What an operator of the gateway did about this payment, and why."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     type: Literal["operator_act"]
     at: datetime
@@ -83,7 +83,7 @@ class OperatorAct(BaseModel):
 class WebhookAttempt(BaseModel):
     """An attempt to tell a webhook endpoint of one of the payment's events, and what came of it."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     type: Literal["webhook_attempt"]
     at: datetime
@@ -99,18 +99,18 @@ class WebhookAttempt(BaseModel):
     next_attempt_at: datetime | None = Field(description="of the last attempt, while another one is to come")
 
 
-Moment = Annotated[
-    Command | BankAttempt | Transition | OperatorAct | WebhookAttempt,
-    Field(discriminator="type"),
-]
+TimelineEntry = TypeAliasType(
+    "TimelineEntry",
+    Annotated[Command | BankAttempt | Transition | OperatorAct | WebhookAttempt, Field(discriminator="type")],
+)
 
 
 class Timeline(BaseModel):
     """What happened to a payment, oldest first. `has_more`: only the newest thousand of a kind are shown."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     object: Literal["list"]
-    data: list[Moment]
+    data: list[TimelineEntry]
     has_more: bool
     as_of: datetime = Field(description="when the ledger was read, by its own clock")

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from edge.openapi.description import GUARDED, KEY, PAGED, PAYMENT_ID, PREFER, READ, TEXT, Description, parameter
+from edge.openapi.description import (
+    CURSOR,
+    GUARDED,
+    KEY,
+    PAGED,
+    PAYMENT_ID,
+    PREFER,
+    READ,
+    TEXT,
+    Description,
+    Json,
+    parameter,
+)
 from edge.openapi.webhook_schemas import (
     DeletedWebhookEndpoint,
     Delivery,
     DeliveryList,
+    EndpointEvent,
     EventList,
+    PaymentEvent,
     PublicKeyList,
     RedeliveryDone,
     WebhookEndpoint,
@@ -23,7 +37,6 @@ from edge.parsing.webhook_bodies import (
     RedeliveryBody,
     RotationBody,
 )
-from engine.contracts.webhooks import DeliveryState
 
 _ENDPOINTS = "/v1/webhook-endpoints"
 _ONE = f"{_ENDPOINTS}/{{endpoint}}"
@@ -31,13 +44,16 @@ _DELIVERY = f"{_ONE}/deliveries/{{delivery}}"
 
 _ENDPOINT_ID = parameter("endpoint", "path", "The webhook endpoint's id.", {**TEXT, "pattern": "^whe_"}, required=True)
 _DELIVERY_ID = parameter("delivery", "path", "The delivery's id.", {**TEXT, "pattern": "^dlv_"}, required=True)
-_STATE = parameter("status", "query", "Deliveries in this state.", {"enum": [*DeliveryState]})
+_STATE = parameter("status", "query", "Deliveries in this state.", {"$ref": "#/components/schemas/DeliveryStatus"})
+_TYPES: Json = {"type": "array", "minItems": 1, "items": {"type": "string", "enum": list(TYPES)}}
 _FEED = (
-    parameter(
-        "after", "query", "`next_cursor` of the page before, or `latest` for what comes from now on.", dict(TEXT)
-    ),
-    parameter("cursor", "query", "Another name of `after`, the one that lists have.", dict(TEXT)),
-    parameter("type", "query", f"Only these types, separated by commas: {', '.join(TYPES)}.", dict(TEXT)),
+    parameter("after", "query", "`next_cursor` of the page before, or `latest` for what comes from now on.", CURSOR),
+    parameter("cursor", "query", "Another name of `after`, the one that lists have.", CURSOR),
+    {
+        **parameter("type", "query", "Only these types, separated by commas.", _TYPES),
+        "style": "form",
+        "explode": False,
+    },
     PAGED[0],
     PREFER,
 )
@@ -57,6 +73,7 @@ WEBHOOK_CALLS: tuple[Description, ...] = (
         body=EndpointBody,
         answers={201: WebhookEndpointWithSecret},
         codes=(*_ACT, "webhook_endpoint_limit", *GUARDED),
+        tag="webhooks",
     ),
     Description(
         path=_ENDPOINTS,
@@ -64,79 +81,89 @@ WEBHOOK_CALLS: tuple[Description, ...] = (
         name="listWebhookEndpoints",
         summary="Webhook endpoints, newest first",
         parameters=PAGED,
-        body=None,
         answers={200: WebhookEndpointList},
         codes=GUARDED,
+        tag="webhooks",
     ),
     Description(
         path=_ONE,
         method="get",
         name="getWebhookEndpoint",
+        done="The webhook endpoint, without its secret.",
         summary="One webhook endpoint",
         parameters=(_ENDPOINT_ID,),
-        body=None,
         answers={200: WebhookEndpoint},
         codes=READ,
+        tag="webhooks",
     ),
     Description(
         path=_ONE,
         method="patch",
         name="changeWebhookEndpoint",
+        done="The webhook endpoint as it is now.",
         summary="Change what is sent along; the rest stays as it is",
         parameters=(_ENDPOINT_ID,),
         body=EndpointChangeBody,
         answers={200: WebhookEndpoint},
         codes=(*_BODY, *_DERIVED),
+        tag="webhooks",
     ),
     Description(
         path=_ONE,
         method="delete",
         name="deleteWebhookEndpoint",
+        done="It is deleted; what waited for it is given up.",
         summary="Tell this URL nothing any more",
         parameters=(_ENDPOINT_ID,),
-        body=None,
         answers={200: DeletedWebhookEndpoint},
         codes=_DERIVED,
+        tag="webhooks",
     ),
     Description(
         path=f"{_ONE}/rotate-secret",
         method="post",
         name="rotateWebhookSecret",
+        done="The new secret, in this answer only.",
         summary="A new secret; the old one signs too for a while",
         parameters=(_ENDPOINT_ID, KEY),
         body=RotationBody,
         answers={200: WebhookEndpointWithSecret},
         codes=(*_ACT, *_DERIVED),
+        tag="webhooks",
     ),
     Description(
         path=f"{_ONE}/disable",
         method="post",
         name="disableWebhookEndpoint",
+        done="The webhook endpoint, disabled.",
         summary="Send nothing there; what waits is given up",
         parameters=(_ENDPOINT_ID, KEY),
-        body=None,
         answers={200: WebhookEndpoint},
         codes=(*_ACT, *READ),
+        tag="webhooks",
     ),
     Description(
         path=f"{_ONE}/enable",
         method="post",
         name="enableWebhookEndpoint",
+        done="The webhook endpoint, enabled.",
         summary="Send new events there again; what it missed comes by redelivery",
         parameters=(_ENDPOINT_ID, KEY),
-        body=None,
         answers={200: WebhookEndpoint},
         codes=(*_ACT, *READ),
+        tag="webhooks",
     ),
     Description(
         path=f"{_ONE}/redeliver",
         method="post",
         name="redeliverRange",
+        done="How many deliveries are due again or, of a dry run, would be.",
         summary="Deliver again what failed since a time, or all of a range; `dry_run` counts (and needs no key)",
         parameters=(_ENDPOINT_ID, {**KEY, "required": False}),
         body=RedeliveryBody,
         answers={200: RedeliveryDone},
         codes=(*_ACT, "webhook_endpoint_disabled", *READ),
+        tag="webhooks",
     ),
     Description(
         path=f"{_ONE}/deliveries",
@@ -144,9 +171,9 @@ WEBHOOK_CALLS: tuple[Description, ...] = (
         name="listDeliveries",
         summary="What was sent to a webhook endpoint, and what came of it, newest first",
         parameters=(_ENDPOINT_ID, _STATE, *PAGED),
-        body=None,
         answers={200: DeliveryList},
         codes=READ,
+        tag="webhooks",
     ),
     Description(
         path=_DELIVERY,
@@ -154,19 +181,20 @@ WEBHOOK_CALLS: tuple[Description, ...] = (
         name="getDelivery",
         summary="One delivery",
         parameters=(_ENDPOINT_ID, _DELIVERY_ID),
-        body=None,
         answers={200: Delivery},
         codes=READ,
+        tag="webhooks",
     ),
     Description(
         path=f"{_DELIVERY}/redeliver",
         method="post",
         name="redeliver",
+        done="The delivery, due again.",
         summary="Deliver one event again, now",
         parameters=(_ENDPOINT_ID, _DELIVERY_ID, KEY),
-        body=None,
         answers={200: Delivery},
         codes=(*_ACT, "webhook_endpoint_disabled", *READ),
+        tag="webhooks",
     ),
     Description(
         path="/v1/payments/{payment}/deliveries",
@@ -174,29 +202,32 @@ WEBHOOK_CALLS: tuple[Description, ...] = (
         name="listDeliveriesOfPayment",
         summary="What was sent about a payment, to all endpoints, newest first",
         parameters=(PAYMENT_ID, *PAGED),
-        body=None,
         answers={200: DeliveryList},
         codes=READ,
+        tag="webhooks",
     ),
     Description(
         path="/v1/webhook-secret",
         method="get",
         name="getDefaultWebhookSecret",
+        done="Since when there is one; the secret itself is not shown again.",
         summary="Since when there is a default secret, for the `webhook_url` of payments",
         parameters=(),
-        body=None,
         answers={200: WebhookSecret},
         codes=GUARDED,
+        tag="webhooks",
     ),
     Description(
         path="/v1/webhook-secret/rotate",
         method="post",
         name="rotateDefaultWebhookSecret",
+        done="The new secret, in this answer only.",
         summary="A new default secret, shown once; the old one signs too for a while",
         parameters=(KEY,),
         body=RotationBody,
         answers={200: WebhookSecretShown},
         codes=(*_ACT, *GUARDED),
+        tag="webhooks",
     ),
     Description(
         path="/v1/events",
@@ -204,9 +235,9 @@ WEBHOOK_CALLS: tuple[Description, ...] = (
         name="listEvents",
         summary="What webhooks push, pulled: the same ids and payloads, oldest first, nothing skipped",
         parameters=_FEED,
-        body=None,
         answers={200: EventList},
         codes=("cursor_unknown", *GUARDED),
+        tag="webhooks",
     ),
     Description(
         path="/.well-known/webhook-keys/{endpoint}",
@@ -214,9 +245,37 @@ WEBHOOK_CALLS: tuple[Description, ...] = (
         name="getWebhookKeys",
         summary="The public keys of a webhook endpoint's v1a signatures",
         parameters=(_ENDPOINT_ID,),
-        body=None,
         answers={200: PublicKeyList},
         codes=("not_found", "malformed_request", "store_unavailable", "internal_error"),
         scope="open",
+        tag="webhooks",
+    ),
+)
+
+_SENT = (
+    parameter("webhook-id", "header", "The event; the same in all attempts.", dict(TEXT), required=True),
+    parameter("webhook-timestamp", "header", "Of this attempt, in seconds.", dict(TEXT), required=True),
+    parameter("webhook-signature", "header", "`v1,` and base64, separated by spaces.", dict(TEXT), required=True),
+)
+TOLD: tuple[Description, ...] = (
+    Description(
+        path="",
+        method="post",
+        name="paymentEvent",
+        summary=f"Something happened to a payment: {', '.join(each for each in TYPES if each.startswith('payment.'))}",
+        parameters=_SENT,
+        body=PaymentEvent,
+        answers={},
+        tag="events",
+    ),
+    Description(
+        path="",
+        method="post",
+        name="webhookEndpointEvent",
+        summary="One of your webhook endpoints was disabled by us",
+        parameters=_SENT,
+        body=EndpointEvent,
+        answers={},
+        tag="events",
     ),
 )

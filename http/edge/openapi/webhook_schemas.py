@@ -6,13 +6,13 @@ The engine renders the bytes (endpoint.py, delivery_log.py, event_feed.py), and 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from edge.openapi.payment_schemas import ANSWER, Payment
 from engine.contracts.webhooks import AttemptOutcome, DeadReason, DeliveryState, DisabledReason, EndpointStatus
 
-_CLOSED = ConfigDict(extra="forbid")
 _Endpoint = Annotated[str, Field(examples=["whe_3K7VZ0Q1M8C2R4T6W9XABDEFGH"])]
 _SHOWN_ONCE = "`whsec_...`, in the answer that made it and nowhere else; kept sealed"
 
@@ -20,7 +20,7 @@ _SHOWN_ONCE = "`whsec_...`, in the answer that made it and nowhere else; kept se
 class WebhookEndpoint(BaseModel):
     """A webhook endpoint: whom to tell what. `kind` payment_url: it stands for the `webhook_url` of payments."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     object: Literal["webhook_endpoint"]
     id: _Endpoint
@@ -50,7 +50,7 @@ class WebhookEndpointWithSecret(WebhookEndpoint):
 class WebhookEndpointList(BaseModel):
     """A page of webhook endpoints, newest first."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     object: Literal["list"]
     data: list[WebhookEndpoint]
@@ -62,7 +62,7 @@ class WebhookEndpointList(BaseModel):
 class DeletedWebhookEndpoint(BaseModel):
     """What is left of a webhook endpoint."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     object: Literal["webhook_endpoint"]
     id: _Endpoint
@@ -72,7 +72,7 @@ class DeletedWebhookEndpoint(BaseModel):
 class WebhookSecret(BaseModel):
     """The merchant's default secret, which signs what goes to the `webhook_url` of payments."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     object: Literal["webhook_secret"]
     created_at: datetime | None = Field(description="null: there is none yet")
@@ -80,7 +80,7 @@ class WebhookSecret(BaseModel):
 
 
 class WebhookSecretShown(WebhookSecret):
-    """The same, with the secret that was just made."""
+    """The merchant's default secret, with the secret that was just made."""
 
     secret: str = Field(description=_SHOWN_ONCE, examples=["whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"])
 
@@ -88,7 +88,7 @@ class WebhookSecretShown(WebhookSecret):
 class PublicKey(BaseModel):
     """A key that verifies v1a signatures."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     scheme: Literal["v1a"]
     public_key: str = Field(examples=["whpk_Q1TpI6Hm0lmFEpTlEtpSl6E1RTD7Yq0Tg9yB4x0a1mU="])
@@ -99,7 +99,7 @@ class PublicKey(BaseModel):
 class PublicKeyList(BaseModel):
     """The keys of one webhook endpoint, the current one first."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     object: Literal["list"]
     data: list[PublicKey]
@@ -108,7 +108,7 @@ class PublicKeyList(BaseModel):
 class DeliveryAttempt(BaseModel):
     """One attempt to deliver."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     attempt: int
     at: datetime
@@ -122,7 +122,7 @@ class DeliveryAttempt(BaseModel):
 class Delivery(BaseModel):
     """One event for one webhook endpoint. `attempts` has the newest 20 attempts, newest first."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     object: Literal["webhook_delivery"]
     id: str = Field(examples=["dlv_pay_3K7VZ0Q1M8C2R4T6W9XABDEFGH_2"])
@@ -144,7 +144,7 @@ class Delivery(BaseModel):
 class DeliveryList(BaseModel):
     """A page of deliveries, newest first."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     object: Literal["list"]
     data: list[Delivery]
@@ -156,7 +156,7 @@ class DeliveryList(BaseModel):
 class RedeliveryDone(BaseModel):
     """How many deliveries are due again or, of a dry run, would be. A dry run counts up to one more than `limit`."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     object: Literal["webhook_redelivery"]
     endpoint_id: _Endpoint
@@ -168,22 +168,59 @@ class RedeliveryDone(BaseModel):
     limit: int
 
 
-class Event(BaseModel):
-    """What happened: the body of the webhook, with the id that is in its `webhook-id` header."""
+_EventId = Annotated[
+    str | None,
+    Field(description="in the list of events; a webhook has it in its header `webhook-id`"),
+    Field(examples=["evt_5N2J8P4S6V0Y1Z3B7DCEFGHKMQ"]),
+]
 
-    id: str = Field(examples=["evt_5N2J8P4S6V0Y1Z3B7DCEFGHKMQ"])
+
+class PaymentEvent(BaseModel):
+    """What happened to a payment: the body of a webhook."""
+
+    model_config = ANSWER
+
+    id: _EventId = None
     type: str = Field(examples=["payment.captured"])
     timestamp: datetime
-    data: dict[str, Any] = Field(description="the payment after it; of webhook_endpoint.disabled, the endpoint")
+    data: Payment = Field(description="the payment after it")
     sequence: int = Field(description="of the payment's events, without gaps")
+    previous_sequence: int | None = Field(
+        default=None, description="for endpoints with a filter: of the event before that they want; 0: none"
+    )
+
+
+class DisabledWebhookEndpoint(BaseModel):
+    """A webhook endpoint that we disabled."""
+
+    model_config = ANSWER
+
+    object: Literal["webhook_endpoint"]
+    id: _Endpoint
+    url: str
+    status: Literal[EndpointStatus.DISABLED]
+    disabled_reason: DisabledReason
+    disabled_at: datetime
+
+
+class EndpointEvent(BaseModel):
+    """What happened to a webhook endpoint: the body of a webhook to the merchant's other ones."""
+
+    model_config = ANSWER
+
+    id: _EventId = None
+    type: Literal["webhook_endpoint.disabled"]
+    timestamp: datetime
+    data: DisabledWebhookEndpoint
+    sequence: int
 
 
 class EventList(BaseModel):
     """A page of events, oldest first. `next_cursor` is always there: with it the reading goes on, now or later."""
 
-    model_config = _CLOSED
+    model_config = ANSWER
 
     object: Literal["list"]
-    data: list[Event]
+    data: list[PaymentEvent | EndpointEvent]
     has_more: bool = Field(description="there may be more at once; with a filter, also where this page has none")
     next_cursor: str

@@ -10,6 +10,8 @@ from engine.errors import Rejected
 HEADER = b"idempotency-key"
 KEY_CHARACTERS_MAX = 255
 
+# The same two as one pattern, for the description; spaces around a header's value are no part of it.
+FORM = r'^(?:[!#-~](?:[ -~]{0,253}[!-~])?|"(?:[ !#-\[\]-~]|\\["\\]){1,255}")$'
 _BARE = re.compile(rb"[\x20\x21\x23-\x7e][\x20-\x7e]{0,254}\Z")  # anything printable that does not open a quotation
 _QUOTED = re.compile(rb'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"\Z')
 _ESCAPED = re.compile(rb'\\(["\\])')

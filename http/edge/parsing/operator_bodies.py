@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
+from edge.parsing.characters import SAYING_SOMETHING
 from edge.parsing.payment_bodies import STRICT
+from engine.domain import timestamp
 
 REASON_CHARACTERS_MAX = 200
 WORDS = ("outcome", "reference", "auth_code", "bank_at", "expires_at")  # what a resolve says about the bank
 
 
-def _said(text: str) -> str:
-    if not (text.strip() and text.isprintable()):
-        raise ValueError
-    return text
-
-
-_Reason = Annotated[str, Field(max_length=REASON_CHARACTERS_MAX), AfterValidator(_said)]
+_Reason = Annotated[str, Field(max_length=REASON_CHARACTERS_MAX, pattern=SAYING_SOMETHING)]
 _WHY = f"a string of 1 to {REASON_CHARACTERS_MAX} printable characters that says why, for the audit"
 _WHICH = "the id of one of the payment's operations (op_...); leave it out for the first that is not answered"
 _Operation = Annotated[str, Field(pattern="^op_[0-9A-Z]{26}$")] | None
-_Word = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_said)] | None
+_Word = Annotated[str, Field(max_length=128, pattern=SAYING_SOMETHING)] | None
 
 
 def _moment(text: str) -> str:
-    if datetime.fromisoformat(text).tzinfo is None:  # raises ValueError for what is no time at all
-        raise ValueError
-    return text
+    return timestamp.parse(text).isoformat()
 
 
-_Moment = Annotated[str, Field(max_length=40), AfterValidator(_moment)] | None
-_WHEN = "a time with its offset, as in 2031-05-04T12:00:00Z"
+_Moment = Annotated[str, AfterValidator(_moment), Field(json_schema_extra={"format": "date-time"})] | None
+_WHEN = f"a date and time with its offset (RFC 3339), as in {timestamp.EXAMPLE}"
 
 
 class ReasonBody(BaseModel):
@@ -81,7 +74,7 @@ class CorrectBody(ReasonBody):
     operation_id: _Operation = Field(
         default=None, description="the id of one of the payment's operations (op_...); leave it out for the latest"
     )
-    reference: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_said)] = Field(
+    reference: Annotated[str, Field(max_length=128, pattern=SAYING_SOMETHING)] = Field(
         description="the bank's id that is right, 1 to 128 printable characters; proven as that of a resolve",
         examples=["cap_5d0f"],
     )

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
+import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from edge.parsing.characters import PRINTABLE, WEB_ADDRESS, WITHOUT_NUL
 from edge.parsing.document import pointer
 from engine.contracts.connector import Capabilities
 from engine.contracts.gateway import NewPayment
@@ -21,7 +23,10 @@ from engine.domain.payment import Card, Details, details_of
 from engine.errors import FieldError, Rejected
 
 METADATA_PAIRS_MAX = 50
+# As JSON, escapes and all: a payment goes into events and webhooks, whose bodies stay below 20 KB.
 METADATA_BYTES_MAX = 8 * 1024
+DESCRIPTION_BYTES_MAX = 2000  # 500 characters of any script; only escapes take more
+DESCRIPTION_CHARACTERS_MAX = 500
 URL_CHARACTERS_MAX = 2048
 ERRORS_SHOWN_MAX = 20  # a body with five thousand wrong fields does not deserve an answer of a megabyte
 METHOD_TYPES = ("card", "token", "upi", "wallet", "crypto")  # API.md; which of them work is the connectors' business
@@ -30,12 +35,6 @@ Body = TypeVar("Body", bound=BaseModel)
 
 _DOUBLED = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError
-    return text
 
 
 def _known(currency: str) -> str:
@@ -54,9 +53,15 @@ def _passing_luhn(number: str) -> str:
 
 
 def _small(metadata: dict[str, str]) -> dict[str, str]:
-    if metadata and len("".join([*metadata, *metadata.values()]).encode()) > METADATA_BYTES_MAX:
+    if metadata and len(orjson.dumps(metadata)) > METADATA_BYTES_MAX:
         raise ValueError
     return metadata
+
+
+def _short(description: str) -> str:
+    if len(orjson.dumps(description)) - len('""') > DESCRIPTION_BYTES_MAX:
+        raise ValueError
+    return description
 
 
 def _web_address(url: str) -> str:
@@ -68,7 +73,22 @@ def _web_address(url: str) -> str:
     return url
 
 
-_Name = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_printable)]
+_Name = Annotated[str, Field(min_length=1, max_length=128, pattern=PRINTABLE)]
+_Url = Annotated[
+    str,
+    Field(max_length=URL_CHARACTERS_MAX, json_schema_extra={"pattern": WEB_ADDRESS}),
+    AfterValidator(_web_address),
+]
+_Text = Annotated[str, Field(json_schema_extra={"pattern": WITHOUT_NUL})]
+Description = Annotated[
+    str,
+    Field(max_length=DESCRIPTION_CHARACTERS_MAX, json_schema_extra={"pattern": WITHOUT_NUL}),
+    AfterValidator(_short),
+]
+DESCRIPTION = (
+    f"a string of at most {DESCRIPTION_CHARACTERS_MAX} characters, {DESCRIPTION_BYTES_MAX} bytes as JSON with its "
+    "escapes, or null"
+)
 
 
 class CardBody(BaseModel):
@@ -80,6 +100,7 @@ class CardBody(BaseModel):
     number: Annotated[str, Field(pattern="^[0-9]{13,19}$"), AfterValidator(_passing_luhn)] = Field(
         description="a string of 13 to 19 digits, without spaces or dashes, whose check digit (Luhn) is right",
         examples=["4111111111111111"],
+        json_schema_extra={"x-check-digit": "luhn"},
     )
     cvv: str = Field(pattern="^[0-9]{3,4}$", description="a string of 3 or 4 digits", examples=["123"])
     expiry_month: int = Field(ge=1, le=12, description="an integer from 1 to 12", examples=[12])
@@ -107,17 +128,16 @@ class PaymentBody(BaseModel):
     customer_id: _Name = Field(description="a string of 1 to 128 printable characters", examples=["customer-7"])
     payment_method: CardBody = Field(description="exactly one payment method object with a `type`")
     capture: bool = Field(default=False, description="true or false; true captures at once (a sale)")
-    description: str | None = Field(
-        default=None, max_length=500, description="a string of at most 500 characters, or null"
-    )
-    metadata: Annotated[dict[str, str], AfterValidator(_small)] = Field(
+    description: Description | None = Field(default=None, description=DESCRIPTION)
+    metadata: Annotated[dict[str, _Text], AfterValidator(_small)] = Field(
         default_factory=dict,
         max_length=METADATA_PAIRS_MAX,
         description=f"an object of at most {METADATA_PAIRS_MAX} names with string values, "
-        f"{METADATA_BYTES_MAX} bytes of UTF-8 in all",
+        f"{METADATA_BYTES_MAX} bytes as JSON in all, with its escapes",
+        json_schema_extra={"propertyNames": {"pattern": WITHOUT_NUL}},
         examples=[{"cart": "77"}],
     )
-    webhook_url: Annotated[str, Field(max_length=URL_CHARACTERS_MAX), AfterValidator(_web_address)] | None = Field(
+    webhook_url: _Url | None = Field(
         default=None,
         description=f"an http or https URL in ASCII of at most {URL_CHARACTERS_MAX} characters, without user name "
         "or password, or null",

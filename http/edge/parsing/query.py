@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import parse_qsl
 
 from edge.parsing import idempotency_key
+from edge.parsing.characters import is_printable
 from edge.parsing.document import shown
 from edge.server.request import Request
 from engine.contracts.webhooks import EVENT_TYPES, DeliveryState
@@ -46,7 +47,7 @@ def filters(found: dict[str, str]) -> dict[str, str | None]:
         raise _malformed(f"A filter is missing. Send at least one of: {', '.join(FILTERS)}.")
     for name in ("order_id", "customer_id"):
         value = chosen[name]
-        if value is not None and not (1 <= len(value) <= 128 and value.isprintable()):
+        if value is not None and not (1 <= len(value) <= 128 and is_printable(value)):
             raise _malformed(f'The query parameter "{name}" must be 1 to 128 printable characters.')
     if chosen["status"] is not None and chosen["status"] not in tuple(PaymentState):
         raise _malformed(f'The query parameter "status" must be one of: {", ".join(PaymentState)}.')

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from msgspec import UNSET
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from edge.parsing.payment_bodies import STRICT, URL_CHARACTERS_MAX, Body, refused, validated
+from edge.parsing.characters import WEB_ADDRESS
+from edge.parsing.payment_bodies import DESCRIPTION, STRICT, URL_CHARACTERS_MAX, Body, Description, refused, validated
 from engine.contracts.signature import SECRET_BYTES_MAX, SECRET_BYTES_MIN, secret_bytes
 from engine.contracts.url_policy import UrlPolicy
 from engine.contracts.webhooks import (
@@ -26,9 +27,15 @@ from engine.contracts.webhooks import (
     Redelivery,
     SecretRotation,
 )
+from engine.domain import timestamp
 from engine.errors import FieldError, Rejected
 
 TYPES = tuple(sorted(EVENT_TYPES))
+# Base64 of 24 to 64 bytes (signature.py): 8 to 20 groups and an end, or 21 and the last byte.
+_SECRET_FORM = (
+    "^whsec_(?:(?:[A-Za-z0-9+/]{4}){8,20}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
+    "|(?:[A-Za-z0-9+/]{4}){21}(?:[A-Za-z0-9+/]{2}==)?)$"
+)
 
 
 def _event_type(text: str) -> str:
@@ -48,23 +55,20 @@ def _secret(text: str) -> str:
     return text
 
 
-def _moment(text: object) -> datetime:
-    if not isinstance(text, str):
-        raise ValueError
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError
-    return moment
-
-
-_Url = Annotated[str, Field(max_length=URL_CHARACTERS_MAX)]
+_Url = Annotated[str, Field(max_length=URL_CHARACTERS_MAX, json_schema_extra={"pattern": WEB_ADDRESS})]
 _Type = Annotated[str, AfterValidator(_event_type), Field(json_schema_extra={"enum": list(TYPES)})]
-_Types = Annotated[list[_Type], Field(min_length=1, max_length=len(TYPES)), AfterValidator(_each_once)] | None
+_Types = (
+    Annotated[
+        list[_Type],
+        Field(min_length=1, max_length=len(TYPES), json_schema_extra={"uniqueItems": True}),
+        AfterValidator(_each_once),
+    ]
+    | None
+)
 _Seconds = Annotated[int, Field(ge=1, le=SCHEDULE_S_MAX)]
 _Schedule = Annotated[list[_Seconds], Field(min_length=1, max_length=SCHEDULE_PLACES_MAX)] | None
-_Text = Annotated[str, Field(max_length=500)] | None
-_Secret = Annotated[str, AfterValidator(_secret)] | None
-_Moment = Annotated[datetime, BeforeValidator(_moment)]
+_Secret = Annotated[str, AfterValidator(_secret), Field(json_schema_extra={"pattern": _SECRET_FORM})] | None
+_Moment = Annotated[datetime, BeforeValidator(timestamp.parse)]
 
 _URL = (
     f"an http or https URL in ASCII of at most {URL_CHARACTERS_MAX} characters, without user name, password or "
@@ -78,10 +82,9 @@ _SCHEDULE = (
     f"a list of 1 to {SCHEDULE_PLACES_MAX} integers from 1 to {SCHEDULE_S_MAX}, the seconds between attempts, or null "
     "for the default"
 )
-_DESCRIPTION = "a string of at most 500 characters, or null"
 _SIGNED = "true or false; true: signatures with an ed25519 key (v1a) beside those with the secret (v1)"
 _SECRET = f'"whsec_" and the base64 of {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes; leave it out to get a random one'
-_TIME = 'a date and time with its offset (RFC 3339), as in "2031-05-04T12:00:00Z"'
+_TIME = f'a date and time with its offset (RFC 3339), as in "{timestamp.EXAMPLE}"'
 
 
 class EndpointBody(BaseModel):
@@ -93,7 +96,7 @@ class EndpointBody(BaseModel):
     events: _Types = Field(default=None, description=_EVENTS, examples=[["payment.captured", "payment.refunded"]])
     ordered: bool = Field(default=False, description=_ORDERED)
     retry_schedule: _Schedule = Field(default=None, description=_SCHEDULE, examples=[[1, 10, 60, 600]])
-    description: _Text = Field(default=None, description=_DESCRIPTION)
+    description: Description | None = Field(default=None, description=DESCRIPTION)
     ed25519: bool = Field(default=False, description=_SIGNED)
     secret: _Secret = Field(default=None, description=_SECRET)
 
@@ -107,7 +110,7 @@ class EndpointChangeBody(BaseModel):
     events: _Types = Field(default=None, description=_EVENTS, examples=[["payment.captured", "payment.refunded"]])
     ordered: bool = Field(default=False, description=_ORDERED)
     retry_schedule: _Schedule = Field(default=None, description=_SCHEDULE, examples=[[1, 10, 60, 600]])
-    description: _Text = Field(default=None, description=_DESCRIPTION)
+    description: Description | None = Field(default=None, description=DESCRIPTION)
     ed25519: bool = Field(default=False, description=_SIGNED)
 
 
@@ -120,7 +123,8 @@ class RotationBody(BaseModel):
         default=OVERLAP_S,
         ge=0,
         le=OVERLAP_S_MAX,
-        description=f"an integer from 0 to {OVERLAP_S_MAX}: for so many seconds the old secret signs too",
+        description=f"an integer from 0 to {OVERLAP_S_MAX}: for so many seconds the old secret signs too; "
+        f"{OVERLAP_S} if it is left out",
     )
     secret: _Secret = Field(default=None, description=_SECRET)
 
@@ -134,8 +138,8 @@ class RedeliveryBody(BaseModel):
     until: _Moment | None = Field(default=None, description=f"{_TIME}, later than `since`, or null for now")
     deliveries: Literal["failed", "all"] = Field(
         default="failed",
-        description='"failed" (what was given up or waits for another try) or "all" (every event that the endpoint '
-        "wants, sent before or not)",
+        description='"failed", also if it is left out (what was given up or waits for another try) or "all" (every '
+        "event that the endpoint wants, sent before or not)",
     )
     dry_run: bool = Field(default=False, description="true or false; true: nothing is sent, they are only counted")
 

@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from edge.server.admission import Admission
 from edge.server.metrics import RouteMetrics, RouteTally
 from edge.server.request import Disconnected, Request
-from edge.server.response import PROBLEM, REPLAYED, Header, Response
+from edge.server.response import PROBLEM, REPLAYED, Header, Response, date
 from engine.errors import FieldError, PenstockError, Rejected, Unavailable
 from engine.problem import CATALOGUE, render
 
@@ -181,6 +181,7 @@ class Endpoint:
         body = answer.body
         headers = [
             *answer.headers,
+            (b"date", date()),
             (b"content-length", b"%d" % len(body)),
             (b"x-request-id", call.request_id.encode()),
         ]

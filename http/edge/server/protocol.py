@@ -40,6 +40,7 @@ def configuration(
         access_log=False,
         log_config=None,
         server_header=False,
+        date_header=False,  # an answer has the time of the answer (response.py), not that of the request
         proxy_headers=False,
         backlog=BACKLOG,
         timeout_graceful_shutdown=DRAIN_S,

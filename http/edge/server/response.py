@@ -5,7 +5,10 @@ Header lists are built once, here; per request only what differs is added.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from email.utils import formatdate
+from functools import lru_cache
 
 import orjson
 
@@ -29,11 +32,21 @@ _ASK_SOON: Header = (b"retry-after", b"1")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """What goes out. Content-Length and X-Request-Id are added when it is sent."""
+    """What goes out. Date, Content-Length and X-Request-Id are added when it is sent."""
 
     status: int
     body: bytes
     headers: tuple[Header, ...] = JSON
+
+
+def date() -> bytes:
+    """The Date of an answer that is made now (RFC 9110, 6.6.1); uvicorn's would be that of the request's arrival."""
+    return _date(int(time.time()))
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
 
 
 def of_document(document: object, *, status: int = 200, headers: tuple[Header, ...] = JSON) -> Response:
