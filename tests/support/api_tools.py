@@ -75,7 +75,7 @@ def run(*command: str, folder: Path, **environ: str) -> str:
         timeout=_INSTALL_WITHIN_S,
     )
     said = done.stdout + done.stderr
-    assert done.returncode == 0, f"{' '.join(command)}\n{said[-6000:]}"
+    assert done.returncode == 0, f"{' '.join(command)}\n{said[-9000:]}"
     return said
 
 
