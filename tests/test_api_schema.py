@@ -34,6 +34,14 @@ def gateway(module_database: str, module_redis_url: str, tmp_path_factory: pytes
         yield running
 
 
+@pytest.fixture(scope="module")
+def there(gateway: Gateway) -> dict[str, str]:
+    """Ids of what exists, by the names of path parameters."""
+    made = gateway.pay("4111111111111111", wait=10).json()
+    endpoint = gateway.post("/v1/webhook-endpoints", {"url": "http://127.0.0.1:9/there"}).json()
+    return {"payment": made["id"], "operation": made["operation"]["id"], "endpoint": endpoint["id"]}
+
+
 @pytest.mark.parametrize(
     ("key", "which"),
     [
@@ -43,11 +51,8 @@ def gateway(module_database: str, module_redis_url: str, tmp_path_factory: pytes
     ids=["merchants", "operators"],
 )
 def test_every_call_does_what_its_description_says(
-    gateway: Gateway, api_tools: Tools, tmp_path: Path, key: str, which: tuple[str, ...]
+    gateway: Gateway, there: dict[str, str], api_tools: Tools, tmp_path: Path, key: str, which: tuple[str, ...]
 ) -> None:
-    made = gateway.pay("4111111111111111", wait=10).json()
-    endpoint = gateway.post("/v1/webhook-endpoints", {"url": f"http://127.0.0.1:9/{which[0]}"}).json()
-    there = {"payment": made["id"], "operation": made["operation"]["id"], "endpoint": endpoint["id"]}
     (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
     options = ("--checks", "all", "--max-examples", EXAMPLES, "--continue-on-failure", "--no-color", "--seed", "1")
 

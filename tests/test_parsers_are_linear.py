@@ -21,6 +21,7 @@ from edge.parsing import (
     document,
     idempotency_key,
     json_body,
+    payment_bodies,
     preference,
     query,
     stray_card,

@@ -178,11 +178,11 @@ def _call(call: Description) -> Json:
     responses: dict[str, Json] = {}
     for status, model in call.answers.items():
         names = ("X-Request-Id", *(_HEADERS_OF.get(status, ()) if call.method == "post" or call.waits else ()))
-        content = {"text/plain": {"schema": _TEXT}} if model is None else _content(model, JSON)
+        plain: Json = {"text/plain": {"schema": _TEXT}}
         responses[str(status)] = {
             "description": (call.done if status == 200 else "") or _meaning(status, model),
             "headers": _headers(names),
-            "content": content,
+            "content": plain if model is None else _content(model, JSON),
         }
     for status in sorted({CATALOGUE[code].status for code in call.codes}):
         responses[str(status)] = _refusal(status, call.codes)
@@ -202,19 +202,23 @@ def _call(call: Description) -> Json:
 
 
 def _told(told: Description) -> Json:
-    """What a merchant's own server is called with."""
+    """What a merchant's own server is called with: an event, whose data is a payment where its name says so."""
+    content = _content(told.body, JSON)
+    if told.name == "paymentEvent":
+        payment = {"type": "object", "properties": {"data": {"$ref": _COMPONENTS + Payment.__name__}}}
+        content = {kind: {"schema": {"allOf": [part["schema"], payment]}} for kind, part in content.items()}
     return {
         "operationId": told.name,
         "summary": told.summary,
         "tags": [told.tag],
         "security": [],
         "parameters": list(told.parameters),
-        "requestBody": {"required": True, "content": _content(told.body, JSON)},
+        "requestBody": {"required": True, "content": content},
         "responses": {"2XX": {"description": "Received. Any other answer is a failure, and it is sent again."}},
     }
 
 
-def _content(model: type[BaseModel] | None, *kinds: str) -> Json:
+def _content(model: type[BaseModel] | None, *kinds: str) -> dict[str, Json]:
     assert model is not None
     return {kind: {"schema": {"$ref": _COMPONENTS + model.__name__}} for kind in kinds}
 

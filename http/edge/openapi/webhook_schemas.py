@@ -6,11 +6,11 @@ The engine renders the bytes (endpoint.py, delivery_log.py, event_feed.py), and 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from edge.openapi.payment_schemas import ANSWER, Payment
+from edge.openapi.payment_schemas import ANSWER
 from engine.contracts.webhooks import AttemptOutcome, DeadReason, DeliveryState, DisabledReason, EndpointStatus
 
 _Endpoint = Annotated[str, Field(examples=["whe_3K7VZ0Q1M8C2R4T6W9XABDEFGH"])]
@@ -168,51 +168,23 @@ class RedeliveryDone(BaseModel):
     limit: int
 
 
-_EventId = Annotated[
-    str | None,
-    Field(description="in the list of events; a webhook has it in its header `webhook-id`"),
-    Field(examples=["evt_5N2J8P4S6V0Y1Z3B7DCEFGHKMQ"]),
-]
-
-
-class PaymentEvent(BaseModel):
-    """What happened to a payment: the body of a webhook."""
+class Event(BaseModel):
+    """What happened, as the body of a webhook and in the list of events."""
 
     model_config = ANSWER
 
-    id: _EventId = None
+    id: str | None = Field(
+        default=None,
+        description="in the list of events; a webhook has it in its header `webhook-id`",
+        examples=["evt_5N2J8P4S6V0Y1Z3B7DCEFGHKMQ"],
+    )
     type: str = Field(examples=["payment.captured"])
     timestamp: datetime
-    data: Payment = Field(description="the payment after it")
+    data: dict[str, Any] = Field(description="the payment after it; of webhook_endpoint.disabled, the endpoint")
     sequence: int = Field(description="of the payment's events, without gaps")
     previous_sequence: int | None = Field(
-        default=None, description="for endpoints with a filter: of the event before that they want; 0: none"
+        default=None, description="in webhooks to endpoints with a filter: of the event before that they want; 0: none"
     )
-
-
-class DisabledWebhookEndpoint(BaseModel):
-    """A webhook endpoint that we disabled."""
-
-    model_config = ANSWER
-
-    object: Literal["webhook_endpoint"]
-    id: _Endpoint
-    url: str
-    status: Literal[EndpointStatus.DISABLED]
-    disabled_reason: DisabledReason
-    disabled_at: datetime
-
-
-class EndpointEvent(BaseModel):
-    """What happened to a webhook endpoint: the body of a webhook to the merchant's other ones."""
-
-    model_config = ANSWER
-
-    id: _EventId = None
-    type: Literal["webhook_endpoint.disabled"]
-    timestamp: datetime
-    data: DisabledWebhookEndpoint
-    sequence: int
 
 
 class EventList(BaseModel):
@@ -221,6 +193,6 @@ class EventList(BaseModel):
     model_config = ANSWER
 
     object: Literal["list"]
-    data: list[PaymentEvent | EndpointEvent]
+    data: list[Event]
     has_more: bool = Field(description="there may be more at once; with a filter, also where this page has none")
     next_cursor: str
