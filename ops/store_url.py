@@ -6,7 +6,6 @@ and is then printed in errors. So each URL is read strictly, and no message repe
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from engine.errors import Broken
+from ops.secret_file import variables
 
 _REDIS_OPTIONS = {
     "": frozenset({"db", "username", "password", "client_name", "max_connections", "health_check_interval"}),
@@ -43,8 +43,8 @@ class Locations:
 
 
 def given_url(variable: str) -> str | None:
-    """The URL of a store in a variable, for who needs no other setting. Raises Broken."""
-    url = os.environ.get(variable)
+    """The URL in a variable, or in the file that it names, for who needs no other setting. Raises Broken."""
+    url = variables().get(variable)
     judge: Callable[[str], str] = _JUDGES.get(variable, judged_postgres)
     try:
         return judge(url) if url else None
@@ -106,12 +106,6 @@ def judged_dsn(text: str) -> str:
     return text
 
 
-_JUDGES: Mapping[str, Callable[[str], str]] = {
-    "PENSTOCK_REDIS_URL": judged_redis,
-    "PENSTOCK_BANK_DATABASE_URL": judged_dsn,  # the bank's own setting, which its own process reads the same way
-}
-
-
 def judged_http(url: str) -> str:
     """The base URL of a service. Raises ValueError."""
     scheme, _, rest = url.partition("://")
@@ -124,6 +118,13 @@ def judged_http(url: str) -> str:
         raise ValueError("the host is missing: use http://host:port")
     _judge_hosts(authority, many=False)
     return url
+
+
+_JUDGES: Mapping[str, Callable[[str], str]] = {
+    "PENSTOCK_REDIS_URL": judged_redis,
+    "PENSTOCK_BANK_URL": judged_http,
+    "PENSTOCK_BANK_DATABASE_URL": judged_dsn,  # the bank's own setting, which its own process reads the same way
+}
 
 
 def _parts(rest: str) -> tuple[str, str, list[tuple[str, str]]]:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from engine.contracts.url_policy import UrlPolicy, networks
 from engine.errors import PenstockError
 from engine.failpoint import Failpoints
+from ops.secret_file import SecretFileError, variables
 from ops.store_url import judged_http, judged_postgres, judged_redis
 
 PREFIX = "PENSTOCK_"
@@ -34,6 +35,10 @@ OTHERS = frozenset(
         "PENSTOCK_REDIS_SERVER",
         "PENSTOCK_PARENT_PID",
     }
+)
+# Those of .env.example.
+EXAMPLE_KEYS = frozenset(
+    {"ZXhhbXBsZSBtYXN0ZXIga2V5OiBOT1QgQSBTRUNSRVQ=", "ZXhhbXBsZSBmaW5nZXJwcmludDogTk8gU0VDUkVUISE="}
 )
 _KEY_BYTES = 32
 _KEY_IDS = re.compile(r"\s*([0-9a-fA-F]{8}\s*(,\s*[0-9a-fA-F]{8}\s*)*)?")
@@ -69,6 +74,24 @@ class Settings(BaseModel):
     edge_host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 behind a load balancer")
     edge_port: int = Field(8000, ge=0, le=65535, description="0 takes any free port")
     edge_processes: int = Field(1, ge=1, le=64, description="processes that share the port; one a core is enough")
+    edge_metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65_472,
+        description="health and metrics of the first of several processes, on 127.0.0.1; the others' ports follow. 0: "
+        "any free ones; `/metrics` tells all of them anyway",
+    )
+    edge_linger_s: float = Field(
+        2.0,
+        ge=0,
+        le=300,
+        description="how long a stopping edge, no longer ready, goes on taking connections: above the time until load "
+        "balancers know",
+    )
+    edge_tls_cert_file: str = Field(
+        "", description="PEM file of the certificate and those that signed it, for HTTPS; read again when it changes"
+    )
+    edge_tls_key_file: str = Field("", description="PEM file of its private key, without a passphrase")
     key_cache_s: int = Field(15, ge=1, le=30, description="how old a cached API key may be; revocation works by then")
     backlog_max: int = Field(
         20_000, ge=1, le=10_000_000, description="entries a partition may hold; beyond, new work is refused with 503"
@@ -290,6 +313,10 @@ class Settings(BaseModel):
                 bool(self.master_key.get_secret_value()) and self.master_key == self.fingerprint_key,
                 "PENSTOCK_MASTER_KEY and PENSTOCK_FINGERPRINT_KEY must differ: one is rotated, the other never",
             ),
+            (
+                bool(self.edge_tls_cert_file) != bool(self.edge_tls_key_file),
+                "PENSTOCK_EDGE_TLS_CERT_FILE and PENSTOCK_EDGE_TLS_KEY_FILE go together: set both, or neither",
+            ),
             (self.retry_base_ms > self.retry_cap_ms, "PENSTOCK_RETRY_BASE_MS must not exceed PENSTOCK_RETRY_CAP_MS"),
             (
                 self.breaker_rest_ms > self.breaker_rest_cap_ms,
@@ -316,21 +343,31 @@ class Settings(BaseModel):
                 self.webhook_lane_max > self.webhook_connections,
                 "PENSTOCK_WEBHOOK_LANE_MAX must not exceed PENSTOCK_WEBHOOK_CONNECTIONS",
             ),
+        ):
+            if wrong:
+                raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _fit_for_production(self) -> Self:
+        if self.env != "production":
+            return self
+        keys = {self.master_key.get_secret_value(), self.fingerprint_key.get_secret_value()}
+        for wrong, message in (
+            (bool(self.failpoints), "PENSTOCK_FAILPOINTS is for tests: unset it in production"),
             (
-                self.env == "production" and bool(self.failpoints),
-                "PENSTOCK_FAILPOINTS is for tests: unset it in production",
-            ),
-            (
-                self.env == "production" and bool(self.clock_offset_file),
+                bool(self.clock_offset_file),
                 "PENSTOCK_CLOCK_OFFSET_FILE sets a clock wrong for tests: unset it in production",
             ),
+            (self.connector == "instant", "PENSTOCK_CONNECTOR=instant charges nobody: unset it in production"),
             (
-                self.env == "production" and self.connector == "instant",
-                "PENSTOCK_CONNECTOR=instant charges nobody: unset it in production",
+                not {"redis_url", "database_url", "bank_url"} <= self.model_fields_set,
+                "production needs PENSTOCK_REDIS_URL, PENSTOCK_DATABASE_URL and PENSTOCK_BANK_URL by name",
             ),
             (
-                self.env == "production" and not {"redis_url", "database_url", "bank_url"} <= self.model_fields_set,
-                "production needs PENSTOCK_REDIS_URL, PENSTOCK_DATABASE_URL and PENSTOCK_BANK_URL by name",
+                not EXAMPLE_KEYS.isdisjoint(keys),
+                "PENSTOCK_MASTER_KEY or PENSTOCK_FINGERPRINT_KEY is the one of .env.example, which everybody knows: "
+                "openssl rand -base64 32",
             ),
         ):
             if wrong:
@@ -342,13 +379,15 @@ def keyless(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings of a process that opens nothing sealed and asks no bank: stand-ins satisfy the rules about those."""
     names = ("PENSTOCK_MASTER_KEY", "PENSTOCK_FINGERPRINT_KEY")
     keys = {name: base64.b64encode(name.encode().ljust(_KEY_BYTES)[-_KEY_BYTES:]).decode() for name in names}
-    given = os.environ if environ is None else environ
-    return load_settings({**keys, "PENSTOCK_BANK_URL": "http://127.0.0.1", **given})
+    return load_settings({**keys, "PENSTOCK_BANK_URL": "http://127.0.0.1", **variables(environ)})
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings in the environment. Raises SettingsError with one line per mistake."""
-    names = os.environ if environ is None else environ
+    try:
+        names = variables(environ)
+    except SecretFileError as error:
+        raise SettingsError(str(error)) from None
     known = {PREFIX + name.upper() for name in Settings.model_fields} | OTHERS
     unknown = sorted(name for name in names if name.startswith(PREFIX) and name not in known)
     if unknown:

@@ -51,10 +51,12 @@ def audit(
     from ops.errors import or_exit
     from ops.stack.data_dir import DataDir
     from ops.stack.store_locations import places
+    from ops.store_url import given_url
 
     with or_exit(_CANNOT_TELL):
         where = places(DataDir(data_dir))
-        auditor = Auditor(replace(where, bank=bank_database or where.bank), grace_s=grace_s, limit=limit)
+        bank = bank_database or given_url("PENSTOCK_BANK_DATABASE_URL") or where.bank
+        auditor = Auditor(replace(where, bank=bank), grace_s=grace_s, limit=limit)
         try:
             report = auditor.look_at_all()
         finally:

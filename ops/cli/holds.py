@@ -61,10 +61,11 @@ def list_holds(
     from ops.audit.holds import find
     from ops.stack.data_dir import DataDir as Folder
     from ops.stack.store_locations import places
+    from ops.store_url import given_url
     from ops.terminal import print_table
 
     where = places(Folder(data_dir))
-    bank = bank_database or where.bank
+    bank = bank_database or given_url("PENSTOCK_BANK_DATABASE_URL") or where.bank
     if bank is None:
         raise Broken("only the bank's books show such holds: give --bank-database, or read the bank's statement")
     rows = [
@@ -113,11 +114,13 @@ def release_hold(
     from ops.audit.holds import NotReleased
     from ops.stack.data_dir import DataDir as Folder
     from ops.stack.store_locations import places
+    from ops.store_url import given_url
 
     folder = Folder(data_dir)
     ledger = places(folder).ledger
+    bank = bank_url or given_url("PENSTOCK_BANK_URL") or str(folder.state()["bank"])
     try:
-        done = anyio.run(_released, ledger, bank_url or str(folder.state()["bank"]), hold, reason)
+        done = anyio.run(_released, ledger, bank, hold, reason)
     except NotReleased as refusal:
         raise Broken(f"The act was refused: {refusal}") from None
     known = " (known before)" if done.before else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -106,11 +105,12 @@ def _where(data_dir: Path) -> tuple[str, bytes]:
     """The ledger and the key of its journal. Raises Broken."""
     from engine.errors import Broken
     from ops.assembly.settings import decoded_key
+    from ops.secret_file import variables
     from ops.stack.data_dir import DataDir
     from ops.store_url import given_url
 
     folder = DataDir(data_dir)
-    ledger, key = given_url("PENSTOCK_DATABASE_URL"), os.environ.get("PENSTOCK_FINGERPRINT_KEY")
+    ledger, key = given_url("PENSTOCK_DATABASE_URL"), variables().get("PENSTOCK_FINGERPRINT_KEY")
     if ledger and not key:
         raise Broken("set PENSTOCK_FINGERPRINT_KEY too: without the key of the installation, no row can be verified")
     dsn = ledger or str(folder.state()["database"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ops.assembly.settings import PREFIX, Settings
+from ops.secret_file import SECRETS, SUFFIX
 from ops.terminal import print_table
 
 _OWN = {
@@ -28,8 +29,11 @@ _BANK = (
 
 
 def print_settings(process: str) -> None:
-    """A table of variable, default and meaning, in the order of the settings."""
-    print_table(("variable", "default", "meaning"), _BANK if process == "bank" else _rows(process))
+    """A table of variable, default and meaning, in the order of the settings, and which may be in files."""
+    rows = _BANK if process == "bank" else _rows(process)
+    print_table(("variable", "default", "meaning"), rows)
+    files = [f"{name}{SUFFIX}" for name, _, _ in rows if name in SECRETS]
+    print(f"\nSecrets out of files, instead of the variables themselves: {', '.join(files)}")
 
 
 def _rows(process: str) -> list[tuple[str, str, str]]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from ops.secret_file import variables
 from ops.stack.address import any_free_port
 from ops.stack.data_dir import is_alive
 from ops.stack.embedded import EmbeddedPostgres, EmbeddedRedis
@@ -22,7 +23,7 @@ class StackStores:
 
     def start_postgres(self) -> str:
         """The URL of the ledger's database. Raises EmbeddedError."""
-        given = os.environ.get("PENSTOCK_DATABASE_URL")
+        given = variables().get("PENSTOCK_DATABASE_URL")
         if given is not None:
             return given
         # The port is fixed here, so that a server that died comes back where everybody looks for it.
@@ -32,7 +33,7 @@ class StackStores:
 
     def start_redis(self) -> str:
         """The URL of Redis. Raises EmbeddedError."""
-        given = os.environ.get("PENSTOCK_REDIS_URL")
+        given = variables().get("PENSTOCK_REDIS_URL")
         if given is not None:
             return given
         program = os.environ.get("PENSTOCK_REDIS_SERVER")
