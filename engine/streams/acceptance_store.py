@@ -35,6 +35,14 @@ class AcceptLimits:
     open_operations: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionState:
+    """Entries in a partition's stream, and whether a worker holds its lease."""
+
+    entries: int
+    owned: bool
+
+
 class AcceptanceStore:
     """Run `run` for life."""
 
@@ -151,8 +159,22 @@ class AcceptanceStore:
                 raise reply
         return replies
 
+    async def partitions(self, partitions: int) -> list[PartitionState]:
+        """Of all partitions, in order. Raises Unavailable."""
+        self._outage.check()
+        names = [name for each in range(partitions) for name in (keys.commands(each), keys.lease(each))]
+        asked = zip(("XLEN", "EXISTS") * partitions, names, strict=True)
+        replies = await self._scripts.ask(list(asked))
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return [
+            PartitionState(entries=entries, owned=bool(owned))
+            for entries, owned in zip(replies[::2], replies[1::2], strict=True)
+        ]
+
     async def ping(self) -> None:
-        """Raises Unavailable when Redis does not answer, or takes no writes."""
+        """Raises Unavailable when Redis does not answer, takes no writes, or permits not all that accepting takes."""
         self._outage.check()
         await self._scripts.call("probe", keys.PROBE, _PROBE_MS)
 

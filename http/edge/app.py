@@ -23,7 +23,7 @@ from edge.server import problems
 from edge.server.admission import Admission
 from edge.server.authentication import Authenticator
 from edge.server.endpoint import Endpoint, Endpoints, Handler
-from edge.server.health import Health, Probe
+from edge.server.health import Exposition, Health, Probe
 from edge.server.metrics import RouteMetrics
 from engine.contracts.connector import Capabilities, Clock
 from engine.contracts.gateway import Commands, OperatorCommands, Queries, TimelineQueries
@@ -54,6 +54,7 @@ def create_app(
     registry: CollectorRegistry,
     admission: Admission,
     request_log: bool = True,
+    metrics: Exposition | None = None,
     lifespan: Lifespan | None = None,
 ) -> Starlette:
     """The HTTP API. `capabilities`: by payment method type; `url_policy`: where webhooks may go; `request_log`: write a
@@ -72,7 +73,7 @@ def create_app(
     operators = Operators(operator_actions)
     webhooks = Webhooks(subscriptions, url_policy)
     log, events = Deliveries(deliveries, queries, clock), Events(feed)
-    health = Health(probes=probes, registry=registry)
+    health = Health(probes=probes, registry=registry, metrics=metrics)
     reference = Reference(schemas.describe(capabilities))
     # fmt: off
     table: list[Row] = [

@@ -38,7 +38,11 @@ async def _serve_auditor(settings: Settings) -> None:
         watch = Watch(auditor, registry, settings.audit_every_s)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch.run)
-            door = health_app(lambda: (watch.ready, {}), registry)
+
+            async def auditor_ready() -> tuple[bool, dict[str, object]]:
+                return watch.ready, {}
+
+            door = health_app(auditor_ready, registry)
             server = Server(uvicorn.Config(door, log_config=None, access_log=False))
             log.info("auditor_started", port=listener.getsockname()[1])
             await until_signalled(server, listener)

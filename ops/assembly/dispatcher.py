@@ -26,6 +26,7 @@ from ops.assembly.clocks import compared, store_clock
 from ops.assembly.health import health_app
 from ops.assembly.logs import configure_logs
 from ops.assembly.process import check_production, opened_vault, tame_collector
+from ops.assembly.readiness import ledger_fault
 from ops.assembly.serving import Server, bind, until_signalled
 from ops.assembly.settings import Settings
 from ops.assembly.stores import WORKER, open_ledger
@@ -76,8 +77,16 @@ async def _serve_dispatcher(settings: Settings) -> None:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(dispatcher.run)
                 tasks.start_soon(fan_out.run)
-                app = health_app(lambda: (dispatcher.ready and ledger.fitness.fits, ledger.fitness.told()), registry)
-                server = Server(uvicorn.Config(app, log_config=None, access_log=False))
+
+                async def dispatcher_ready() -> tuple[bool, dict[str, object]]:
+                    """While it looks for deliveries, fits, and can claim one."""
+                    fault = await ledger_fault(pool)
+                    ready = dispatcher.ready and ledger.fitness.fits and fault is None
+                    return ready, {**({"failing": {"postgres": fault}} if fault else {}), **ledger.fitness.told()}
+
+                server = Server(
+                    uvicorn.Config(health_app(dispatcher_ready, registry), log_config=None, access_log=False)
+                )
                 log.info("dispatcher_started", port=listener.getsockname()[1])
                 await until_signalled(server, listener)
                 fan_out.stop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
@@ -10,15 +10,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+State = Callable[[], Awaitable[tuple[bool, Mapping[str, object]]]]
 
-def health_app(state: Callable[[], tuple[bool, Mapping[str, object]]], registry: CollectorRegistry) -> Starlette:
+
+def health_app(state: State, registry: CollectorRegistry) -> Starlette:
     """`state` tells whether the process does its work now, and what else there is to say."""
 
     async def livez(request: Request) -> Response:
         return JSONResponse({"status": "alive"})
 
     async def readyz(request: Request) -> Response:
-        ready, more = state()
+        ready, more = await state()
         body = {"status": "ready" if ready else "not ready", **more}
         return JSONResponse(body, status_code=200 if ready else 503)
 

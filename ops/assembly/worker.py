@@ -35,6 +35,7 @@ from ops.assembly.clocks import compared, store_clock
 from ops.assembly.health import health_app
 from ops.assembly.logs import configure_logs
 from ops.assembly.process import check_production, connected, opened_vault, tame_collector
+from ops.assembly.readiness import ledger_fault
 from ops.assembly.serving import Server, allow_many_files, bind, until_signalled
 from ops.assembly.settings import Settings
 from ops.assembly.stores import WORKER, open_stores
@@ -87,11 +88,14 @@ async def _serve_worker(settings: Settings) -> None:
         limits = WorkerLimits(lease=lease, read=read, sweep_ms=settings.sweep_ms)
         worker = Worker(limits, context, CommandStreams(scripts, name), scripts, stores.installation_check.look)
 
-        def worker_ready() -> tuple[bool, dict[str, object]]:
+        async def worker_ready() -> tuple[bool, dict[str, object]]:
             """Once the first round of leases is through, while it fits, and while it takes part and can write."""
-            fitness, partitions = stores.fitness, sorted(worker.keeper.consumers)
-            ready = worker.keeper.settled.is_set() and worker.keeper.beats and fitness.fits and not fitness.unable
-            return ready, {"partitions": partitions, **fitness.told()}
+            keeper, fitness, fault = worker.keeper, stores.fitness, await ledger_fault(stores.pool)
+            ready = keeper.settled.is_set() and keeper.beats and fitness.fits and not fitness.unable and fault is None
+            failing = {} if keeper.beats else {"redis": "no heartbeat was written within the last lease time"}
+            failing |= {} if fault is None else {"postgres": fault}
+            more = {**({"failing": failing} if failing else {}), **fitness.told()}
+            return ready, {"partitions": sorted(keeper.consumers), **more}
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(worker.run)

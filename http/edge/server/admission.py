@@ -44,8 +44,12 @@ class ConcurrencyLimit:
         """How many this merchant has taken."""
         return self._of.get(merchant, 0)
 
+    @property
+    def has_places(self) -> bool:
+        return self.taken < self.places_max
+
     def has_room(self, merchant: str) -> bool:
-        return self.taken < self.places_max and self.of(merchant) < self.share_max
+        return self.has_places and self.of(merchant) < self.share_max
 
     def take(self, merchant: str) -> None:
         self.taken += 1
@@ -124,7 +128,7 @@ class Admission:
         if lane.of(merchant) >= lane.share_max:
             detail = "You have too many calls under way. Nothing was accepted."
             raise Unavailable("rate_limited", detail, retry_after_s=_AGAIN_S)
-        if lane.taken >= lane.places_max:
+        if not lane.has_places:
             detail = "Too many calls are under way here. Nothing was accepted."
             raise Unavailable("overloaded", detail, retry_after_s=_AGAIN_S)
         return Slot(merchant, lane, self.lanes["wait"])

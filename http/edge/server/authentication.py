@@ -68,6 +68,7 @@ class Authenticator:
         self._wanted: set[bytes] = set()
         self._asking = asyncio.Lock()
         self._away_until = 0.0
+        self.read_once = False  # until then no key is known
 
     async def run(self, cache_s: float = KEY_CACHE_S) -> None:
         """Read all keys again and again, for ever. Postgres being away changes nothing that is held.
@@ -92,6 +93,7 @@ class Authenticator:
             _log.warning("keys_not_refreshed", error=type(error).__name__, held=len(self._held))
             return False
         self._held = {row.digest: row for row in rows}
+        self.read_once = True
         return True
 
     async def guard(self, call: Request) -> None:

@@ -1,8 +1,9 @@
 """Health: whether this process lives, and whether it can do its work right now.
 
 /livez depends on nothing but the event loop: a store that is away is no reason to kill an edge. Ready is an edge that
-can accept. That needs Redis, and to fit the installation (its clock too); with Postgres away an edge goes on accepting
-(I10), so it stays with its load balancer and is degraded.
+can accept. That needs a Redis that takes all that accepting writes, to fit the installation (its clock too), keys to
+know merchants by, room for one more call and for one more entry, and not to be told to stop. With Postgres or all
+workers away an edge goes on accepting (I10), so it stays with its load balancer and is degraded.
 /readyz asks every probe at once, each within a bound, and names what failed; `?verbose` lists all.
 """
 
@@ -17,18 +18,23 @@ from edge.server import response
 from edge.server.request import Request
 from edge.server.response import Response
 
-NEEDED = ("redis", "fitness")  # what nothing can be accepted without
+NEEDED = ("stopping", "redis", "fitness", "keys", "room", "backlog")  # what nothing can be accepted without
 PROBE_WITHIN_S = 2.0  # below the patience of the usual orchestrator's readiness check
 
 Probe = Callable[[], Awaitable[str | None]]
 """None when all is well, else what is wrong in a few words."""
+Exposition = Callable[[], Awaitable[bytes]]
+"""Metrics in Prometheus' text format."""
 
 
 class Health:
     """The endpoints that need no key and tell how the process is."""
 
-    def __init__(self, *, probes: Mapping[str, Probe], registry: CollectorRegistry) -> None:
-        self._probes, self._registry = probes, registry
+    def __init__(
+        self, *, probes: Mapping[str, Probe], registry: CollectorRegistry, metrics: Exposition | None = None
+    ) -> None:
+        """`metrics`: of all processes that share the port, when this is not the only one."""
+        self._probes, self._registry, self._metrics = probes, registry, metrics
 
     async def livez(self, call: Request) -> Response:
         """GET /livez"""
@@ -51,7 +57,8 @@ class Health:
     async def metrics(self, call: Request) -> Response:
         """GET /metrics"""
         headers = ((b"content-type", CONTENT_TYPE_LATEST.encode()), (b"cache-control", b"no-store"))
-        return Response(status=200, body=generate_latest(self._registry), headers=headers)
+        body = generate_latest(self._registry) if self._metrics is None else await self._metrics()
+        return Response(status=200, body=body, headers=headers)
 
 
 async def _ask(probe: Probe) -> str | None:
