@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import multiprocessing.connection
 import resource
 import signal
 import socket
@@ -50,35 +48,6 @@ def allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
-def share(listener: socket.socket, processes: int, serve: Callable[[socket.socket], None]) -> None:
-    """Serve one socket from several processes. A signal stops all; when one dies the others stop too, and it is said.
-
-    Whoever supervises us starts us again: a second supervisor here would only hide a crash.
-    """
-    context = multiprocessing.get_context("spawn")
-    children = [context.Process(target=serve, args=(listener,)) for _ in range(processes)]
-    stopping = False
-
-    def stop(*_: object) -> None:
-        nonlocal stopping
-        stopping = True
-        for child in children:
-            if child.is_alive():
-                child.terminate()
-
-    for child in children:
-        child.start()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    multiprocessing.connection.wait([child.sentinel for child in children])
-    died = not stopping
-    stop()
-    for child in children:
-        child.join()
-    if died:
-        raise Broken("an edge process died; see its log")
-
-
 @contextmanager
 def obeyed(stop: Callable[[], None]) -> Iterator[None]:
     """While the block runs, SIGINT and SIGTERM do nothing but call this: for what must not be left half-done."""
@@ -92,16 +61,24 @@ def obeyed(stop: Callable[[], None]) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-async def until_signalled(server: Server, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; a second signal does not wait for open requests."""
+def ignored() -> None:
+    """Nobody else has to hear of a signal."""
+
+
+async def until_signalled(server: Server, listener: socket.socket, tell: Callable[[], None] = ignored) -> None:
+    """Serve until SIGTERM or SIGINT, and then to the end of what is under way: orchestrators, shells and wrappers send
+    the same signal more than once. Only a second Ctrl-C does not wait for open requests. `tell` is called at each."""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_obey, server)
+        tasks.start_soon(_obey, server, tell)
         await server.serve([listener])
         tasks.cancel_scope.cancel()
 
 
-async def _obey(server: Server) -> None:
+async def _obey(server: Server, tell: Callable[[], None]) -> None:
+    interrupts = 0
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            server.force_exit = server.should_exit
+        async for number in signals:
+            interrupts += number is signal.SIGINT
+            server.force_exit = interrupts > 1
             server.should_exit = True
+            tell()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import ssl
 import subprocess
 import threading
 import time
@@ -119,7 +120,7 @@ class Supervisor:
         for child in self.children:
             if child.ended and not child.ready:
                 raise Broken(
-                    f"{child.program.name} ended while it started ({_how(child.process.returncode)}); "
+                    f"{child.program.name} ended while it started ({how_it_ended(child.process.returncode)}); "
                     f"the end of {child.program.log}:\n{child.last_words()}"
                 )
         return not all([child.probe() for child in self.children])
@@ -164,7 +165,7 @@ class Supervisor:
                 child.pause_s = _PAUSE_MIN_S
             child.due, child.ready = now + child.pause_s, False
             self._say(
-                f"{child.program.name} died ({_how(child.process.returncode)}); "
+                f"{child.program.name} died ({how_it_ended(child.process.returncode)}); "
                 f"starting it again in {child.pause_s:.1f} s, its log: {child.program.log}"
             )
             child.pause_s = min(child.pause_s * 2, _PAUSE_MAX_S)
@@ -175,7 +176,12 @@ class Supervisor:
 def answers(url: str) -> bool:
     """Whether this URL answers 200 right now."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_PROBE_S)
+    connection: http.client.HTTPConnection
+    if parts.scheme == "https":  # on this machine, by whatever name its certificate has
+        unverified = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=_PROBE_S, context=unverified)
+    else:
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_PROBE_S)
     try:
         connection.request("GET", parts.path)
         return connection.getresponse().status == http.HTTPStatus.OK
@@ -197,8 +203,8 @@ def _follow() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _how(code: int | None) -> str:
-    """How a process ended, in words."""
+def how_it_ended(code: int | None) -> str:
+    """In words, of an exit code as subprocess and multiprocessing give it."""
     if code is not None and code < 0:
         return f"signal {-code}, {signal.Signals(-code).name}"
     return f"exit code {code}"

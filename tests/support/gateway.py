@@ -39,6 +39,7 @@ HASTE = {
     "PENSTOCK_BREAKER_REST_MS": "200",
     "PENSTOCK_BREAKER_REST_CAP_MS": "500",
     "PENSTOCK_DRAIN_MS": "5000",
+    "PENSTOCK_EDGE_LINGER_S": "0",  # nobody has to hear of the end
     "PENSTOCK_EXPIRY_NOTICE_S": "0",  # holds of seconds would all be about to expire
 }
 
