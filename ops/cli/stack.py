@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -86,10 +85,11 @@ def up(
 
       penstock up --data-dir /tmp/second --edge-port 0 --bank-port 0
     """
+    from ops.secret_file import variables
     from ops.stack.address import Port
     from ops.stack.local_stack import Stack, StackOptions
 
-    if fresh and any(os.environ.get(name) for name in _STORES):
+    if fresh and any(variables().get(name) for name in _STORES):
         raise typer.BadParameter(f"--fresh wipes embedded stores only: leave it out, or unset {' and '.join(_STORES)}")
 
     def port(name: str, number: int) -> Port:
@@ -118,17 +118,31 @@ def up(
 
 
 def status(
+    context: typer.Context,
     data_dir: DataDirOption = Path(".penstock"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
-    """Where the local stack is and what runs there; exit code 1 while not all of it is ready.
+    """What runs, where, and whether it is well; exit code 1 while it is not.
 
-    Example: penstock status --json | jq -r .edge
+    A deployment is looked at in its stores, where PENSTOCK_REDIS_URL and PENSTOCK_DATABASE_URL name them: versions and
+    settings, clocks, which processes live, what waits and what is in doubt, with what to do about it. Without them, and
+    with --data-dir, it is the local stack: where it is and what runs there.
+
+    Examples:
+
+      penstock status --json | jq -r .edge
+
+      PENSTOCK_DATABASE_URL=postgresql://... PENSTOCK_REDIS_URL=redis://... penstock status
     """
+    from ops.cli.deployment_status import named_deployment, print_deployment
     from ops.stack.address import shown
     from ops.stack.data_dir import DataDir
     from ops.terminal import print_table
 
+    chosen = context.get_parameter_source("data_dir")
+    deployment = named_deployment(data_dir) if chosen is None or chosen.name == "DEFAULT" else None
+    if deployment is not None:
+        return print_deployment(deployment, as_json=as_json)
     state = DataDir(data_dir).state()
     del state["partitions"]
     if as_json:
