@@ -3,7 +3,7 @@ BIN := .venv/bin
 COMPOSE := docker compose
 JOBS := 3
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-fast lint types fmt bench up logs down clean
+.PHONY: help install setup hooks build ps restart run demo test test-fast lint types fmt bench up logs down clean
 
 help: ## this list
 	@echo 'Penstock, a payment gateway engine. Start with: make run'
@@ -16,6 +16,14 @@ setup: .venv/.installed ## make .venv with the penstock command (PYTHON=... choo
 
 .venv/.installed: pyproject.toml constraints.txt ops/setup.sh
 	@ops/setup.sh
+
+install: setup ## the same as setup
+
+hooks: setup ## the checks of CI that take seconds, before each commit of this clone
+	@$(BIN)/pre-commit install
+
+build: setup ## the package as a wheel, in dist
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist . && ls dist/*.whl
 
 run: setup ## the whole of Penstock on this machine, no Docker needed; Ctrl-C stops it
 	@$(BIN)/penstock up $(ARGS)
@@ -53,8 +61,16 @@ up: .env ## the same as a deployment, with docker compose: http://127.0.0.1:8000
 logs: ## follow the logs of what runs: make run, or else make up
 	@if [ -e .penstock/state.json ]; then exec tail -n 50 -F .penstock/logs/*.log; else exec $(COMPOSE) logs --tail 50 --follow; fi
 
-down: .env ## stop what make up started; its data stays
-	$(COMPOSE) down $(ARGS)
+ps: ## what runs, and where: make run, or else make up
+	@if [ -e .penstock/state.json ]; then exec $(BIN)/penstock status $(ARGS); else exec $(COMPOSE) ps $(ARGS); fi
+
+restart: ## end what runs in good order and start it again, here: make run, or else make up
+	@if [ -e .penstock/state.json ]; then exec $(BIN)/penstock restart $(ARGS); \
+	else exec $(COMPOSE) restart $(ARGS); fi
+
+down: ## end what runs in good order: make run, or else make up; its data stays
+	@if [ -e .penstock/state.json ]; then exec $(BIN)/penstock down $(ARGS); \
+	else ops/compose-secrets.sh .env && exec $(COMPOSE) down $(ARGS); fi
 
 clean: ## remove caches and .venv; data stays (penstock up --fresh, docker compose down --volumes)
 	rm -rf .venv .api-tools .hypothesis .mypy_cache .pytest_cache .ruff_cache dist

@@ -6,14 +6,15 @@ file=${1:?which file}
 
 random_bytes() { head -c "$1" /dev/urandom; }
 
-if [ ! -e "$file" ]; then
-  umask 077
-  {
-    echo "POSTGRES_PASSWORD=$(random_bytes 16 | od -An -v -tx1 | tr -d ' \n')"
-    echo "PENSTOCK_MASTER_KEY=$(random_bytes 32 | base64)"
-    echo "PENSTOCK_FINGERPRINT_KEY=$(random_bytes 32 | base64)"
-  } >"$file.new"
+add() { # name, value: unless the file has one
+  grep --quiet --no-messages "^$1=." "$file" && return
+  { [ ! -s "$file" ] || cat "$file"; echo "$1=$2"; } >"$file.new"
   mv "$file.new" "$file"
-  echo "made new secrets in $file"
-fi
+  echo "made a new $1 in $file"
+}
+
+umask 077
+add POSTGRES_PASSWORD "$(random_bytes 16 | od -An -v -tx1 | tr -d ' \n')"
+add PENSTOCK_MASTER_KEY "$(random_bytes 32 | base64)"
+add PENSTOCK_FINGERPRINT_KEY "$(random_bytes 32 | base64)"
 touch "$file"

@@ -206,5 +206,7 @@ def test_make_alone_prints_every_verb() -> None:
 
     told = subprocess.run(["make", "-C", ROOT], check=True, capture_output=True, text=True, env=ours).stdout
 
-    for verb in "setup run demo test test-fast lint types fmt bench up logs down clean".split():
+    for (
+        verb
+    ) in "install setup hooks build ps restart run demo test test-fast lint types fmt bench up logs down clean".split():
         assert re.search(rf"^  make {verb} +\S", told, re.MULTILINE), verb

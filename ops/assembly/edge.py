@@ -90,17 +90,9 @@ async def _serve_edge(settings: Settings, listener: socket.socket, sibling: Sibl
     ):
         watch = await compared(settings, clock, stores.fitness, ClockMetrics(registry), stores.pool, stores.redis)
         scripts = Scripts(stores.redis, EDGE.redis_s)
-        acceptance_store, ledger_reader, keys = (
-            AcceptanceStore(scripts),
-            LedgerReader(stores.pool),
-            Authenticator(stores.pool),
-        )
-        queries = PaymentQueries(
-            acceptance_store, ledger_reader, stores.partitions, clock.now, settings.record_ttl_s * 1000
-        )
-        reply_channel = ReplyChannel(scripts, secrets.token_hex(8))
-        fingerprinter = Fingerprinter(settings.fingerprint_key_bytes)
-        webhooks = webhook_desk(stores.pool, stores.installation, vault, fingerprinter)
+        parts = _parts(settings, stores, scripts, clock.now, vault)
+        acceptance_store, ledger_reader, keys = parts.acceptance_store, parts.ledger_reader, Authenticator(stores.pool)
+        webhooks = webhook_desk(stores.pool, stores.installation, vault, parts.fingerprinter)
         admission = Admission(
             AdmissionLimits(
                 in_flight_max=settings.in_flight_max,
@@ -108,18 +100,10 @@ async def _serve_edge(settings: Settings, listener: socket.socket, sibling: Sibl
                 merchant_rate_per_s=settings.merchant_rate_per_s,
             )
         )
-        parts = Parts(
-            acceptance_store=acceptance_store,
-            ledger_reader=ledger_reader,
-            queries=queries,
-            reply_channel=reply_channel,
-            fingerprinter=fingerprinter,
-            vault=vault,
-        )
-        acceptor = intake_of(settings, stores, parts, connector.name, clock.now, EngineMetrics(registry))
+        acceptor = acceptor_of(settings, stores, parts, connector.name, clock.now, EngineMetrics(registry))
         app = create_app(
             acceptor=acceptor,
-            queries=queries,
+            queries=parts.queries,
             timeline=PaymentTimeline(acceptance_store, ledger_reader, stores.partitions),
             operator_actions=OperatorActions(
                 DeadLetterQueue(scripts, stores.partitions), ledger_reader, AuditLog(stores.pool), stores.partitions
@@ -149,7 +133,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket, sibling: Sibl
         for run in (
             acceptance_store.run,
             ledger_reader.run,
-            reply_channel.run,
+            parts.reply_channel.run,
             webhooks.endpoints.run,
             webhooks.feed.run,
             watch.run,
@@ -199,7 +183,19 @@ class Parts:
     vault: Vault
 
 
-def intake_of(
+def _parts(settings: Settings, stores: Stores, scripts: Scripts, clock: Clock, vault: Vault) -> Parts:
+    acceptance_store, ledger_reader = AcceptanceStore(scripts), LedgerReader(stores.pool)
+    return Parts(
+        acceptance_store=acceptance_store,
+        ledger_reader=ledger_reader,
+        queries=PaymentQueries(acceptance_store, ledger_reader, stores.partitions, clock, settings.record_ttl_s * 1000),
+        reply_channel=ReplyChannel(scripts, secrets.token_hex(8)),
+        fingerprinter=Fingerprinter(settings.fingerprint_key_bytes),
+        vault=vault,
+    )
+
+
+def acceptor_of(
     settings: Settings, stores: Stores, parts: Parts, connector: str, clock: Clock, meters: EngineMetrics
 ) -> Acceptor:
     """What accepts. Operations of payments that there are have a tenth more room than new payments."""

@@ -25,7 +25,7 @@ import structlog
 
 from engine.errors import Broken
 from ops.assembly.serving import bind
-from ops.stack.supervisor import how_it_ended
+from ops.process_exit import how_it_ended
 
 _ENDED_IN_ORDER = (0, -signal.SIGTERM)  # the latter before it served anybody
 _LOOK_EVERY_S = 1.0

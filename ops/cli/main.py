@@ -7,7 +7,6 @@ for a wrong command line, 1 for everything else that went wrong (2 where 1 is a 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from importlib import import_module, metadata
 from pathlib import Path
@@ -25,9 +24,13 @@ from ops.cli.merchants import key_app, merchant_app
 from ops.cli.partitions import partitions
 from ops.cli.payments import payment_app
 from ops.cli.stack import DataDirOption, status, up
+from ops.cli.stack_end import down, restart
 
 if TYPE_CHECKING:
     from ops.assembly.settings import Settings
+
+_LEAVE_OPTIONS: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
+_PASS_ON: dict[str, Any] = {**_LEAVE_OPTIONS, "help_option_names": []}
 
 app = typer.Typer(
     name="penstock",
@@ -46,12 +49,13 @@ app.add_typer(dead_letter_app, name="dead-letters", rich_help_panel="Operators")
 app.add_typer(hold_app, name="holds", rich_help_panel="Operators")
 app.command(rich_help_panel="On this machine")(up)
 app.command(rich_help_panel="On this machine")(status)
+app.command(rich_help_panel="On this machine")(down)
+app.command(rich_help_panel="On this machine", context_settings=_LEAVE_OPTIONS)(restart)
 app.command(rich_help_panel="Operators")(partitions)
 app.command(rich_help_panel="Is it all in order?")(audit)
 app.command(rich_help_panel="Is it all in order?")(verify_journal)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
 class ProcessCommand(TyperCommand):
@@ -120,10 +124,11 @@ def bank() -> None:
     """
     from bank.simulator.server import run
     from bank.simulator.settings import BankSettings
+    from ops.secret_file import variables
     from ops.store_url import given_url
 
     given_url("PENSTOCK_BANK_DATABASE_URL")
-    run(BankSettings.from_env(os.environ))
+    run(BankSettings.from_env(variables()))
 
 
 @app.command(cls=ProcessCommand, rich_help_panel="Processes of a deployment")
@@ -214,8 +219,9 @@ def listen(context: typer.Context) -> None:
 def _schema_settings() -> Settings:
     """The settings for work on one store, which needs neither secrets nor a bank."""
     from ops.assembly.settings import keyless
+    from ops.secret_file import variables
 
-    return keyless({"PENSTOCK_REDIS_URL": "redis://127.0.0.1", **os.environ})
+    return keyless({"PENSTOCK_REDIS_URL": "redis://127.0.0.1", **variables()})
 
 
 def _run_tool(module: str, name: str, arguments: list[str]) -> None:
@@ -234,8 +240,10 @@ def _run_tool(module: str, name: str, arguments: list[str]) -> None:
 
 def main() -> None:
     """The entry point: run the command; what goes wrong on purpose becomes a sentence and exit code 1."""
+    from ops.service_link import drop_links
     from ops.stack.supervisor import follow_supervisor
 
+    drop_links()  # options of commands have variables, too
     follow_supervisor()
     try:
         app()

@@ -71,6 +71,26 @@ class DataDir:
             finally:
                 self.forget_state()
 
+    def holder(self) -> int | None:
+        """The pid of the stack that holds the folder; None when there is none."""
+        try:
+            with (self.root / _LOCK).open("r", encoding="ascii") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return int(lock.read().strip() or 0) or None
+        except FileNotFoundError:
+            return None
+        return None
+
+    def options(self) -> list[str]:
+        """The command line of the stack that runs here, behind `penstock up`; nothing when none has become ready."""
+        try:
+            state = json.loads((self.root / _STATE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return []
+        return [str(word) for word in state.get("options", [])]
+
     def key(self, name: str) -> str:
         """Base64 of 32 random bytes, made at the first call and kept (0600) for the life of the folder."""
         path = self.root / f"{name}.key"
@@ -104,6 +124,7 @@ class DataDir:
         dead = [f"{each['role']} ({each['pid']})" for each in state["processes"] if not is_alive(each["pid"])]
         if dead:
             raise Broken(f"not everything runs in {self.root}: {', '.join(dead)} died and is being started again")
+        state.pop("options", None)
         return dict(state)
 
     def _check_ours(self) -> None:

@@ -10,7 +10,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from bank.simulator.settings import BankSettings
 from engine.errors import Broken
 from engine.ledger.migrate import migrate, seed_local
 from ops.assembly.settings import Settings, load_settings
+from ops.secret_file import variables
 from ops.stack.address import Port, any_free_port, beside, chosen_port, loopback, shown
 from ops.stack.data_dir import DataDir
 from ops.stack.shutdown import StopRequest, StopRequested
@@ -31,6 +32,7 @@ _EDGE_PATIENCE_S = 40.0  # above the edge's own drain: clients that wait get the
 _BANK_PATIENCE_S = 10.0
 _AUDITOR_PATIENCE_S = 5.0
 _DRAIN_MARGIN_S = 5.0
+_ONCE = ("--fresh",)  # what was wiped must not be wiped again at a restart
 _BANK_DATABASE = "penstock_bank"
 _KEYS = {"PENSTOCK_MASTER_KEY": "master", "PENSTOCK_FINGERPRINT_KEY": "fingerprint"}
 
@@ -123,7 +125,7 @@ class Stack:
         if settings.env == "local":
             seed_local(database)
         at = StackAddresses(
-            edge=f"http://{loopback(settings.edge_host)}:{edge}",
+            edge=f"http{'s' if settings.edge_tls_cert_file else ''}://{loopback(settings.edge_host)}:{edge}",
             bank=f"http://{loopback(os.environ.get('PENSTOCK_BANK_HOST'))}:{bank}",
             redis=redis,
             database=database,
@@ -153,7 +155,8 @@ class Stack:
         bank_environ = {**environ, **self._bank_environ(bank), "PENSTOCK_BANK_DATABASE_URL": at.bank_database}
         edge_port = int(environ["PENSTOCK_EDGE_PORT"])
         self._child("bank", "bank", bank, f"{at.bank}/health", lambda: bank_environ, _BANK_PATIENCE_S)
-        self._child("edge", "edge", edge_port, f"{at.edge}/readyz", lambda: environ, _EDGE_PATIENCE_S)
+        patience_s = _EDGE_PATIENCE_S + settings.edge_linger_s
+        self._child("edge", "edge", edge_port, f"{at.edge}/readyz", lambda: environ, patience_s)
         auditor = any_free_port()
         keyless = {name: value for name, value in environ.items() if name not in _KEYS}
         audits = {**keyless, "PENSTOCK_AUDITOR_PORT": str(auditor)}
@@ -201,10 +204,12 @@ class Stack:
 
     def _environ(self, edge: int, bank: int) -> dict[str, str]:
         """What is settled before the stores run: ours, with the caller's own keys if there are any."""
+        given = variables()
         return {
             "PENSTOCK_WEBHOOK_INSIDE": "127.0.0.0/8,::1/128",  # shops to try it with are on this machine
-            **os.environ,
-            **{variable: os.environ.get(variable) or self._dir.key(name) for variable, name in _KEYS.items()},
+            "PENSTOCK_EDGE_LINGER_S": "0",  # no load balancer has to hear of the end
+            **given,
+            **{variable: given.get(variable) or self._dir.key(name) for variable, name in _KEYS.items()},
             "PENSTOCK_PARTITIONS": str(self._options.partitions),
             "PENSTOCK_EDGE_PORT": str(edge),
             "PENSTOCK_BANK_URL": f"http://127.0.0.1:{bank}",
@@ -242,7 +247,7 @@ class Stack:
     def _write_state(self, at: StackAddresses) -> None:
         own = [part for part in self._parts(at) if part.pid is not None]
         processes = [{"role": part.role, "pid": part.pid, "port": part.port} for part in own]
-        about = {"supervisor": os.getpid(), "partitions": self._options.partitions}
+        about = {"supervisor": os.getpid(), "partitions": self._options.partitions, "options": options_of(sys.argv)}
         self._dir.write_state({**about, **asdict(at), "processes": processes})
 
     def _stop(self) -> None:
@@ -254,3 +259,9 @@ class Stack:
         for role in ("edge", "worker", "dispatcher", "bank", "auditor"):
             self._supervisor.stop(role, urgent)
         self._stores.stop(urgent)
+
+
+def options_of(command_line: Sequence[str]) -> list[str]:
+    """What stands behind `up` on a command line and is meant again at a restart."""
+    words = command_line[command_line.index("up") + 1 :] if "up" in command_line else ()
+    return [word for word in words if word not in _ONCE]

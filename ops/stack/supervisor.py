@@ -22,6 +22,7 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from engine.errors import Broken
+from ops.process_exit import how_it_ended
 
 FOLLOWS = "PENSTOCK_PARENT_PID"
 TICK_S = 0.05
@@ -201,10 +202,3 @@ def _follow() -> None:
     while os.read(0, 1):  # nobody writes: this returns when the last holder of the other end is gone
         pass
     os.killpg(0, signal.SIGKILL)
-
-
-def how_it_ended(code: int | None) -> str:
-    """In words, of an exit code as subprocess and multiprocessing give it."""
-    if code is not None and code < 0:
-        return f"signal {-code}, {signal.Signals(-code).name}"
-    return f"exit code {code}"
