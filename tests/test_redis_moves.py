@@ -123,6 +123,26 @@ def test_while_redis_takes_no_writes_nobody_is_ready_and_clients_are_told_that_n
     assert accepted == [(0,)]
 
 
+@pytest.mark.parametrize("lost", ["-xadd", "-xreadgroup", "-zadd", "resetkeys ~other:*"])
+def test_a_user_who_loses_a_right_that_is_needed_makes_nobody_ready(stand: Stand, lost: str) -> None:
+    edge, worker = stand.gateway.processes
+
+    with _client(stand.one) as one:
+        one.execute_command("ACL", "SETUSER", "default", *lost.split())
+        try:
+            for running in (edge, worker):
+                eventually(lambda running=running: stand.ready(running) == 503, f"the {running.role} is not ready")
+            refused = stand.gateway.pay(CARD)
+            told = stand.gateway.request("GET", "/readyz").text
+        finally:
+            one.execute_command("ACL", "SETUSER", "default", "on", "nopass", "~*", "&*", "+@all")
+    stand.works()
+
+    assert refused.status_code == 503
+    assert "NOPERM" in told and "ACL SETUSER" in told
+    assert stand.alive
+
+
 def test_an_edge_whose_redis_is_full_is_not_ready_and_says_so(stand: Stand) -> None:
     edge, worker = stand.gateway.processes
 

@@ -151,6 +151,7 @@ def a_call(draw: Random, entries: int) -> Call:
         "leave": (keys.WORKERS, worker),
         "abstain": (keys.WORKERS, worker, LONG_MS),
         "belong": (keys.INSTALLATION, draw.choice(("ours", "theirs"))),
+        "permits": (f"GET {keys.INSTALLATION}", "TIME"),
     }
     name = draw.choice([*calls, "accept", "accept", "read", "read", "take-lease", "settle"])
     return name, calls[name]

@@ -2,6 +2,7 @@
 
 Two installations on one Redis would take each other's payments. The first process writes its installation's id into
 Redis; all compare it: at start, for each new connection, and again and again. After a FLUSHALL it is written anew.
+Whether our user may still do there what we need (permission.py) is asked in the same breath.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from redis.exceptions import ResponseError
 from engine.errors import Broken, Unavailable
 from engine.resilience.fitness import Fitness
 from engine.streams import keys
+from engine.streams.permission import NEEDED, lacking
 from engine.streams.scripts import Scripts
 
 log = structlog.get_logger()
 
 FAULT = "redis"
+PERMISSION_FAULT = "redis_permission"
 _EVERY_S = 1.0
 
 
@@ -32,10 +35,15 @@ class InstallationCheck:
 
     async def look(self, scripts: Scripts) -> None:
         """Compare, and tell the process's fitness. Raises Unavailable, and Broken when the key is nothing of ours."""
-        try:
-            there = await scripts.call("belong", keys.INSTALLATION, self._ours)
-        except Broken:
-            raise Broken(f"{keys.INSTALLATION} in Redis is no id: DEL it, if this Redis is ours alone") from None
+        missing, there = await scripts.call_many(
+            [("permits", NEEDED), ("belong", (keys.INSTALLATION, self._ours))],
+        )
+        if not isinstance(missing, Exception):
+            self._fitness.tell(PERMISSION_FAULT, lacking(missing))
+        if isinstance(there, Broken):
+            raise Broken(f"{keys.INSTALLATION} in Redis is no id: DEL it, if this Redis is ours alone")
+        if isinstance(there, Exception):
+            raise there
         self._judge(there)
 
     async def run(self, scripts: Scripts) -> None:

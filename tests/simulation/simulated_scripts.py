@@ -293,6 +293,10 @@ def abstain(db: Database, keys: Keys, arguments: Arguments) -> Any:
     return 1
 
 
+def permits(db: Database, keys: Keys, arguments: Arguments) -> Any:
+    return []
+
+
 Script = Callable[[Database, Keys, Arguments], Any]
 
 SCRIPTS: dict[str, Script] = {
@@ -308,6 +312,7 @@ SCRIPTS: dict[str, Script] = {
     "leave": leave,
     "letters": letters,
     "pending": pending,
+    "permits": permits,
     "probe": probe,
     "read": read,
     "reclaim": reclaim,
