@@ -58,3 +58,17 @@ class EngineMetrics:
         self.accepted = Counter(
             "penstock_accepts", "Requests by what accepting them gave", ["result"], registry=registry
         )
+
+
+class WakeupMeters:
+    """Of an edge: whether its clients are woken, or find their outcomes by looking."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._heard = Gauge(
+            "penstock_wakeups_heard",
+            "1 while wake-ups of workers arrive; else clients wait longer",
+            registry=registry,
+        )
+
+    def show(self, heard: bool) -> None:
+        self._heard.set(heard)

@@ -18,6 +18,8 @@ from engine.loop import forever
 log = structlog.get_logger()
 
 _RETRY_S = 0.5
+_CHECK_EVERY_S = 5.0
+_ANSWER_S = 2.0
 
 
 class Listener:
@@ -30,7 +32,7 @@ class Listener:
         await forever("doorbell", self.run_once)
 
     async def run_once(self) -> None:
-        """For as long as one connection lasts."""
+        """For as long as one connection lasts, and answers."""
         try:
             await self._hear()
         except Away as error:
@@ -43,7 +45,11 @@ class Listener:
                 await connection.execute(statement("listen"))
                 for ring in self._bells.values():
                     ring("")
-                async for note in connection.notifies():
-                    self._bells[note.channel](note.payload)
+                while True:
+                    async for note in connection.notifies(timeout=_CHECK_EVERY_S):
+                        self._bells[note.channel](note.payload)
+                    # Nothing came for a while, or the connection is one that delivers nothing any more.
+                    with anyio.fail_after(_ANSWER_S):
+                        await connection.execute(statement("listen"))
             finally:
                 await connection.close()  # it listens, so nobody else may have it

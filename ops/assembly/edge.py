@@ -25,7 +25,7 @@ from engine.gateway.timeline import PaymentTimeline
 from engine.ledger.audit_log import AuditLog
 from engine.ledger.reader import LedgerReader
 from engine.ledger.store_clock import ClockMetrics
-from engine.metrics import EngineMetrics
+from engine.metrics import EngineMetrics, WakeupMeters
 from engine.security.encryption import Vault
 from engine.security.fingerprint import Fingerprinter
 from engine.streams.acceptance_store import AcceptanceStore, AcceptLimits
@@ -90,7 +90,7 @@ async def _serve_edge(settings: Settings, listener: socket.socket, sibling: Sibl
     ):
         watch = await compared(settings, clock, stores.fitness, ClockMetrics(registry), stores.pool, stores.redis)
         scripts = Scripts(stores.redis, EDGE.redis_s)
-        parts = _parts(settings, stores, scripts, clock.now, vault)
+        parts = _parts(settings, stores, scripts, clock.now, vault, registry)
         acceptance_store, ledger_reader, keys = parts.acceptance_store, parts.ledger_reader, Authenticator(stores.pool)
         webhooks = webhook_desk(stores.pool, stores.installation, vault, parts.fingerprinter)
         admission = Admission(
@@ -183,13 +183,15 @@ class Parts:
     vault: Vault
 
 
-def _parts(settings: Settings, stores: Stores, scripts: Scripts, clock: Clock, vault: Vault) -> Parts:
+def _parts(
+    settings: Settings, stores: Stores, scripts: Scripts, clock: Clock, vault: Vault, registry: CollectorRegistry
+) -> Parts:
     acceptance_store, ledger_reader = AcceptanceStore(scripts), LedgerReader(stores.pool)
     return Parts(
         acceptance_store=acceptance_store,
         ledger_reader=ledger_reader,
         queries=PaymentQueries(acceptance_store, ledger_reader, stores.partitions, clock, settings.record_ttl_s * 1000),
-        reply_channel=ReplyChannel(scripts, secrets.token_hex(8)),
+        reply_channel=ReplyChannel(scripts, secrets.token_hex(8), WakeupMeters(registry).show),
         fingerprinter=Fingerprinter(settings.fingerprint_key_bytes),
         vault=vault,
     )

@@ -61,8 +61,8 @@ class LossyWire:
 
 
 @contextmanager
-def a_lossy_wire(upstream: int) -> Iterator[LossyWire]:
-    wire = LossyWire(upstream=upstream)
+def a_lossy_wire(upstream: int, wire: LossyWire | None = None) -> Iterator[LossyWire]:
+    wire = wire or LossyWire(upstream=upstream)
     wire._spawn(wire.run)
     try:
         yield wire
