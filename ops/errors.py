@@ -9,12 +9,14 @@ from contextlib import contextmanager
 
 import psycopg
 import typer
+from psycopg.errors import InsufficientPrivilege, ReadOnlySqlTransaction
 from redis.exceptions import RedisError
 from rich.console import Console
 
 from bank.simulator.database import BankDatabaseError
 from bank.simulator.settings import BankSettingsError
 from engine.errors import PenstockError, Unavailable
+from engine.resilience.store_refusal import postgres_refusal
 
 _SPOKEN = (PenstockError, BankSettingsError, BankDatabaseError)
 
@@ -64,8 +66,8 @@ def _sentence(error: BaseException) -> str | None:
         return str(error).strip()
     if isinstance(error, psycopg.errors.QueryCanceled):
         return f"Postgres took too long: {str(error).strip()}"
-    if isinstance(error, psycopg.OperationalError):
-        return f"Postgres cannot be reached: {str(error).strip()}"
+    if isinstance(error, psycopg.OperationalError | InsufficientPrivilege | ReadOnlySqlTransaction):
+        return postgres_refusal(error).words
     if isinstance(error, RedisError):
         return f"Redis does not do what it should: {error}"
     if isinstance(error, OSError):

@@ -158,7 +158,7 @@ def a_receipt(payment: str, hold: str | None) -> str:
 
 
 def test_a_server_that_is_not_there_is_named_as_the_reason() -> None:
-    with pytest.raises(MigrationError, match="Postgres cannot be reached"):
+    with pytest.raises(MigrationError, match=r"Postgres at 127\.0\.0\.1:1/penstock, user postgres cannot be reached"):
         migrate("postgresql://postgres@127.0.0.1:1/penstock", 16)
 
 

@@ -84,9 +84,11 @@ def test_a_command_s_session_has_our_settings_whatever_database_and_variables_sa
 
 def test_options_of_the_dsn_and_of_pgoptions_stay(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGOPTIONS", "-c work_mem=5MB")
-    with connect(database, options=["statement_timeout=1234"]) as connection:
+    with connect(database, settings={"statement_timeout": "1234"}) as connection:
         by_variable = [connection.execute(f"SHOW {name}").fetchone() for name in ("work_mem", "statement_timeout")]  # type: ignore[arg-type]
-    with connect(make_conninfo(database, options="-c work_mem=6MB"), options=["statement_timeout=1234"]) as connection:
+    with connect(
+        make_conninfo(database, options="-c work_mem=6MB"), settings={"statement_timeout": "1234"}
+    ) as connection:
         by_dsn = [connection.execute(f"SHOW {name}").fetchone() for name in ("work_mem", "statement_timeout")]  # type: ignore[arg-type]
 
     assert by_variable == [("5MB",), ("1234ms",)]

@@ -144,14 +144,8 @@ def os_user() -> str:
 
 
 def _connected(dsn: str) -> psycopg.Connection[dict[str, Any]]:
-    """A connection that turns what Postgres says into our words; as a context it commits and closes."""
-    try:
-        connection: psycopg.Connection[dict[str, Any]] = connect(
-            dsn, connect_timeout=_CONNECT_TIMEOUT_S, row_factory=dict_row
-        )
-    except psycopg.OperationalError as error:
-        raise Broken(f"Postgres cannot be reached: {str(error).strip()}") from error
-    return connection
+    """As a context it commits and closes."""
+    return connect(dsn, connect_timeout=_CONNECT_TIMEOUT_S, row_factory=dict_row)
 
 
 def _new_key(merchant: str, scope: KeyScope) -> NewKey:

@@ -19,10 +19,11 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from engine.errors import Broken, PenstockError
+from engine.errors import Broken, PenstockError, Unavailable
 from engine.ledger.schema import MIGRATION
 from engine.ledger.session import connect
 from engine.ledger.statement import statement
+from engine.resilience.store_refusal import postgres_refusal
 
 _PARTITIONS_MAX = 1024  # the CHECK of the table installation
 _CONNECT_TIMEOUT_S = 10
@@ -60,10 +61,10 @@ def migrate(dsn: str, partitions: int, folder: Path | None = None) -> None:
             _renumber(connection)
             connection.execute(statement("open_installation"), {"id": secrets.token_hex(16), "partitions": partitions})
             _check_partitions(connection, partitions)
-    except Broken as fault:
-        raise MigrationError(str(fault)) from fault
+    except (Broken, Unavailable) as fault:
+        raise MigrationError(getattr(fault, "detail", str(fault))) from fault
     except psycopg.Error as error:
-        raise MigrationError(f"the database refused: {str(error).strip()}") from error
+        raise MigrationError(postgres_refusal(error, dsn).words) from error
 
 
 def seed_local(dsn: str) -> None:
@@ -77,7 +78,8 @@ def seed_local(dsn: str) -> None:
                 row = {"id": key_id, "merchant": merchant, "scope": scope, "digest": digest, "hint": key[-4:]}
                 connection.execute(statement("seed_key"), row)
     except psycopg.Error as error:
-        raise MigrationError(f"the local merchants could not be written: {str(error).strip()}") from error
+        words = postgres_refusal(error, dsn).words
+        raise MigrationError(f"the local merchants could not be written: {words}") from error
 
 
 def _migrations(folder: Traversable) -> dict[str, bytes]:
@@ -88,13 +90,15 @@ def _migrations(folder: Traversable) -> dict[str, bytes]:
 def _connect(dsn: str) -> psycopg.Connection:
     try:
         return connect(dsn, any_schema=True, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S)
-    except psycopg.OperationalError as refused:
+    except (Broken, Unavailable) as refused:
         # libpq does not say which refusal it met, so the server is asked whether the database is missing.
+        if not isinstance(refused.__cause__, psycopg.OperationalError):
+            raise
         created, reason = _create_missing(dsn), refused
     try:
         return connect(dsn, any_schema=True, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S)
-    except psycopg.OperationalError as again:  # the first may have come while another migration was creating it
-        raise MigrationError(f"Postgres cannot be reached: {str(again if created else reason).strip()}") from again
+    except (Broken, Unavailable) as again:  # the first may have come while another migration was creating it
+        raise again if created else reason from again
 
 
 def _create_missing(dsn: str) -> bool:

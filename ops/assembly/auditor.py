@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 
 import anyio
 import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
 
+from engine.ledger.session import connect
 from ops.assembly.health import health_app
 from ops.assembly.logs import configure_logs
 from ops.assembly.process import wall_clock
 from ops.assembly.serving import Server, bind, until_signalled
 from ops.assembly.settings import Settings
+from ops.assembly.store_checks import reaching
+from ops.assembly.stores import in_thread, reached
 from ops.audit.auditor import Auditor
 from ops.audit.watch import Watch
 from ops.store_url import Locations
@@ -34,6 +38,7 @@ async def _serve_auditor(settings: Settings) -> None:
     registry = CollectorRegistry()
     places = Locations(ledger=settings.database_url, redis=settings.redis_url)
     clock = wall_clock(settings)
+    await reached(partial(in_thread, _see_stores, settings))
     with closing(Auditor(places, grace_s=settings.audit_grace_s, limit=AUDIT_LIMIT, clock=clock)) as auditor:
         watch = Watch(auditor, registry, settings.audit_every_s)
         async with anyio.create_task_group() as tasks:
@@ -47,3 +52,9 @@ async def _serve_auditor(settings: Settings) -> None:
             log.info("auditor_started", port=listener.getsockname()[1])
             await until_signalled(server, listener)
             tasks.cancel_scope.cancel()
+
+
+def _see_stores(settings: Settings) -> None:
+    """Both let us in. Raises Broken, Unavailable."""
+    with connect(settings.database_url), reaching(settings.redis_url):
+        pass

@@ -8,27 +8,29 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import anyio
-import structlog
-from psycopg_pool import AsyncConnectionPool
+from psycopg import Error as PostgresError
+from psycopg import OperationalError
+from psycopg.errors import ReadOnlySqlTransaction
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from bank.ficmart import FicmartBank
 from bank.instant import InstantBank
 from engine.accounts.merchants import refuse_local_keys
 from engine.contracts.connector import Clock, Connector
 from engine.errors import Unavailable
-from engine.ledger.database import Away
 from engine.ledger.key_holder import HolderTerms, KeyHolder
 from engine.resilience.fitness import Fitness
+from engine.resilience.store_refusal import postgres_refusal
 from engine.security.encryption import Vault
 from ops.assembly.offset_clock import OffsetClock
 from ops.assembly.settings import Settings
+from ops.assembly.stores import in_thread, reached
 
-_PATIENCE_S, _TRY_AGAIN_S, _FAREWELL_S = 30.0, 0.2, 2.0
-
-log = structlog.get_logger()
+_FAREWELL_S = 2.0
 
 
 def wall_clock(settings: Settings) -> Clock:
@@ -46,7 +48,7 @@ def utc_now() -> datetime:
 def check_production(settings: Settings) -> None:
     """Keys that everybody knows work in the local stack only."""
     if settings.env == "production":
-        refuse_local_keys(settings.database_url)
+        anyio.run(reached, partial(in_thread, refuse_local_keys, settings.database_url))
 
 
 def tame_collector() -> None:
@@ -74,7 +76,7 @@ async def opened_vault(
     name = settings.worker_name if kind == "worker" else f"{socket.gethostname()[:64]}-{secrets.token_hex(4)}"
     terms = HolderTerms(kind=kind, name=name, installation=installation, ttl_s=settings.key_holder_s)
     holder = KeyHolder(terms, pool, vault, settings.fingerprint_key_bytes, fitness)
-    await _brought(holder)
+    await reached(partial(_brought, holder, settings.database_url))
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(holder.run)
@@ -85,13 +87,14 @@ async def opened_vault(
             await holder.leave()
 
 
-async def _brought(holder: KeyHolder) -> None:
+async def _brought(holder: KeyHolder, dsn: str) -> None:
     """Its keys, to a ledger that takes writes. Raises Broken, Unavailable."""
-    with anyio.move_on_after(_PATIENCE_S):
-        while True:
-            try:
-                return await holder.start()
-            except Away as error:
-                log.warning("postgres_away", error=type(error).__name__)
-            await anyio.sleep(_TRY_AGAIN_S)
-    raise Unavailable("store_unavailable", f"Postgres took no writes within {_PATIENCE_S:.0f} s of the start")
+    try:
+        await holder.start()
+    except PostgresError as error:
+        refusal = postgres_refusal(error, dsn)
+        # A ledger that takes no writes for a moment, or a connection that broke, is waited for.
+        passing = isinstance(error, OperationalError | ReadOnlySqlTransaction)
+        raise (Unavailable("store_unavailable", refusal.words) if passing else refusal.error) from error
+    except (PoolTimeout, OSError) as error:
+        raise Unavailable("store_unavailable", f"Postgres: {type(error).__name__}") from error

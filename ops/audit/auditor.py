@@ -14,11 +14,15 @@ from datetime import UTC, datetime
 
 import psycopg
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from engine.contracts.connector import Clock
 from engine.errors import Broken
 from engine.ledger.session import connect
 from engine.ledger.statement import statement as engine_statement
+from engine.resilience.store_refusal import postgres_refusal, redis_refusal
 from ops.audit import books, clocks, streams
 from ops.audit.breach import Report, sorted_out
 from ops.audit.invariant import INVARIANTS, RedisScan
@@ -39,13 +43,18 @@ _SCANS = {
 
 
 class Auditor:
-    """Raises psycopg's and Redis' errors, and Broken where there is no installation; the next look begins anew."""
+    """Raises Unavailable when a store may yet come, Broken when it refuses us or is no installation, and psycopg's
+    errors; the next look begins anew."""
 
     def __init__(self, places: Locations, *, grace_s: float, limit: int, clock: Clock | None = None) -> None:
         self._places, self._grace_s, self._limit = places, grace_s, limit
         self._clock = clock or (lambda: datetime.now(UTC))
         self._redis = Redis.from_url(
-            places.redis, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, protocol=2
+            places.redis,
+            socket_timeout=_PATIENCE_S,
+            socket_connect_timeout=_PATIENCE_S,
+            protocol=2,
+            retry=Retry(NoBackoff(), 1),  # for a connection gone stale
         )
         self._ledger: psycopg.Connection | None = None
         self._installation = ""
@@ -70,6 +79,14 @@ class Auditor:
         self._redis.close()
 
     def _look(self, *, whole: bool) -> Report:
+        try:
+            return self._look_at(whole=whole)
+        except RedisError as error:
+            raise redis_refusal(error, self._places.redis).error from error
+        except psycopg.OperationalError as error:
+            raise postgres_refusal(error, self._places.ledger).error from error
+
+    def _look_at(self, *, whole: bool) -> Report:
         began, at = time.monotonic(), self._clock()
         try:
             ledger = self._connected()

@@ -11,9 +11,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
 
-from engine.errors import Broken
+from engine.resilience.store_refusal import redis_refusal
 from engine.streams import keys
 from ops.terminal import print_table
 
@@ -39,11 +41,10 @@ class PartitionBacklog:
 
 
 def read_backlog(redis_url: str, partitions: int) -> list[PartitionBacklog]:
-    """All partitions in one round trip. Raises Broken when Redis is away."""
+    """All partitions in one round trip. Raises Broken or Unavailable when Redis refuses or is away."""
+    patience = {"socket_timeout": _PATIENCE_S, "socket_connect_timeout": _PATIENCE_S}
     try:
-        with Redis.from_url(
-            redis_url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, protocol=2
-        ) as redis:
+        with Redis.from_url(redis_url, **patience, protocol=2, retry=Retry(NoBackoff(), 0)) as redis:
             pipeline = redis.pipeline(transaction=False)
             for partition in range(partitions):
                 pipeline.xlen(keys.commands(partition))
@@ -52,17 +53,21 @@ def read_backlog(redis_url: str, partitions: int) -> list[PartitionBacklog]:
                 pipeline.pttl(keys.lease(partition))
                 pipeline.xlen(keys.dead(partition))
             replies = pipeline.execute(raise_on_error=False)
-    except (OSError, RedisError, ValueError) as error:
-        raise Broken(f"Redis cannot be read ({error}): is PENSTOCK_REDIS_URL right?") from error
+            for reply in replies:
+                if isinstance(reply, Exception) and not _no_group(reply):
+                    raise reply
+    except (OSError, RedisError) as error:
+        raise redis_refusal(error, redis_url).error from error
     return [_row(partition, *replies[5 * partition : 5 * partition + 5]) for partition in range(partitions)]
 
 
+def _no_group(reply: Any) -> bool:
+    """Before the first command there is neither a stream nor a group."""
+    return isinstance(reply, ResponseError) and str(reply).startswith("NOGROUP")
+
+
 def _row(partition: int, length: Any, pending: Any, lease: Any, left_ms: Any, dead: Any) -> PartitionBacklog:
-    for reply in (length, lease, left_ms, dead):
-        if isinstance(reply, Exception):
-            raise Broken(f"Redis refuses to show partition {partition}: {reply}")
-    # Before the first command there is neither a stream nor a group.
-    waiting = 0 if isinstance(pending, ResponseError) else int(pending["pending"])
+    waiting = 0 if _no_group(pending) else int(pending["pending"])
     return PartitionBacklog(
         partition=partition,
         stream=keys.commands(partition),

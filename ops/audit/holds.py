@@ -22,6 +22,7 @@ from engine.domain.ids import release_key
 from engine.domain.money import Money
 from engine.domain.payment import Verb
 from engine.errors import Broken
+from engine.ledger.session import connect, conninfo, prepare
 from engine.ledger.statement import statement as engine_statement
 from ops.audit.books import Orphan, orphans, read_bank, read_ledger
 from ops.audit.snapshot import one_moment
@@ -33,7 +34,7 @@ _TRIES = 5
 _SEND_WINDOW = timedelta(seconds=2)
 _DEADLINE = timedelta(seconds=14)  # above the bank's worst latency, like an attempt's
 _PAUSE_S = 0.2
-_CONNECTION: Mapping[str, object] = {"autocommit": True, "connect_timeout": 5, "options": "-c TimeZone=UTC"}
+_CONNECTION: Mapping[str, object] = {"autocommit": True, "connect_timeout": 5}
 
 
 class NotReleased(Exception):
@@ -52,7 +53,7 @@ class Released:
 def find(ledger_dsn: str, bank_dsn: str, *, grace_s: float) -> list[Orphan]:
     """The holds that no receipt names, oldest first. Raises psycopg's errors."""
     with (
-        psycopg.connect(ledger_dsn, autocommit=True, options="-c TimeZone=UTC") as ledger,
+        connect(ledger_dsn, autocommit=True) as ledger,
         one_moment(ledger, by_index=False),
     ):
         ours = read_ledger(ledger)
@@ -62,7 +63,8 @@ def find(ledger_dsn: str, bank_dsn: str, *, grace_s: float) -> list[Orphan]:
 
 async def release(ledger_dsn: str, connector: Connector, hold: str, *, reason: str, actor: str) -> Released:
     """Give the hold back. Raises NotReleased; Broken where it is not known how it ended: then it is to be repeated."""
-    async with await psycopg.AsyncConnection.connect(ledger_dsn, **_CONNECTION) as ledger:  # type: ignore[arg-type]
+    async with await psycopg.AsyncConnection.connect(conninfo(ledger_dsn), **_CONNECTION) as ledger:  # type: ignore[arg-type]
+        await prepare(ledger)
         row = await _one(ledger, engine_statement("installation"), {})
         if row is None:
             raise Broken("the database is no installation of Penstock: run `penstock migrate` first")

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,8 @@ import anyio
 import anyio.to_thread
 from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from engine.errors import Broken
+from engine.errors import Broken, Unavailable
 from engine.gateway.operator_actions import OperatorActions
 from engine.gateway.queries import PaymentQueries
 from engine.gateway.timeline import PaymentTimeline
@@ -30,6 +30,7 @@ from engine.streams import keys
 from engine.streams.acceptance_store import AcceptanceStore
 from engine.streams.dead_letter_queue import DeadLetterQueue
 from engine.streams.scripts import Scripts
+from ops.assembly.store_checks import reaching
 from ops.stack.data_dir import DataDir
 from ops.store_url import given_url
 
@@ -65,16 +66,16 @@ async def back_office(data_dir: Path) -> AsyncIterator[BackOffice]:
     """Raises Broken with what to do when there is nothing to open."""
     database, redis_url = addresses(data_dir)
     installation, partitions = await anyio.to_thread.run_sync(_installation, database)
+    await anyio.to_thread.run_sync(_check_redis, redis_url, installation)
     async with AsyncExitStack() as stack:
-        dsn = conninfo(database, f"statement_timeout={_STATEMENT_MS}")
+        configure = partial(prepare, settings={"statement_timeout": str(_STATEMENT_MS)})
         pool = AsyncConnectionPool(
-            dsn, configure=prepare, min_size=1, max_size=2, timeout=2, kwargs=_CONNECTION, open=False
+            conninfo(database), configure=configure, min_size=1, max_size=2, timeout=2, kwargs=_CONNECTION, open=False
         )
         await stack.enter_async_context(pool)
         redis = Redis.from_url(redis_url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, protocol=2)
         stack.push_async_callback(redis.aclose)
         tasks = await stack.enter_async_context(anyio.create_task_group())
-        await _check_whose(redis, installation)
         scripts = Scripts(redis)
         acceptance_store, ledger_reader = AcceptanceStore(scripts), LedgerReader(pool)
         for run in (acceptance_store.run, ledger_reader.run):
@@ -102,11 +103,13 @@ def _installation(database: str) -> tuple[str, int]:
     return str(row[0]), int(row[1])
 
 
-async def _check_whose(redis: Redis, installation: str) -> None:
-    """Raises Broken for a Redis of another installation. One that is away is no obstacle: the ledger answers a lot."""
+def _check_redis(url: str, installation: str) -> None:
+    """Raises Broken for a Redis that refuses us, or is another installation's. One that is away is no obstacle: the
+    ledger answers a lot."""
     try:
-        there: Any = await redis.get(keys.INSTALLATION)
-    except (RedisError, OSError):
+        with reaching(url) as redis:
+            there: Any = redis.get(keys.INSTALLATION)
+    except Unavailable:
         return
     whose = there.decode(errors="replace") if isinstance(there, bytes) else there
     if whose is not None and whose != installation:

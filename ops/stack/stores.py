@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ops.secret_file import variables
 from ops.stack.address import any_free_port
 from ops.stack.data_dir import is_alive
 from ops.stack.embedded import EmbeddedPostgres, EmbeddedRedis
+from ops.store_url import given_url
 
 _DATABASE = "penstock"
 
@@ -22,8 +22,8 @@ class StackStores:
         self._running: dict[str, EmbeddedPostgres | EmbeddedRedis] = {}
 
     def start_postgres(self) -> str:
-        """The URL of the ledger's database. Raises EmbeddedError."""
-        given = variables().get("PENSTOCK_DATABASE_URL")
+        """The URL of the ledger's database. Raises EmbeddedError, Broken."""
+        given = given_url("PENSTOCK_DATABASE_URL")
         if given is not None:
             return given
         # The port is fixed here, so that a server that died comes back where everybody looks for it.
@@ -32,8 +32,8 @@ class StackStores:
         return server.dsn(_DATABASE)
 
     def start_redis(self) -> str:
-        """The URL of Redis. Raises EmbeddedError."""
-        given = variables().get("PENSTOCK_REDIS_URL")
+        """The URL of Redis. Raises EmbeddedError, Broken."""
+        given = given_url("PENSTOCK_REDIS_URL")
         if given is not None:
             return given
         program = os.environ.get("PENSTOCK_REDIS_SERVER")

@@ -1,5 +1,6 @@
 -- Whatever the server, the database, the role or an environment variable say: what our statements are written for. One row:
--- the encoding of the database, whether it has our tables in the schema where they belong, and whether they are elsewhere.
+-- whether the user may look into the schema where our tables belong, the encoding of the database, and the schemas that have
+-- such tables.
 SELECT
     set_config('search_path', 'public, pg_temp', false),
     set_config('client_encoding', 'UTF8', false),
@@ -11,6 +12,7 @@ SELECT
     set_config('transform_null_equals', 'off', false),
     set_config('default_transaction_isolation', 'read committed', false),
     set_config('default_transaction_deferrable', 'off', false),
+    (SELECT has_schema_privilege(n.oid, 'USAGE') FROM pg_namespace n WHERE n.nspname = 'public') AS may_look,
     (SELECT pg_encoding_to_char(d.encoding) FROM pg_database d WHERE d.datname = current_database()) AS encoding,
     (SELECT array_agg(n.nspname::text ORDER BY n.nspname)
      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
