@@ -16,7 +16,7 @@ from rich.console import Console
 from bank.simulator.database import BankDatabaseError
 from bank.simulator.settings import BankSettingsError
 from engine.errors import PenstockError, Unavailable
-from engine.resilience.store_refusal import postgres_refusal
+from engine.ledger.refusal import postgres_refusal
 
 _SPOKEN = (PenstockError, BankSettingsError, BankDatabaseError)
 

@@ -20,10 +20,10 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from engine.errors import Broken, PenstockError, Unavailable
+from engine.ledger.refusal import postgres_refusal
 from engine.ledger.schema import MIGRATION
 from engine.ledger.session import connect
 from engine.ledger.statement import statement
-from engine.resilience.store_refusal import postgres_refusal
 
 _PARTITIONS_MAX = 1024  # the CHECK of the table installation
 _CONNECT_TIMEOUT_S = 10

@@ -20,9 +20,9 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from engine.errors import Broken, Unavailable
+from engine.ledger.refusal import postgres_place, postgres_refusal
 from engine.ledger.schema import misfit
 from engine.ledger.statement import statement
-from engine.resilience.store_refusal import postgres_place, postgres_refusal
 
 _CONNECT_TIMEOUT_S = 10
 _FIRST_ANSWERS_S = 5.0

@@ -23,8 +23,8 @@ from engine.accounts.merchants import refuse_local_keys
 from engine.contracts.connector import Clock, Connector
 from engine.errors import Unavailable
 from engine.ledger.key_holder import HolderTerms, KeyHolder
+from engine.ledger.refusal import postgres_refusal
 from engine.resilience.fitness import Fitness
-from engine.resilience.store_refusal import postgres_refusal
 from engine.security.encryption import Vault
 from ops.assembly.offset_clock import OffsetClock
 from ops.assembly.settings import Settings

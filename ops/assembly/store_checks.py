@@ -19,18 +19,11 @@ from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from engine.errors import Broken
+from engine.ledger.refusal import postgres_place
 from engine.ledger.session import NO_TABLES, connect
 from engine.ledger.statement import statement
-from engine.resilience.store_refusal import (
-    CLUSTER,
-    REPLICA,
-    SENTINEL,
-    postgres_place,
-    redis_place,
-    redis_refusal,
-    redis_user,
-)
 from engine.streams.permission import CHANNELS, NEEDED, granting, lacking
+from engine.streams.refusal import CLUSTER, REPLICA, SENTINEL, redis_place, redis_refusal, redis_user
 from engine.streams.scripts import sources
 from ops.assembly.settings import Settings
 

@@ -23,9 +23,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError
 
 from engine.errors import Broken, Unavailable
+from engine.ledger.refusal import postgres_place
 from engine.ledger.session import conninfo, prepare
 from engine.resilience.fitness import Fitness
-from engine.resilience.store_refusal import postgres_place
 from engine.streams.installation import InstallationCheck
 from engine.streams.scripts import Scripts
 from ops.assembly.settings import Settings

@@ -20,9 +20,10 @@ from redis.retry import Retry
 
 from engine.contracts.connector import Clock
 from engine.errors import Broken
+from engine.ledger.refusal import postgres_refusal
 from engine.ledger.session import connect
 from engine.ledger.statement import statement as engine_statement
-from engine.resilience.store_refusal import postgres_refusal, redis_refusal
+from engine.streams.refusal import redis_refusal
 from ops.audit import books, clocks, streams
 from ops.audit.breach import Report, sorted_out
 from ops.audit.invariant import INVARIANTS, RedisScan

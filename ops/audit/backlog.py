@@ -15,8 +15,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
-from engine.resilience.store_refusal import redis_refusal
 from engine.streams import keys
+from engine.streams.refusal import redis_refusal
 from ops.terminal import print_table
 
 _PATIENCE_S = 5.0
