@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from bank.simulator.capacity import TURNED_AWAY_S, Capacity, turned_away
 from bank.simulator.hang_up import CLIENT, Client
 
 HANG_UP = "penstock.hang_up"
@@ -34,12 +35,30 @@ class BankProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol, which also knows hang-ups and does not wait for ever for a request."""
 
     read_timeout_s: ClassVar[float] = 0.0
+    capacity: ClassVar[Capacity]
+    _served = True
     _read_timer: TimerHandle | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(cast(Transport, transport))
         self._far_end = Client()
         self._start_read_timer()
+        if not self.capacity.has_room(len(self.connections)):
+            self._turn_away()
+
+    def _turn_away(self) -> None:
+        self._served = False
+        if self.capacity.has_words_for(len(self.connections)):
+            self.loop.call_later(TURNED_AWAY_S, self.transport.close)
+        else:
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._served:
+            super().data_received(data)
+        elif not self.transport.is_closing():
+            self.transport.write(turned_away())
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_read_timer()

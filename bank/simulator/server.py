@@ -8,6 +8,7 @@ from typing import cast
 import uvicorn
 
 from bank.simulator.app import create_app
+from bank.simulator.capacity import Capacity, allow_many_files
 from bank.simulator.connection import BankProtocol
 from bank.simulator.database import BankDatabaseError, prepare_database
 from bank.simulator.log import log_as_json
@@ -40,10 +41,13 @@ def run(settings: BankSettings) -> None:
     except (BankDatabaseError, OSError) as error:
         logger.error("bank_failed_to_start", extra={"error": f"failed to start: {error}"})
         raise
+    capacity = Capacity(allow_many_files(), needed=settings.db_max_open_conns)
     idle_s = settings.idle_timeout_s or settings.read_timeout_s  # As Go has it.
     config = uvicorn.Config(
         create_app(settings),
-        http=type("TimedBankProtocol", (BankProtocol,), {"read_timeout_s": settings.read_timeout_s}),
+        http=type(
+            "OurBankProtocol", (BankProtocol,), {"read_timeout_s": settings.read_timeout_s, "capacity": capacity}
+        ),
         loop="uvloop",
         ws="none",
         lifespan="on",
