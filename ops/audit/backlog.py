@@ -84,4 +84,4 @@ def print_backlog(rows: Sequence[PartitionBacklog]) -> None:
     """As a table, with a line of totals."""
     totals = [str(sum(getattr(row, name) for row in rows)) for name in ("backlog", "pending", "lag")]
     lines = [(row.stream, str(row.backlog), str(row.pending), str(row.lag), row.owner or "nobody") for row in rows]
-    print_table(("stream", "backlog>", "pending>", "lag>", "owner"), lines, footer=("all", *totals, ""))
+    print_table(("stream", "backlog>", "pending>", "lag>", "owner~"), lines, footer=("all", *totals, ""))

@@ -11,6 +11,8 @@ import typer
 
 from ops.cli.stack import DataDirOption
 
+GRACE_S_MAX = 31_536_000  # a year: what is later than that is late
+LIMIT_MAX = 100_000
 _CANNOT_TELL = 2
 
 
@@ -26,9 +28,9 @@ def audit(
         ),
     ] = None,
     grace_s: Annotated[
-        float, typer.Option("--grace-s", min=0, help="How long what is due, or under way, may take.")
+        float, typer.Option("--grace-s", min=0, max=GRACE_S_MAX, help="How long what is due, or under way, may take.")
     ] = 60.0,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Breaches listed per invariant.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="Breaches listed per invariant.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
     """Whether every promise that can be computed holds: in the ledger, in Redis and, where it is given, at the bank.

@@ -21,7 +21,6 @@ dead_letter_app = typer.Typer(
     epilog=_WHERE,
 )
 
-_COLUMNS = ("dead letter", "died at", "cause", "payment", "reason")
 _LOCAL = Path(".penstock")
 DataDir = Annotated[Path, typer.Option("--data-dir", help="The local stack's folder; PENSTOCK_ variables win.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
@@ -65,21 +64,11 @@ def list_letters(
 
     Example: penstock dead-letters list --json | jq -r '.data[] | select(.cause == "exception") | .id'
     """
-    from ops.terminal import in_colour, print_table
-
     page = json.loads(with_back_office(data_dir, lambda office: office.operator_actions.dead_letters(limit, cursor)))
     if as_json:
         typer.echo(json.dumps(page))
-        return
-    print_table(
-        _COLUMNS,
-        [
-            (each["id"], each["died_at"], in_colour(each["cause"]), each["payment_id"] or "", each["reason"])
-            for each in page["data"]
-        ],
-    )
-    if page["has_more"]:
-        typer.echo(f"there are more: penstock dead-letters list --cursor {page['next_cursor']}")
+    else:
+        print_letters(page)
 
 
 @dead_letter_app.command("show")
@@ -88,20 +77,13 @@ def show_letter(letter: LetterId, data_dir: DataDir = _LOCAL, as_json: Json = Fa
 
     Example: penstock dead-letters show dl_7-1935734400000-0
     """
-    from ops.terminal import in_colour, print_table
-
     found: dict[str, Any] = json.loads(
         with_back_office(data_dir, lambda office: office.operator_actions.dead_letter(letter))
     )
     if as_json:
         typer.echo(json.dumps(found))
-        return
-    history, entry = found.pop("history"), found.pop("entry")
-    del found["object"]
-    print_table(("dead letter", found["id"]), [(name, in_colour(_word(value))) for name, value in found.items()])
-    if history:
-        print_table(("tried at", "and failed"), [(each["at"], each["error"]) for each in history])
-    print_table(("field of the entry", "value"), list(entry.items()))
+    else:
+        print_letter(found)
 
 
 @dead_letter_app.command("requeue")
@@ -127,6 +109,36 @@ def drop_letter(letter: LetterId, reason: Reason, data_dir: DataDir = _LOCAL, as
     """
     done = act(data_dir, lambda office: office.operator_actions.drop(asked_by_cli(reason), letter))
     say_act(done, f"{letter} was dropped", as_json)
+
+
+def print_letters(page: dict[str, Any]) -> None:
+    """A page of dead letters, as a table."""
+    from ops.terminal import in_colour, print_table, stacked
+
+    print_table(
+        ("dead letter", "payment", "why"),
+        [
+            (
+                stacked(each["id"], each["died_at"]),
+                each["payment_id"] or "",
+                stacked(in_colour(each["cause"]), each["reason"]),
+            )
+            for each in page["data"]
+        ],
+    )
+    if page["has_more"]:
+        typer.echo(f"there are more: penstock dead-letters list --cursor {page['next_cursor']}")
+
+
+def print_letter(found: dict[str, Any]) -> None:
+    """One dead letter: what it is, what was tried, its entry."""
+    from ops.terminal import in_colour, print_table
+
+    facts = {name: value for name, value in found.items() if name not in ("object", "history", "entry")}
+    print_table(("dead letter", found["id"]), [(name, in_colour(_word(value))) for name, value in facts.items()])
+    if found["history"]:
+        print_table(("tried at", "and failed"), [(each["at"], each["error"]) for each in found["history"]])
+    print_table(("field of the entry", "value~"), list(found["entry"].items()))
 
 
 def _word(value: object) -> str:

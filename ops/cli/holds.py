@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ops.cli.audit import GRACE_S_MAX
 from ops.cli.dead_letters import Reason
 
 if TYPE_CHECKING:
@@ -19,7 +21,6 @@ hold_app = typer.Typer(
 )
 
 _LOCAL = Path(".penstock")
-_COLUMNS = ("hold", "made at", "amount>", "card", "under key", "beside")
 DataDir = Annotated[Path, typer.Option("--data-dir", help="The local stack's folder; PENSTOCK_ variables win.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
@@ -45,7 +46,10 @@ def list_holds(
         ),
     ] = None,
     grace_s: Annotated[
-        float, typer.Option("--grace-s", min=0, help="How old a hold is before it cannot be under way any more.")
+        float,
+        typer.Option(
+            "--grace-s", min=0, max=GRACE_S_MAX, help="How old a hold is before it cannot be under way any more."
+        ),
     ] = 60.0,
     data_dir: DataDir = _LOCAL,
     as_json: Json = False,
@@ -62,7 +66,6 @@ def list_holds(
     from ops.stack.data_dir import DataDir as Folder
     from ops.stack.store_locations import places
     from ops.store_url import given_url
-    from ops.terminal import print_table
 
     where = places(Folder(data_dir))
     bank = bank_database or given_url("PENSTOCK_BANK_DATABASE_URL") or where.bank
@@ -82,7 +85,20 @@ def list_holds(
     if as_json:
         typer.echo(json.dumps(rows))
     else:
-        print_table(_COLUMNS, [tuple("" if value is None else str(value) for value in row.values()) for row in rows])
+        print_holds(rows)
+
+
+def print_holds(rows: Sequence[Mapping[str, Any]]) -> None:
+    """As a table: each hold with the key it was placed under, and the payment that has that key."""
+    from ops.terminal import print_table, stacked
+
+    lines = []
+    for row in rows:
+        ids = stacked(
+            str(row["hold"]), row["key"] and f"under {row['key']}", row["payment"] and f"beside {row['payment']}"
+        )
+        lines.append((ids, stacked(row["made_at"], f"card {row['card']}"), str(row["amount"])))
+    print_table(("hold", "made at", "amount>"), lines)
 
 
 @hold_app.command("release")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ import typer
 from ops.cli.stack import DataDirOption
 
 if TYPE_CHECKING:
+    from ops.assembly.settings import Settings
     from ops.cli.master_key_store import Holder, MasterKey
 
 master_key_app = typer.Typer(
@@ -34,8 +36,9 @@ def status(
     Example: penstock master-key status --json | jq '.keys[] | select(.may_go)'
     """
     from ops.cli.master_key_store import read_keys
+    from ops.stack.store_locations import ledger_of
 
-    keys, holders = read_keys(_database(data_dir))
+    keys, holders = read_keys(ledger_of(data_dir))
     if as_json:
         document = {"keys": [asdict(each) for each in keys], "holders": [asdict(each) for each in holders]}
         typer.echo(json.dumps(document, default=str))
@@ -47,27 +50,33 @@ def status(
 def reseal(data_dir: DataDirOption = Path(".penstock")) -> None:
     """Seal webhook secrets and stored answers anew with the key that seals now, so that an older one may go.
 
-    Reads PENSTOCK_MASTER_KEY, PENSTOCK_RETIRED_MASTER_KEYS and
-    PENSTOCK_FINGERPRINT_KEY, set as a worker has them; PENSTOCK_DATABASE_URL,
-    or the stack that runs in --data-dir. Safe to run again, and beside
+    Reads PENSTOCK_DATABASE_URL, with PENSTOCK_MASTER_KEY,
+    PENSTOCK_RETIRED_MASTER_KEYS and PENSTOCK_FINGERPRINT_KEY set as a worker
+    has them; or the stack that runs in --data-dir, with the keys of its
+    folder where the variables are not set. Safe to run again, and beside
     everything else.
 
     Example: penstock master-key reseal
     """
     from engine.security.encryption import Vault
-    from ops.assembly.settings import load_settings
     from ops.cli.master_key_store import reseal as seal_anew
+    from ops.stack.store_locations import ledger_of
 
-    settings = load_settings()
-    done = seal_anew(_database(data_dir), Vault(settings.vault_keys))
+    ledger = ledger_of(data_dir)
+    done = seal_anew(ledger, Vault(_settings(data_dir).vault_keys))
     typer.echo(f"{done} webhook secrets and stored answers were sealed anew")
 
 
-def _database(data_dir: Path) -> str:
+def _settings(data_dir: Path) -> Settings:
+    """As a worker has them: from the environment, else from the stack's folder. Raises SettingsError and Broken."""
+    from ops.assembly.settings import load_settings
     from ops.stack.data_dir import DataDir
     from ops.store_url import given_url
 
-    return given_url("PENSTOCK_DATABASE_URL") or str(DataDir(data_dir).state()["database"])
+    known = {"PENSTOCK_BANK_URL": "http://127.0.0.1"}  # no bank is asked
+    if given_url("PENSTOCK_DATABASE_URL") is None:
+        known |= DataDir(data_dir).keys()
+    return load_settings({**known, **{name: value for name, value in os.environ.items() if value}})
 
 
 def _print(keys: list[MasterKey], holders: list[Holder]) -> None:
@@ -82,7 +91,7 @@ def _print(keys: list[MasterKey], holders: list[Holder]) -> None:
         rows.append((each.id, state, sealed or "nothing", str(len(own)), str(len(opened))))
     print_table(("key", "state", "sealed with it", "would seal>", "can open>"), rows)
     print_table(
-        ("process", "name", "PENSTOCK_MASTER_KEY", "opens", "seen"),
+        ("process", "name~", "its own key", "opens", "seen"),
         [
             (
                 each.kind,

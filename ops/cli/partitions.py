@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from ops.audit.backlog import PartitionBacklog
 
-_COLUMNS = ("partition>", "owner", "epoch>", "lease ms>", "backlog>", "pending>", "lag>", "dead letters>")
+_COLUMNS = ("partition>", "owner~", "epoch>", "lease ms>", "backlog>", "pending>", "lag>", "dead letters>")
 
 
 def partitions(
@@ -32,7 +33,6 @@ def partitions(
     from ops.audit.backlog import read_backlog
     from ops.cli.ledger_view import read_epochs
     from ops.cli.operator_assembly import addresses
-    from ops.terminal import in_colour, print_table
 
     database, redis = addresses(data_dir)
     epochs = read_epochs(database)
@@ -40,6 +40,13 @@ def partitions(
     if as_json:
         typer.echo(json.dumps([_document(row, epochs) for row in rows]))
         return
+    print_partitions(rows, epochs)
+
+
+def print_partitions(rows: Sequence[PartitionBacklog], epochs: Mapping[int, int]) -> None:
+    """As a table, with a line of totals."""
+    from ops.terminal import in_colour, print_table
+
     totals = [str(sum(getattr(row, name) for row in rows)) for name in ("backlog", "pending", "lag", "dead_letters")]
     lines = [
         (

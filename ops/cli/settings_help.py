@@ -31,7 +31,7 @@ _BANK = (
 def print_settings(process: str) -> None:
     """A table of variable, default and meaning, in the order of the settings, and which may be in files."""
     rows = _BANK if process == "bank" else _rows(process)
-    print_table(("variable", "default", "meaning"), rows)
+    print_table(("variable", "default~", "meaning"), rows)
     files = [f"{name}{SUFFIX}" for name, _, _ in rows if name in SECRETS]
     print(f"\nSecrets out of files, instead of the variables themselves: {', '.join(files)}")
 

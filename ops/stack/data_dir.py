@@ -23,6 +23,7 @@ from engine.errors import Broken
 
 DEFAULT = Path(".penstock")
 KEY_BYTES = 32
+KEYS = {"PENSTOCK_MASTER_KEY": "master", "PENSTOCK_FINGERPRINT_KEY": "fingerprint"}
 _LOCK = "lock"
 _STATE = "state.json"
 _CONTENTS = ("postgres", "redis", "logs", "master.key", "fingerprint.key", _STATE)
@@ -102,6 +103,10 @@ class DataDir:
                 )
             _write_private(path, base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode() + "\n")
         return path.read_text(encoding="ascii").strip()
+
+    def keys(self) -> dict[str, str]:
+        """The keys of the folder, by the variable that a process takes each from."""
+        return {variable: self.key(name) for variable, name in KEYS.items()}
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         """Replace what runs here, whole."""

@@ -22,7 +22,7 @@ from engine.ledger.migrate import migrate, seed_local
 from ops.assembly.settings import Settings, load_settings
 from ops.secret_file import variables
 from ops.stack.address import Port, any_free_port, beside, chosen_port, loopback, shown
-from ops.stack.data_dir import DataDir
+from ops.stack.data_dir import KEYS, DataDir
 from ops.stack.shutdown import StopRequest, StopRequested
 from ops.stack.stores import StackStores
 from ops.stack.supervisor import TICK_S, Program, Supervisor
@@ -34,7 +34,6 @@ _AUDITOR_PATIENCE_S = 5.0
 _DRAIN_MARGIN_S = 5.0
 _ONCE = ("--fresh",)  # what was wiped must not be wiped again at a restart
 _BANK_DATABASE = "penstock_bank"
-_KEYS = {"PENSTOCK_MASTER_KEY": "master", "PENSTOCK_FINGERPRINT_KEY": "fingerprint"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +157,7 @@ class Stack:
         patience_s = _EDGE_PATIENCE_S + settings.edge_linger_s
         self._child("edge", "edge", edge_port, f"{at.edge}/readyz", lambda: environ, patience_s)
         auditor = any_free_port()
-        keyless = {name: value for name, value in environ.items() if name not in _KEYS}
+        keyless = {name: value for name, value in environ.items() if name not in KEYS}
         audits = {**keyless, "PENSTOCK_AUDITOR_PORT": str(auditor)}
         ready_url = f"http://{loopback(settings.edge_host)}:{auditor}/readyz"
         self._child("auditor", "auditor", auditor, ready_url, lambda: audits, _AUDITOR_PATIENCE_S)
@@ -209,7 +208,7 @@ class Stack:
             "PENSTOCK_WEBHOOK_INSIDE": "127.0.0.0/8,::1/128",  # shops to try it with are on this machine
             "PENSTOCK_EDGE_LINGER_S": "0",  # no load balancer has to hear of the end
             **given,
-            **{variable: given.get(variable) or self._dir.key(name) for variable, name in _KEYS.items()},
+            **{variable: given.get(variable) or self._dir.key(name) for variable, name in KEYS.items()},
             "PENSTOCK_PARTITIONS": str(self._options.partitions),
             "PENSTOCK_EDGE_PORT": str(edge),
             "PENSTOCK_BANK_URL": f"http://127.0.0.1:{bank}",

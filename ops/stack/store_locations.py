@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from engine.errors import Broken
 from ops.stack.data_dir import DataDir
 from ops.store_url import Locations, given_url
@@ -18,3 +21,8 @@ def places(folder: DataDir) -> Locations:
         raise Broken(f"set both {_LEDGER} and {_REDIS}, or neither for the local stack")
     running = folder.state()
     return Locations(ledger=running["database"], redis=running["redis"], bank=bank or running["bank_database"])
+
+
+def ledger_of(data_dir: Path) -> str:
+    """The ledger alone, for commands that need nothing else. Raises Broken."""
+    return given_url(_LEDGER) or str(DataDir(data_dir).state()["database"])
