@@ -121,6 +121,95 @@ def test_a_wrong_key_is_never_shown_again(edge: Stand) -> None:
     assert "wrong_but_secret" not in answer.text
 
 
+def test_an_operators_key_of_no_merchant_does_what_operators_do_and_nothing_else(edge: Stand) -> None:
+    add_key(edge.dsn, "ok_of_nobody", None, "operator")
+    headers = {"X-API-Key": "ok_of_nobody"}
+
+    done = edge.post("/v1/dead-letters/dl_1-1-1/drop", {"reason": "a test"}, headers=headers)
+    listed = edge.get("/v1/dead-letters", headers=headers)
+    refused = [edge.post(headers=headers), edge.get("/v1/payments?order_id=1", headers=headers)]
+
+    assert done.status_code < 300 and listed.status_code == 200
+    asked = next(each[1] for each in edge.engine.asked if each[0] == "drop")
+    assert (asked.actor, asked.merchant) == ("key_ok_of_nobody", "")  # type: ignore[attr-defined]
+    assert [(each.status_code, each.json()["code"]) for each in refused] == [(403, "scope_missing")] * 2
+    assert all("merchant's key" in each.json()["detail"] for each in refused)
+
+
+def used_at(dsn: str, secret: str) -> datetime | None:
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("SELECT used_at FROM api_keys WHERE id = %s", (f"key_{secret}",)).fetchone()
+    assert row is not None
+    used: datetime | None = row[0]
+    return used
+
+
+def test_the_ledger_learns_to_the_minute_when_a_key_was_used(dsn: str) -> None:
+    add_key(dsn, "sk_in_use")
+    add_key(dsn, "sk_idle")
+
+    async def scenario(ring: Authenticator) -> None:
+        await ring.run_once()
+        await ring.run_once()
+        assert used_at(dsn, "sk_in_use") is None
+        await ring.identify(b"sk_in_use")
+        await ring.run_once()
+        first = used_at(dsn, "sk_in_use")
+        await ring.identify(b"sk_in_use")
+        await ring.run_once()
+        assert first is not None and used_at(dsn, "sk_in_use") == first, "once a minute is enough"
+        with psycopg.connect(dsn) as connection:
+            connection.execute("UPDATE api_keys SET used_at = '2020-01-01' WHERE id = 'key_sk_in_use'")
+        await ring.identify(b"sk_in_use")
+        await ring.run_once()
+        last = used_at(dsn, "sk_in_use")
+        assert last is not None and last >= first
+        assert used_at(dsn, "sk_idle") is None
+
+    on_ring(dsn, scenario)
+
+
+def test_keys_stay_fresh_where_their_use_cannot_be_kept_and_it_is_told_later(dsn: str) -> None:
+    add_key(dsn, "sk_on_a_standby")
+    add_key(dsn, "sk_revoked_there")
+
+    def refuse(words: str) -> None:
+        with psycopg.connect(dsn) as connection:
+            connection.execute(words.encode())
+
+    async def scenario(ring: Authenticator) -> None:
+        await ring.identify(b"sk_on_a_standby")
+        await ring.identify(b"sk_revoked_there")
+        refuse("ALTER TABLE api_keys ADD CONSTRAINT none_is_used CHECK (used_at IS NULL) NOT VALID")
+        refuse("UPDATE api_keys SET used_at = NULL, revoked_at = now() WHERE id = 'key_sk_revoked_there'")
+        assert await ring.run_once()
+        assert not await known(ring, b"sk_revoked_there")
+        assert used_at(dsn, "sk_on_a_standby") is None
+        refuse("ALTER TABLE api_keys DROP CONSTRAINT none_is_used")
+        await ring.run_once()
+        assert used_at(dsn, "sk_on_a_standby") is not None
+
+    on_ring(dsn, scenario)
+
+
+def test_a_merchant_that_is_disabled_and_enabled_is_refused_and_served_with_the_next_refresh(dsn: str) -> None:
+    add_key(dsn, "sk_switched", "m_2")
+
+    def switch(status: str) -> None:
+        with psycopg.connect(dsn) as connection:
+            connection.execute("UPDATE merchants SET status = %s WHERE id = 'm_2'", (status,))
+
+    async def scenario(ring: Authenticator) -> None:
+        seen = []
+        for status in ("active", "disabled", "active"):
+            switch(status)
+            await ring.run_once()
+            seen.append((await ring.identify(b"sk_switched")).disabled)
+        assert seen == [False, True, False]
+
+    on_ring(dsn, scenario)
+
+
 def test_a_key_that_ended_is_no_key(dsn: str) -> None:
     yesterday = datetime.now(UTC) - timedelta(days=1)
     add_key(dsn, "sk_expired", expires_at=yesterday)

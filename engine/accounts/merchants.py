@@ -1,4 +1,4 @@
-"""Merchants and their API keys, as an operator administers them.
+"""Merchants and API keys, theirs and the operators', as an operator administers them.
 
 A secret is random, shown once and stored as SHA-256 with its last four characters; each act leaves one line in the
 audit, in the same statement. The local stack's well-known keys are refused in production: everybody knows them.
@@ -44,10 +44,10 @@ _PREFIX = {KeyScope.MERCHANT: "sk_", KeyScope.OPERATOR: "ok_"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewKey:
-    """A key just made: the only moment its secret exists outside its owner's hands."""
+    """A key just made: only now its secret exists outside its owner's hands. An operator's may have no merchant."""
 
     id: str
-    merchant: str
+    merchant: str | None
     scope: KeyScope
     secret: str
 
@@ -80,18 +80,36 @@ class Register:
 
     def disable_merchant(self, merchant: str, reason: str) -> None:
         """Its keys answer 403 from the next refresh of the edges on (15 s by default)."""
-        if self._do("merchant_disable", reason, id=merchant) is None:
-            raise Broken(f"there is no merchant {merchant}: `penstock merchant list` shows them")
+        self._switch(merchant, "disabled", reason)
+
+    def enable_merchant(self, merchant: str, reason: str) -> None:
+        """Its keys work again from the next refresh of the edges on."""
+        self._switch(merchant, "active", reason)
 
     def merchants(self) -> list[dict[str, Any]]:
         """Each merchant with its working keys: id, name, status, created_at, keys [{id, scope, hint, ends_at}]."""
         with _connected(self._dsn) as connection:
             return connection.execute(statement("merchants")).fetchall()
 
-    def create_key(self, merchant: str, scope: KeyScope, reason: str) -> NewKey:
+    def keys(self, *, merchant: str | None, scope: KeyScope | None, ended: bool) -> list[dict[str, Any]]:
+        """Keys of a merchant, or of everybody and of nobody: id, scope, merchant, merchant_disabled, hint, created_at,
+        ends_at, ended, last_used_at. Those that have ended too, if asked for."""
+        asked = {"merchant": merchant, "scope": scope, "all": ended}
+        with _connected(self._dsn) as connection:
+            found = connection.execute(statement("keys"), asked).fetchall()
+            if merchant is not None and not found:
+                self._check_merchant(connection, merchant)
+            return found
+
+    def create_key(self, merchant: str | None, scope: KeyScope, reason: str) -> NewKey:
+        """Only an operator's key may belong to no merchant."""
+        if merchant is None and scope is KeyScope.MERCHANT:
+            raise Broken("a merchant's key needs its merchant: only an operator's may belong to none")
         key = _new_key(merchant, scope)
         if self._do("key_create", reason, merchant=merchant, **_stored(key)) is None:
-            raise Broken(f"there is no active merchant {merchant}: `penstock merchant list` shows them")
+            with _connected(self._dsn) as connection:
+                self._check_merchant(connection, str(merchant))
+            raise Broken(f"merchant {merchant} is disabled: `penstock merchant enable {merchant}` comes first")
         return key
 
     def revoke_key(self, key: str, reason: str) -> None:
@@ -107,12 +125,22 @@ class Register:
             row = connection.execute(statement("key_scope"), {"id": key}).fetchone()
         if row is None:
             raise _no_such_key(key)
-        new = _new_key("", KeyScope(row["scope"]))
+        new = _new_key(None, KeyScope(row["scope"]))
         done = self._do("key_rotate", reason, old=key, overlap_s=overlap_s, **_stored(new))
         if done is None:
             raise _no_such_key(key)
         rotated = NewKey(id=new.id, merchant=done["merchant_id"], scope=new.scope, secret=new.secret)
         return KeyRotation(key=rotated, replaced=key, replaced_ends_at=done["expires_at"])
+
+    def _switch(self, merchant: str, status: str, reason: str) -> None:
+        if self._do("merchant_switch", reason, id=merchant, status=status) is None:
+            raise _no_such_merchant(merchant)
+
+    @staticmethod
+    def _check_merchant(connection: psycopg.Connection[dict[str, Any]], merchant: str) -> None:
+        """Raises Broken when there is no such merchant."""
+        if connection.execute(statement("merchant_status"), {"id": merchant}).fetchone() is None:
+            raise _no_such_merchant(merchant)
 
     def _do(self, act: str, reason: str, **values: object) -> Mapping[str, Any] | None:
         _check_text("a reason", reason)
@@ -148,7 +176,7 @@ def _connected(dsn: str) -> psycopg.Connection[dict[str, Any]]:
     return connect(dsn, connect_timeout=_CONNECT_TIMEOUT_S, row_factory=dict_row)
 
 
-def _new_key(merchant: str, scope: KeyScope) -> NewKey:
+def _new_key(merchant: str | None, scope: KeyScope) -> NewKey:
     secret = _PREFIX[scope] + secrets.token_urlsafe(_SECRET_BYTES)
     return NewKey(id=f"key_{secrets.token_hex(8)}", merchant=merchant, scope=scope, secret=secret)
 
@@ -167,4 +195,8 @@ def _check_text(what: str, text: str) -> None:
 
 
 def _no_such_key(key: str) -> Broken:
-    return Broken(f"there is no working key {key}: `penstock merchant list` shows them")
+    return Broken(f"there is no working key {key}: `penstock key list` shows them")
+
+
+def _no_such_merchant(merchant: str) -> Broken:
+    return Broken(f"there is no merchant {merchant}: `penstock merchant list` shows them")

@@ -43,7 +43,7 @@ CARDS = Capabilities(
 )
 NO_LIMITS = AdmissionLimits()
 TARGETS = UrlPolicy(https_only=False, inside=networks("127.0.0.0/8"))
-_SCHEMA = Path(__file__).parent.parent.parent / "engine" / "ledger" / "migrations" / "0001_ledger.sql"
+_SCHEMA = sorted((Path(__file__).parent.parent.parent / "engine" / "ledger" / "migrations").glob("[0-9]*.sql"))
 
 
 class MemoryEngine:
@@ -171,7 +171,8 @@ def running_postgres() -> Iterator[str]:
         try:
             dsn = server.start()
             with psycopg.connect(dsn) as connection:
-                connection.execute(_SCHEMA.read_bytes())
+                for migration in _SCHEMA:
+                    connection.execute(migration.read_bytes())
                 for merchant, status in (("m_1", "active"), ("m_2", "active"), ("m_off", "disabled")):
                     connection.execute("INSERT INTO merchants VALUES (%s, %s, %s)", (merchant, merchant, status))
             for secret, merchant, scope in (
@@ -186,7 +187,7 @@ def running_postgres() -> Iterator[str]:
             server.stop()
 
 
-def add_key(dsn: str, secret: str, merchant: str = "m_1", scope: str = "merchant", **columns: object) -> None:
+def add_key(dsn: str, secret: str, merchant: str | None = "m_1", scope: str = "merchant", **columns: object) -> None:
     """Store a key as the operator's command would; `columns` are expires_at and revoked_at."""
     digest = hashlib.sha256(secret.encode()).digest()
     with psycopg.connect(dsn) as connection:

@@ -1,7 +1,7 @@
 """The operator's calls: dead letters, and acts on payments. Like the merchant's: parse, call one verb, render.
 
 Who calls is known (`call.actor`, an operator's key). Everything that changes something needs an Idempotency-Key, in the
-scope of the key's merchant, and a reason.
+scope of the key's merchant (keys without one share a scope), and a reason.
 """
 
 from __future__ import annotations

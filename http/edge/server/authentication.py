@@ -35,6 +35,7 @@ UNKNOWN_MAX = 10_000  # wrong keys remembered; the oldest go first
 WAITING_MAX = 1_000  # unknown keys in one query; beyond it callers are told to come back
 
 _SECRET = re.compile(rb"(?:sk|ok)_[!-~]{1,200}\Z")
+_USED = files("edge").joinpath("sql/keys_used.sql").read_bytes()
 _ALL = files("edge").joinpath("sql/keys_all.sql").read_bytes()
 _BY_DIGEST = files("edge").joinpath("sql/keys_by_digest.sql").read_bytes()
 
@@ -48,7 +49,8 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """What one working key allows. `ends_at` is in seconds since the epoch."""
+    """What one working key allows. `merchant` is "" for an operator's key that belongs to none; `ends_at` is in seconds
+    since the epoch."""
 
     key_id: str
     merchant: str
@@ -66,6 +68,7 @@ class Authenticator:
         self._held: dict[bytes, ApiKey] = {}
         self._unknown: dict[bytes, float] = {}  # digest to the moment until which it is answered from memory
         self._wanted: set[bytes] = set()
+        self._used: set[str] = set()  # ids of keys, since the last round
         self._asking = asyncio.Lock()
         self._away_until = 0.0
         self.read_once = False  # until then no key is known
@@ -94,6 +97,7 @@ class Authenticator:
             return False
         self._held = {row.digest: row for row in rows}
         self.read_once = True
+        await self._tell_used()
         return True
 
     async def guard(self, call: Request) -> None:
@@ -131,6 +135,7 @@ class Authenticator:
             )
         if grant.ends_at is not None and grant.ends_at <= self._clock():
             raise Rejected("api_key_invalid", "X-API-Key was revoked or has expired. Use a current key.")
+        self._used.add(grant.key_id)
         return grant
 
     async def _look_up(self, digest: bytes) -> ApiKey | None:
@@ -171,6 +176,18 @@ class Authenticator:
         while len(self._unknown) > UNKNOWN_MAX:
             del self._unknown[next(iter(self._unknown))]
 
+    async def _tell_used(self) -> None:
+        """Keep in the ledger which keys were used. It is for people only: where it cannot be, the next round tells."""
+        used, self._used = self._used, set()
+        if not used:
+            return
+        try:
+            async with asyncio.timeout(STORE_WITHIN_S), self._pool.connection() as connection:
+                await connection.execute(_USED, {"ids": sorted(used)})
+        except (psycopg.Error, TimeoutError) as error:
+            self._used |= used
+            _log.warning("key_use_not_kept", error=type(error).__name__, keys=len(used))
+
     async def _read(self, statement: bytes, parameters: dict[str, object]) -> list[ApiKey]:
         async with asyncio.timeout(STORE_WITHIN_S):
             async with (
@@ -181,7 +198,8 @@ class Authenticator:
                 return await cursor.fetchall()
 
 
-def _grant(*, id: str, merchant_id: str, scope: str, digest: bytes, disabled: bool, ends_at: float | None) -> ApiKey:
-    return ApiKey(
-        key_id=id, merchant=merchant_id, scope=Scope(scope), digest=digest, disabled=disabled, ends_at=ends_at
-    )
+def _grant(
+    *, id: str, merchant_id: str | None, scope: str, digest: bytes, disabled: bool, ends_at: float | None
+) -> ApiKey:
+    merchant = merchant_id or ""
+    return ApiKey(key_id=id, merchant=merchant, scope=Scope(scope), digest=digest, disabled=disabled, ends_at=ends_at)
