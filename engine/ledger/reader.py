@@ -95,10 +95,10 @@ class LedgerReader:
             "limit": page.limit + 1,
         }
         if page.order_id is not None:
-            return [_receipt(row) for row in await self._list("receipts_of_order", wanted)]
+            return [receipt_of(row) for row in await self._list("receipts_of_order", wanted)]
         if page.customer_id is not None:
-            return [_receipt(row) for row in await self._list("receipts_of_customer", wanted)]
-        return [_receipt(row) for row in await self._list("receipts_of_merchant", wanted)]
+            return [receipt_of(row) for row in await self._list("receipts_of_customer", wanted)]
+        return [receipt_of(row) for row in await self._list("receipts_of_merchant", wanted)]
 
     async def operations_under(
         self, merchant: str, key: str, limit: int, before: tuple[int, str] | None
@@ -135,7 +135,9 @@ class LedgerReader:
         return [found.get(operation) for operation in ids]
 
     async def _receipts_by_id(self, ids: Sequence[str]) -> list[StoredPayment | Exception | None]:
-        found = {row["id"]: read(_receipt, row) for row in await self._rows("receipts_by_id", {"ids": list(set(ids))})}
+        found = {
+            row["id"]: read(receipt_of, row) for row in await self._rows("receipts_by_id", {"ids": list(set(ids))})
+        }
         return [found.get(payment) for payment in ids]
 
     async def _list(self, name: str, parameters: Mapping[str, object]) -> list[dict[str, Any]]:
@@ -180,5 +182,6 @@ class LedgerReader:
             raise Unavailable("store_unavailable", f"Postgres: {type(error).__name__}") from error
 
 
-def _receipt(row: Mapping[str, Any]) -> StoredPayment:
+def receipt_of(row: Mapping[str, Any]) -> StoredPayment:
+    """Out of a row of payments with the operation it shows as `shown`. Raises ValueError for one that is none."""
     return StoredPayment(payment=payment_of(row), shown=operation_of(row["shown"]))

@@ -29,6 +29,7 @@ from ops.audit.breach import Report, sorted_out
 from ops.audit.invariant import INVARIANTS, RedisScan
 from ops.audit.keyspace import Keyspace, StoredAnswer
 from ops.audit.snapshot import LedgerSnapshot, one_moment
+from ops.cli.ledger_view import read_unsettled
 from ops.statement import statement
 from ops.store_url import Locations
 
@@ -102,6 +103,7 @@ class Auditor:
                 for invariant in INVARIANTS:
                     if invariant.scan in _SCANS[whole]:
                         found += snapshot.breaches(invariant)
+                unsettled = read_unsettled(ledger)
                 if whole and self._places.bank is not None:
                     ours = books.read_ledger(ledger)
             if whole and self._places.bank is not None:
@@ -120,6 +122,7 @@ class Auditor:
             took_s=time.monotonic() - began,
             payments=None if payments is None else len(payments),
             whole=complete,
+            unsettled=unsettled,
             found=sorted_out(found, [each for each in INVARIANTS if each.scan in scans], self._limit),
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ops.audit.invariant import BY_NAME, INVARIANTS, Invariant, Weight
+from ops.cli.ledger_view import Unsettled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,7 @@ class Report:
     took_s: float
     payments: int | None
     whole: bool
+    unsettled: Unsettled
     found: tuple[InvariantResult, ...]
 
     @property

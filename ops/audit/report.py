@@ -17,6 +17,7 @@ def print_report(report: Report) -> None:
     for found in report.found:
         if found.breaches:
             typer.echo("\n".join(_told(found)))
+    typer.echo(report.unsettled.in_words())
     broken = len(report.breached)
     typer.echo(
         f"{len(report.found)} invariants in {report.took_s:.1f} s: "
@@ -31,6 +32,7 @@ def document(report: Report) -> dict[str, object]:
         "at": report.at.isoformat(),
         "took_s": round(report.took_s, 3),
         "holds": not report.breached,
+        "operations": report.unsettled.document(),
         "invariants": [
             {
                 "number": found.invariant.number,

@@ -19,6 +19,7 @@ from engine.loop import forever
 from ops.audit.auditor import Auditor
 from ops.audit.breach import Breach, Report
 from ops.audit.invariant import INVARIANTS, RedisScan
+from ops.cli.ledger_view import Unsettled
 
 log = structlog.get_logger()
 
@@ -46,6 +47,21 @@ class AuditMetrics:
         self.looked_at = Gauge(
             "penstock_audit_last_look_timestamp_seconds", "When the last look succeeded", registry=registry
         )
+        kind = ["connector", "verb"]
+        self.unsettled = Gauge(
+            "penstock_operations_unsettled", "Operations without a final answer", kind, registry=registry
+        )
+        self.in_doubt = Gauge(
+            "penstock_operations_in_doubt", "Operations for which the bank's answer is unknown", kind, registry=registry
+        )
+        self.oldest = Gauge(
+            "penstock_in_doubt_oldest_seconds",
+            "Since the first of the operations in doubt was sent; the bank forgets keys after 24 h",
+            ["connector"],
+            registry=registry,
+        )
+        self.review = Gauge("penstock_operations_in_review", "Operations that wait for a person", registry=registry)
+        self._kinds: set[tuple[str, str]] = set()  # that were seen: one that is gone is at zero, and not without a word
         for invariant in INVARIANTS:
             if invariant.scan in (RedisScan.CHANGED, RedisScan.OPEN, RedisScan.REDIS):
                 self.breaches.labels(invariant.number, invariant.name, invariant.weight).set(0)
@@ -58,6 +74,20 @@ class AuditMetrics:
         self.payments.inc(report.payments or 0)
         self.took.set(report.took_s)
         self.looked_at.set(report.at.timestamp())
+        self._tell_unsettled(report.unsettled)
+
+    def _tell_unsettled(self, unsettled: Unsettled) -> None:
+        now = {(each.connector, each.verb): each for each in unsettled.kinds}
+        self._kinds |= now.keys()
+        oldest = dict.fromkeys((connector for connector, _ in self._kinds), 0.0)
+        for kind in self._kinds:
+            each = now.get(kind)
+            self.unsettled.labels(*kind).set(each.unsettled if each else 0)
+            self.in_doubt.labels(*kind).set(each.in_doubt if each else 0)
+            oldest[kind[0]] = max(oldest[kind[0]], each.in_doubt_oldest_s if each else 0.0)
+        for connector, seconds in oldest.items():
+            self.oldest.labels(connector).set(seconds)
+        self.review.set(unsettled.review)
 
 
 class Watch:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ops.cli.audit import LIMIT_MAX
+from ops.cli.payments import optional_payment
 from ops.cli.stack import DataDirOption
 
 if TYPE_CHECKING:
@@ -27,7 +29,10 @@ _UNSEEN = (
 
 def verify_journal(
     data_dir: DataDirOption = Path(".penstock"),
-    payment: Annotated[str | None, typer.Option("--payment", metavar="ID", help="Only this payment's journal.")] = None,
+    payment: Annotated[
+        str | None,
+        typer.Option("--payment", metavar="ID", callback=optional_payment, help="Only this payment's journal."),
+    ] = None,
     anchor: Annotated[
         Path | None,
         typer.Option("--anchor", metavar="FILE", help="Compare with the heads of an earlier --export, too."),
@@ -37,7 +42,7 @@ def verify_journal(
         typer.Option("--export", metavar="FILE", help="Write an anchor over all heads, when everything holds."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="With --export: replace a file that is there.")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Findings listed.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="Findings listed.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
     """Whether anybody edited, removed, added or moved a row of the journal; each such row is named.
@@ -63,9 +68,11 @@ def verify_journal(
     from ops.audit.anchor import Draft, read
     from ops.errors import or_exit
 
+    if export is not None and payment is not None:
+        raise typer.BadParameter("an anchor is over all payments: leave --payment out, or --export")
+    if force and export is None:
+        raise typer.BadParameter("--force is for --export: leave it out, or say what to export to")
     with or_exit(_CANNOT_TELL), ExitStack() as drafting:
-        if export is not None and payment is not None:
-            raise Broken("an anchor is over all payments: leave --payment out, or --export")
         if export is not None and export.exists() and not force:
             raise Broken(f"{export} is there already: choose another name, or replace it with --force")
         known = None if anchor is None else read(anchor)

@@ -1,4 +1,4 @@
-"""The commands `penstock payment`: what became of one payment, and what only a person can do about it."""
+"""The commands `penstock payment`: which there are, what became of one, and what only a person can do about it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ops.cli.dead_letters import Reason
+from ops.cli.merchants import merchant_id
 from ops.cli.operator import act, asked_by_cli, say_act, with_back_office
 
 if TYPE_CHECKING:
@@ -20,13 +21,12 @@ _WHERE = (
     "by the payment's own actor, in the worker that owns its partition; each needs a reason, kept in the audit trail."
 )
 payment_app = typer.Typer(
-    help="One payment: show, timeline, retry, resolve, correct.",
+    help="Payments: list; and of one: show, timeline, retry, resolve, correct.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     epilog=_WHERE,
 )
 
-_OPERATIONS = ("operation", "verb", "status", "attempts>", "next attempt", "answer>", "key")
 _WAIT_S = 15.0  # an idle actor looks about once a second; one that is at the bank may need its deadline first
 _LOCAL = Path(".penstock")
 DataDir = Annotated[Path, typer.Option("--data-dir", help="The local stack's folder; PENSTOCK_ variables win.")]
@@ -55,6 +55,30 @@ def _id(text: str, prefix: str, noun: str) -> str:
     return text
 
 
+def optional_payment(text: str | None) -> str | None:
+    """An option's value that names a payment. Raises BadParameter."""
+    return None if text is None else _payment(text)
+
+
+def _state(text: str | None) -> str | None:
+    states = _states()
+    if text is not None and text not in states:
+        raise typer.BadParameter(f"{text!r} is no state of a payment: they are {', '.join(states)}")
+    return text
+
+
+def _states() -> list[str]:
+    from engine.domain.payment import PaymentState
+
+    return [state.value for state in PaymentState]
+
+
+def _theirs(text: str | None) -> str | None:
+    if text is not None and not (len(text) <= 128 and text.isprintable()):
+        raise typer.BadParameter("ids of orders and customers have 1 to 128 printable characters")
+    return text
+
+
 def _moment(text: str | None) -> str | None:
     from engine.domain import timestamp
 
@@ -74,34 +98,78 @@ OperationId = Annotated[
 Wait = Annotated[float, typer.Option(min=0, max=600, metavar="SECONDS", help="How long to wait for the result.")]
 
 
+@payment_app.command("list")
+def list_payments(
+    in_doubt: Annotated[bool, typer.Option("--in-doubt", help="Those for which the bank's answer is unknown.")] = False,
+    review: Annotated[bool, typer.Option("--review", help="Those that wait for a person.")] = False,
+    order: Annotated[
+        str | None, typer.Option("--order", metavar="ID", callback=_theirs, help="Those of this order.")
+    ] = None,
+    customer: Annotated[
+        str | None, typer.Option("--customer", metavar="ID", callback=_theirs, help="Those of this customer.")
+    ] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            "--state", metavar="STATE", callback=_state, autocompletion=_states, help="Those that are captured, or ..."
+        ),
+    ] = None,
+    merchant: Annotated[
+        str | None, typer.Option("--merchant", metavar="ID", callback=merchant_id, help="Only this merchant's.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="Payments of a page.")] = 20,
+    after: Annotated[
+        str | None,
+        typer.Option("--after", "--cursor", metavar="PAYMENT", callback=optional_payment, help="Begin after this one."),
+    ] = None,
+    data_dir: DataDir = _LOCAL,
+    as_json: Json = False,
+) -> None:
+    """Payments of all merchants, newest first, as the ledger has them; all that is asked for must fit.
+
+    What was accepted and not begun yet is not in the ledger (penstock
+    partitions counts it), nor are commands that were given up before they
+    were (penstock dead-letters list). Reads PENSTOCK_DATABASE_URL, or the
+    stack that runs in --data-dir.
+
+    Examples:
+
+      penstock payment list --in-doubt
+
+      penstock payment list --order order-1 --merchant mer_local
+
+      penstock payment list --review --json | jq -r '.data[].id'
+    """
+    from engine.domain.rendering import render
+    from ops.cli.ledger_view import Wanted
+    from ops.cli.ledger_view import list_payments as read_page
+    from ops.cli.payment_view import print_page
+    from ops.stack.store_locations import ledger_of
+
+    if in_doubt and review:
+        raise typer.BadParameter("an operation is in doubt or in review, not both: leave --in-doubt or --review out")
+    waiting = "in_doubt" if in_doubt else "review" if review else None
+    wanted = Wanted(merchant=merchant, order=order, customer=customer, state=state, waiting=waiting, after=after)
+    page = read_page(ledger_of(data_dir), wanted, limit)
+    if as_json:
+        typer.echo(render(page))
+    else:
+        print_page(json.loads(render(page)))
+
+
 @payment_app.command("show")
 def show_payment(payment: PaymentId, data_dir: DataDir = _LOCAL, as_json: Json = False) -> None:
     """The receipt of a payment, whoever's it is, and all its operations.
 
     Example: penstock payment show pay_3K7VZ0Q1M8C2R4T6W9XABDEFGH --json | jq .payment.status
     """
-    from ops.terminal import in_colour, print_table
+    from ops.cli.payment_view import print_payment
 
     receipt, operations = with_back_office(data_dir, lambda office: _receipt(office, payment))
     if as_json:
         typer.echo(json.dumps({"payment": receipt, "operations": operations}))
-        return
-    print_table(("payment", payment), [(name, in_colour(value)) for name, value in _facts(receipt)])
-    print_table(
-        _OPERATIONS,
-        [
-            (
-                each["operation_id"],
-                each["verb"],
-                in_colour(each["status"]),
-                str(each["attempts"]),
-                each["next_attempt_at"] or "",
-                str(each["response_status"] or ""),
-                each["idempotency_key"] or "(the gateway's own)",
-            )
-            for each in operations
-        ],
-    )
+    else:
+        print_payment(receipt, operations)
 
 
 @payment_app.command("timeline")
@@ -110,25 +178,13 @@ def show_timeline(payment: PaymentId, data_dir: DataDir = _LOCAL, as_json: Json 
 
     Example: penstock payment timeline pay_3K7VZ0Q1M8C2R4T6W9XABDEFGH
     """
-    from ops.terminal import in_colour, print_table
+    from ops.cli.payment_view import print_timeline
 
     told: dict[str, Any] = json.loads(with_back_office(data_dir, lambda office: office.timeline.whole(payment)))
     if as_json:
         typer.echo(json.dumps(told))
-        return
-    print_table(
-        ("at", "what", "", "operation or event", "more"),
-        [
-            (
-                each["at"],
-                each["type"].replace("_", " "),
-                in_colour(each[_WORDS[each["type"]]]),
-                each.get("operation_id") or each.get("event_id") or "",
-                _more(each),
-            )
-            for each in told["data"]
-        ],
-    )
+    else:
+        print_timeline(told)
 
 
 @payment_app.command("retry")
@@ -186,6 +242,10 @@ def resolve_payment(
 
       penstock payment resolve pay_3K7VZ0Q1M8C2R4T6W9XABDEFGH --outcome refused --reason "not on the statement of May 4"
     """
+    if outcome is ResolveOutcome.REFUSED and (reference or auth_code or expires_at):
+        raise typer.BadParameter(
+            "what the bank refused has no --reference, --auth-code and --expires-at: leave them out"
+        )
     word = {"outcome": outcome.value, "reference": reference, "auth_code": auth_code}
     word |= {"bank_at": bank_at, "expires_at": expires_at}
     said = {name: value for name, value in word.items() if value is not None}
@@ -225,53 +285,3 @@ async def _receipt(office: BackOffice, payment: str) -> tuple[dict[str, Any], li
     told = json.loads(await office.timeline.whole(payment))
     receipt = json.loads(await office.queries.anyones(payment))
     return receipt, [each for each in told["data"] if each["type"] == "command"]
-
-
-def _facts(receipt: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a person wants to know of a receipt, without what is empty."""
-    method, bank = receipt["payment_method"], receipt["bank"]
-    facts = {
-        "status": receipt["status"],
-        "doubt": "in doubt" if receipt["in_doubt"] else None,
-        "latest operation": receipt["operation"]["status"],
-        "amount": f"{receipt['amount']} {receipt['currency']} (minor units)",
-        "captured": receipt["amount_captured"] or None,
-        "refunded": receipt["amount_refunded"] or None,
-        "order": receipt["order_id"],
-        "customer": receipt["customer_id"],
-        "card": f"{method['brand']} {method['last4']}",
-        **{f"bank's {name}".replace("_", " "): value for name, value in bank.items()},
-        "failure": receipt["failure"] and receipt["failure"]["message"],
-        **{name.replace("_", " "): value for name, value in receipt.items() if name.endswith("_at")},
-    }
-    return [(name, str(value)) for name, value in facts.items() if value is not None]
-
-
-_WORDS = {
-    "command": "verb",
-    "bank_attempt": "answer",
-    "transition": "event",
-    "operator_act": "act",
-    "webhook_attempt": "event",
-}
-
-
-def _more(moment: dict[str, Any]) -> str:
-    """The rest of a moment in one line."""
-    match moment["type"]:
-        case "command":
-            waits = f", asked again at {moment['next_attempt_at']}" if moment["next_attempt_at"] else ""
-            attempts = "1 attempt" if moment["attempts"] == 1 else f"{moment['attempts']} attempts"
-            return f"{moment['status']}, {attempts}{waits}"
-        case "bank_attempt":
-            facts = ", ".join(f"{name} {value}" for name, value in moment["evidence"].items())
-            until = f"until {moment['deadline']}" if moment["deadline"] else facts
-            return f"attempt {moment['attempt']}: {until}"
-        case "transition":
-            facts = ", ".join(f"{name} {value}" for name, value in moment["evidence"].items())
-            return f"{moment['from'] or 'nothing'} to {moment['to']}" + (f": {facts}" if facts else "")
-        case "webhook_attempt":
-            answered = moment["status"] or moment["error"]
-            again = f", again at {moment['next_attempt_at']}" if moment["next_attempt_at"] else ""
-            return f"attempt {moment['attempt']} to {moment['endpoint_id']}: {moment['outcome']} ({answered}){again}"
-    return f"{moment['result'] or 'not done yet'}, by {moment['actor']}: {moment['reason']}"

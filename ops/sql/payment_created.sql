@@ -1,0 +1,2 @@
+-- Where a payment stands in a list.
+SELECT created_at FROM payments WHERE id = %(id)s
