@@ -131,7 +131,8 @@ def family(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
 def test_status_tells_where_everything_is(stack: Up) -> None:
     state = stack.ready()
 
-    assert list(state) == ["edge", "bank", "redis", "database", "bank_database", "processes"]
+    assert list(state) == ["edge", "bank", "redis", "database", "bank_database", "processes", "operations"]
+    assert list(state["operations"]) == ["in_doubt", "in_doubt_oldest_s", "review"]
     assert {frozenset(each) for each in state["processes"]} == {frozenset(("role", "pid", "port"))}
     roles = sorted(each["role"] for each in state["processes"])
     assert roles == ["auditor", "bank", "dispatcher", "edge", "postgres", "redis", "worker", "worker"]
@@ -153,6 +154,32 @@ def test_the_curl_it_prints_authorizes_a_payment(stack: Up) -> None:
     payment = stack.pay()
 
     assert (payment["http_status"], payment["status"]) == (201, "authorized")
+
+
+def test_what_is_in_doubt_and_in_review_is_in_the_status(stack: Up) -> None:
+    stack.ready()
+    stack.pay()
+
+    told = penstock("status", "--data-dir", stack.folder).stdout
+
+    assert re.search(r"^in doubt: \d+.*, in review: 0", told, re.MULTILINE), told
+
+
+def test_secrets_are_sealed_anew_with_the_keys_of_the_stacks_folder(stack: Up) -> None:
+    stack.ready()
+
+    done = penstock("master-key", "reseal", "--data-dir", stack.folder)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "0 webhook secrets and stored answers were sealed anew\n"
+
+
+def test_it_says_how_to_reach_the_command_from_another_terminal(stack: Up) -> None:
+    stack.ready()
+
+    assert "In another terminal" in stack.said
+    assert re.search(r"^  \S*penstock status$", stack.said, re.MULTILINE)
+    assert "\ncurl -sS -w '\\n' " in stack.said, "the prompt that follows an answer is on a line of its own"
 
 
 def test_keys_are_for_their_owner_only(stack: Up) -> None:

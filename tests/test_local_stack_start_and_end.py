@@ -1,18 +1,21 @@
 """How a stack starts on ports that are taken or on old data, and how it ends when nobody wants to wait."""
 
 import os
+import pty
 import re
 import shutil
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from engine.errors import Broken
 from ops.stack.address import Port, any_free_port, chosen_port
-from test_local_stack import CALM, Up, family, penstock, up, wait_for
+from ops.stack.shutdown import alone_in_the_foreground
+from test_local_stack import CALM, PENSTOCK, PLAIN, Up, family, penstock, up, wait_for
 
 
 @pytest.fixture
@@ -94,3 +97,35 @@ def test_whoever_is_killed_comes_back_to_the_same_address(folder: Path) -> None:
 
 def has_returned(stack: Up, role: str) -> bool:
     return re.search(rf"^{role}\S* is ready again", stack.said, re.MULTILINE) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make on this machine")
+def test_ctrl_c_of_a_make_in_a_terminal_is_an_orderly_end_for_make_too(folder: Path, tmp_path: Path) -> None:
+    command = " ".join(map(str, [*PENSTOCK, "up", "--data-dir", folder, *CALM, "--workers", "1"]))
+    (tmp_path / "Makefile").write_text(f"run:\n\t@{command}\n\t@echo goes on\n")
+
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvpe("make", ["make", "-C", str(tmp_path), "--no-print-directory", "run"], PLAIN)
+    said, pressed = "", 0
+    with suppress(OSError):  # Linux says so when nobody has the other end any more
+        while part := os.read(terminal, 4096).decode(errors="replace"):
+            said += part
+            if not pressed and "Ctrl-C stops it all" in said:
+                pressed = os.write(terminal, b"\x1a\x03")  # Ctrl-Z first: whoever pauses would not hear Ctrl-C
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+
+    assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0, said
+    assert "\nstopped" in said and "goes on" in said
+    assert "make: ***" not in said and "Error" not in said
+
+
+def test_without_make_or_a_terminal_the_process_group_stays_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAKELEVEL", "1")
+    before = os.getpgrp()
+
+    with alone_in_the_foreground():  # pytest's stdin is no terminal
+        assert os.getpgrp() == before
+    assert os.getpgrp() == before

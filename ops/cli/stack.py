@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,9 +18,9 @@ if TYPE_CHECKING:
 DataDirOption = Annotated[Path, typer.Option("--data-dir", help="The folder of the stack: data, keys and logs.")]
 _LATENCY = re.compile(r"(\d{1,5})-(\d{1,5})")
 _STORES = ("PENSTOCK_REDIS_URL", "PENSTOCK_DATABASE_URL")
-_COLUMNS = ("what", "address", "pid>")
+_COLUMNS = ("what", "address~", "pid>")
 _CURL = """\
-curl -sS {edge}/v1/payments -H 'X-API-Key: sk_local_merchant' -H 'Idempotency-Key: '"first-$RANDOM-$$" \\
+curl -sS -w '\\n' {edge}/v1/payments -H 'X-API-Key: sk_local_merchant' -H 'Idempotency-Key: '"first-$RANDOM-$$" \\
   -H 'Content-Type: application/json' -H 'Prefer: wait=10' -d '{{"amount": 5000, "currency": "USD",
   "order_id": "order-1", "customer_id": "customer-1", "payment_method": {{"type": "card",
   "number": "4111111111111111", "cvv": "123", "expiry_month": 12, "expiry_year": 2030}}}}'"""
@@ -63,7 +65,7 @@ def up(
         bool, typer.Option("--bank-control", help="Switch the bank's control API for faults on.")
     ] = False,
     bank_extra_cards: Annotated[
-        int, typer.Option(min=0, metavar="N", help="More seeded cards at the bank, for load.")
+        int, typer.Option(min=0, max=1_000_000, metavar="N", help="More seeded cards at the bank, for load.")
     ] = 0,
     appendfsync: Annotated[
         Appendfsync, typer.Option(help="always: a 202 is on disk. everysec: up to a second of them may be lost.")
@@ -88,6 +90,7 @@ def up(
     from ops.secret_file import variables
     from ops.stack.address import Port
     from ops.stack.local_stack import Stack, StackOptions
+    from ops.stack.shutdown import alone_in_the_foreground
 
     if fresh and any(variables().get(name) for name in _STORES):
         raise typer.BadParameter(f"--fresh wipes embedded stores only: leave it out, or unset {' and '.join(_STORES)}")
@@ -113,7 +116,8 @@ def up(
         connector=connector.value,
     )
     _say(f"starting in {data_dir.absolute()}")
-    Stack(options, say=_say, announce=_announce).run()
+    with alone_in_the_foreground():
+        Stack(options, say=_say, announce=_announce).run()
     _say("stopped")
 
 
@@ -135,6 +139,7 @@ def status(
       PENSTOCK_DATABASE_URL=postgresql://... PENSTOCK_REDIS_URL=redis://... penstock status
     """
     from ops.cli.deployment_status import named_deployment, print_deployment
+    from ops.cli.ledger_view import read_unsettled_of
     from ops.stack.address import shown
     from ops.stack.data_dir import DataDir
     from ops.terminal import print_table
@@ -145,6 +150,8 @@ def status(
         return print_deployment(deployment, as_json=as_json)
     state = DataDir(data_dir).state()
     del state["partitions"]
+    unsettled = read_unsettled_of(state["database"])
+    state["operations"] = unsettled.document()
     if as_json:
         typer.echo(json.dumps(state))
         return
@@ -154,6 +161,7 @@ def status(
         where = address.get(each["role"], f"http://127.0.0.1:{each['port']}")
         rows.append((each["role"], shown(where), str(each["pid"])))
     print_table(_COLUMNS, rows)
+    typer.echo(unsettled.in_words())
 
 
 def _announce(parts: list[StackPart]) -> None:
@@ -164,8 +172,20 @@ def _announce(parts: list[StackPart]) -> None:
     )
     edge = next(part.address for part in parts if part.role == "edge")
     _say(f"\nThe API's reference: {edge}/docs. A first payment, to paste:\n\n{_CURL.format(edge=edge)}\n")
-    _say(f"Its webhooks, as they arrive: penstock listen --register --edge {edge}\n")
+    command, shorter = _reached()
+    _say(f"In another terminal, from this folder{shorter}:\n")
+    _say(f"  {command} status")
+    _say(f"  {command} listen --register --edge {edge}     # its webhooks, as they arrive\n")
     _say("Ctrl-C stops it all.")
+
+
+def _reached() -> tuple[str, str]:
+    """How a shell reaches this command, and what to say about making that shorter."""
+    script = Path(sys.argv[0])
+    if script.name != "penstock" or shutil.which("penstock") == str(script.absolute()):
+        return "penstock", ""
+    activate = script.with_name("activate")
+    return str(script), f" (after `source {activate}`, penstock is enough)" if activate.exists() else ""
 
 
 def _say(text: str) -> None:
