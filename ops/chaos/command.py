@@ -52,7 +52,9 @@ def chaos(
             "finished. flush: FLUSHALL under load, in a table"
         ),
     ] = Scene.CAMPAIGN,
-    seed: Annotated[int, typer.Option(min=0, help="decides what strikes whom and when, and what customers buy")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="decides what strikes whom and when, and what customers buy")
+    ] = 1,
     minutes: Annotated[float, typer.Option(min=0.1, max=600, help="how long the load of a campaign lasts")] = 3,
     rate: Annotated[
         float | None, typer.Option(min=1, max=10_000, help="customers per second [60; takeover 500; flush 100]")

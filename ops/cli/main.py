@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib import import_module, metadata
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.completion import get_completion_script  # type: ignore[attr-defined]  # imported there, and not listed
 from typer.core import TyperCommand
 
+from ops.cli import command_group
 from ops.cli.audit import audit
+from ops.cli.command_group import CommandGroup, elsewhere
 from ops.cli.dead_letters import dead_letter_app
 from ops.cli.holds import hold_app
 from ops.cli.journal import verify_journal
@@ -36,8 +39,9 @@ app = typer.Typer(
     name="penstock",
     help="Penstock, a payment gateway engine. Start with `penstock up`: the whole of it on this machine.",
     epilog="Each command explains itself: penstock COMMAND --help",
+    cls=CommandGroup,
+    context_settings={"help_option_names": command_group.HELP_OPTIONS},
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -56,6 +60,12 @@ app.command(rich_help_panel="Is it all in order?")(audit)
 app.command(rich_help_panel="Is it all in order?")(verify_journal)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+class Shell(StrEnum):
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
 
 
 class ProcessCommand(TyperCommand):
@@ -183,37 +193,45 @@ def streams(data_dir: DataDirOption = Path(".penstock"), as_json: JsonOption = F
 @app.command(rich_help_panel="On this machine")
 def version() -> None:
     """Which Penstock, and which Python runs it."""
-    typer.echo(f"penstock {metadata.version('penstock')} (Python {sys.version.split()[0]})")
+    typer.echo(command_group.version())
 
 
-@app.command(rich_help_panel="On this machine", context_settings=_PASS_ON)
-def bench(context: typer.Context) -> None:
+@app.command(rich_help_panel="On this machine")
+def completion(shell: Annotated[Shell, typer.Argument(help="Whose script to print.")]) -> None:
+    """Print the script that makes a shell complete commands and options; --install-completion installs it for good.
+
+    Example: source <(penstock completion bash)
+    """
+    typer.echo(get_completion_script(prog_name="penstock", complete_var="_PENSTOCK_COMPLETE", shell=shell.value))
+
+
+# Each of these brings much with it, and is imported when it is meant.
+_MEASURES = elsewhere(
+    "ops.bench.gateway:bench", webhooks="ops.bench.webhooks:bench_webhooks", bare="ops.bench.bare:bench_bare"
+)
+
+
+@app.command(cls=_MEASURES, rich_help_panel="On this machine")
+def bench() -> None:
     """Measure throughput and latency of payments, or of webhooks, against a stack of its own.
 
     [dim]penstock bench --help, penstock bench webhooks --help; and with nothing in the way: penstock bench bare[/dim]
     """
-    if context.args[:1] in (["webhooks"], ["bare"]):
-        _run_tool(f"ops.bench.{context.args[0]}", f"bench_{context.args[0]}", context.args[1:])
-    else:
-        _run_tool("ops.bench.gateway", "bench", context.args)
 
 
-@app.command(rich_help_panel="On this machine", context_settings=_PASS_ON)
-def demo(context: typer.Context) -> None:
+@app.command(cls=elsewhere("ops.demo.command:demo"), rich_help_panel="On this machine")
+def demo() -> None:
     """The FicMart story from order to refund, against a stack of its own.  [dim]penstock demo --help[/dim]"""
-    _run_tool("ops.demo.command", "demo", context.args)
 
 
-@app.command(rich_help_panel="On this machine", context_settings=_PASS_ON)
-def chaos(context: typer.Context) -> None:
+@app.command(cls=elsewhere("ops.chaos.command:chaos"), rich_help_panel="On this machine")
+def chaos() -> None:
     """Every fault against a stack of its own, by a seed, and the count afterwards.  [dim]penstock chaos --help[/dim]"""
-    _run_tool("ops.chaos.command", "chaos", context.args)
 
 
-@app.command(rich_help_panel="On this machine", context_settings=_PASS_ON)
-def listen(context: typer.Context) -> None:
+@app.command(cls=elsewhere("ops.listen.command:listen"), rich_help_panel="On this machine")
+def listen() -> None:
     """Receive webhooks and print them, verified; fails on request.  [dim]penstock listen --help[/dim]"""
-    _run_tool("ops.listen.command", "listen", context.args)
 
 
 def _schema_settings() -> Settings:
@@ -222,20 +240,6 @@ def _schema_settings() -> Settings:
     from ops.secret_file import variables
 
     return keyless({"PENSTOCK_REDIS_URL": "redis://127.0.0.1", **variables()})
-
-
-def _run_tool(module: str, name: str, arguments: list[str]) -> None:
-    """Run the command `name` of a module that imports much: it is loaded now, and not for every help."""
-    try:
-        command = getattr(import_module(module), name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module.startswith(error.name):
-            raise
-        typer.echo(f"penstock: this installation has no {name}", err=True)
-        raise typer.Exit(1) from None
-    lone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-    lone.command(name=name)(command)
-    lone(arguments, prog_name=f"penstock {name.replace('_', ' ')}")
 
 
 def main() -> None:

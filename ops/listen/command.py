@@ -75,12 +75,12 @@ def listen(
         str | None, typer.Option(help="With --register: seconds between attempts, comma-separated.")
     ] = None,
     ed25519: Annotated[bool, typer.Option("--ed25519", help="With --register: v1a signatures too.")] = False,
-    fail: Annotated[int, typer.Option(min=0, help="Answer the first N with 500.")] = 0,
+    fail: Annotated[int, typer.Option(min=0, max=1_000_000, help="Answer the first N with 500.")] = 0,
     status: Annotated[
         str | None, typer.Option(help="Answer these codes one after the other, the last one for ever: 503,410,200.")
     ] = None,
     slow: Annotated[float, typer.Option(min=0, max=3600, help="Seconds to wait before each answer.")] = 0.0,
-    count: Annotated[int, typer.Option(min=0, help="End after so many different events; 0: never.")] = 0,
+    count: Annotated[int, typer.Option(min=0, max=1_000_000, help="End after so many different events; 0: never.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for scripts.")] = False,
 ) -> None:
     """A receiver for webhooks: prints events as they arrive, verifies, marks repeats and what is out of order.
