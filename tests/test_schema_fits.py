@@ -12,7 +12,7 @@ import pytest
 from engine.errors import Broken
 from engine.ledger.schema import migrations, misfit
 from engine.ledger.session import connect, prepare
-from ops.cli.ledger_view import read_epochs
+from ops.audit.ledger_view import read_epochs
 from support.gateway import Gateway, Running, eventually
 
 NEWER = "9999_from_the_future.sql"

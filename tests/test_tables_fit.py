@@ -16,13 +16,13 @@ from ops.audit.backlog import PartitionBacklog, print_backlog
 from ops.audit.breach import Breach, InvariantResult, Report
 from ops.audit.chain import Finding
 from ops.audit.invariant import INVARIANTS
+from ops.audit.ledger_view import Unsettled
 from ops.audit.report import print_report
 from ops.audit.verification import Verification
 from ops.cli import payment_view
 from ops.cli.dead_letters import print_letter, print_letters
 from ops.cli.holds import print_holds
 from ops.cli.journal import _print as print_verification
-from ops.cli.ledger_view import Unsettled
 from ops.cli.master_key_store import Holder, MasterKey
 from ops.cli.master_keys import _print as print_keys
 from ops.cli.partitions import print_partitions

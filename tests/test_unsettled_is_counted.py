@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
 from ops.audit.auditor import Auditor
+from ops.audit.ledger_view import Unsettled, UnsettledKind, read_unsettled_of
 from ops.audit.watch import Watch
-from ops.cli.ledger_view import Unsettled, UnsettledKind, read_unsettled_of
 from ops.cli.main import app
 from ops.store_url import Locations
 from support.audit_stand import GRACE_S, Ledger

@@ -28,8 +28,8 @@ from ops.audit import books, clocks, streams
 from ops.audit.breach import Report, sorted_out
 from ops.audit.invariant import INVARIANTS, RedisScan
 from ops.audit.keyspace import Keyspace, StoredAnswer
+from ops.audit.ledger_view import read_unsettled
 from ops.audit.snapshot import LedgerSnapshot, one_moment
-from ops.cli.ledger_view import read_unsettled
 from ops.statement import statement
 from ops.store_url import Locations
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ops.audit.invariant import BY_NAME, INVARIANTS, Invariant, Weight
-from ops.cli.ledger_view import Unsettled
+from ops.audit.ledger_view import Unsettled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

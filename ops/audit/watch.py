@@ -19,7 +19,7 @@ from engine.loop import forever
 from ops.audit.auditor import Auditor
 from ops.audit.breach import Breach, Report
 from ops.audit.invariant import INVARIANTS, RedisScan
-from ops.cli.ledger_view import Unsettled
+from ops.audit.ledger_view import Unsettled
 
 log = structlog.get_logger()
 

@@ -31,7 +31,7 @@ def partitions(
     Example: penstock partitions --json | jq 'map(select(.owner == null))'
     """
     from ops.audit.backlog import read_backlog
-    from ops.cli.ledger_view import read_epochs
+    from ops.audit.ledger_view import read_epochs
     from ops.cli.operator_assembly import addresses
 
     database, redis = addresses(data_dir)

@@ -141,8 +141,8 @@ def list_payments(
       penstock payment list --review --json | jq -r '.data[].id'
     """
     from engine.domain.rendering import render
-    from ops.cli.ledger_view import Wanted
-    from ops.cli.ledger_view import list_payments as read_page
+    from ops.audit.ledger_view import Wanted
+    from ops.audit.ledger_view import list_payments as read_page
     from ops.cli.payment_view import print_page
     from ops.stack.store_locations import ledger_of
 

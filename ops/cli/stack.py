@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ops.stack.local_stack import StackPart
+    from ops.stack.local_stack import StackOptions, StackPart
 
 DataDirOption = Annotated[Path, typer.Option("--data-dir", help="The folder of the stack: data, keys and logs.")]
 _LATENCY = re.compile(r"(\d{1,5})-(\d{1,5})")
@@ -87,13 +87,10 @@ def up(
 
       penstock up --data-dir /tmp/second --edge-port 0 --bank-port 0
     """
-    from ops.secret_file import variables
     from ops.stack.address import Port
-    from ops.stack.local_stack import Stack, StackOptions
-    from ops.stack.shutdown import alone_in_the_foreground
+    from ops.stack.local_stack import StackOptions
 
-    if fresh and any(variables().get(name) for name in _STORES):
-        raise typer.BadParameter(f"--fresh wipes embedded stores only: leave it out, or unset {' and '.join(_STORES)}")
+    _check_fresh(fresh)
 
     def port(name: str, number: int) -> Port:
         source = context.get_parameter_source(name)
@@ -115,7 +112,21 @@ def up(
         appendfsync=appendfsync.value,
         connector=connector.value,
     )
-    _say(f"starting in {data_dir.absolute()}")
+    _run_stack(options)
+
+
+def _check_fresh(fresh: bool) -> None:
+    from ops.secret_file import variables
+
+    if fresh and any(variables().get(name) for name in _STORES):
+        raise typer.BadParameter(f"--fresh wipes embedded stores only: leave it out, or unset {' and '.join(_STORES)}")
+
+
+def _run_stack(options: StackOptions) -> None:
+    from ops.stack.local_stack import Stack
+    from ops.stack.shutdown import alone_in_the_foreground
+
+    _say(f"starting in {options.data_dir.absolute()}")
     with alone_in_the_foreground():
         Stack(options, say=_say, announce=_announce).run()
     _say("stopped")
@@ -138,8 +149,8 @@ def status(
 
       PENSTOCK_DATABASE_URL=postgresql://... PENSTOCK_REDIS_URL=redis://... penstock status
     """
+    from ops.audit.ledger_view import read_unsettled_of
     from ops.cli.deployment_status import named_deployment, print_deployment
-    from ops.cli.ledger_view import read_unsettled_of
     from ops.stack.address import shown
     from ops.stack.data_dir import DataDir
     from ops.terminal import print_table
