@@ -9,6 +9,7 @@ Look-ups and probes are plain reads beside that, which wait for no place.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from datetime import datetime
 from types import TracebackType
@@ -32,6 +33,7 @@ from engine.domain.payment import DeclineCode, Verb
 CONNECTIONS_MAX = 4096  # as many calls are in flight as a bank of 1 s needs at some thousand payments a second
 KEEPALIVE_S = 30.0  # below the bank's own 60 s, so that it is we who close idle connections
 ANSWER_BYTES_MAX = 64 * 1024  # the bank's answers are below 1 KiB; more is not from it
+TURNS_TO_READ = 2  # of the event loop: in the first one we may be called before what has arrived is read
 
 CAPABILITIES = Capabilities(
     methods=frozenset({"card"}),
@@ -201,6 +203,9 @@ class _Body(BytesPayload):
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Called by aiohttp once, with the headers still held back. What is raised here ends the attempt."""
         protocol = cast(ResponseHandler, cast(StreamWriter, writer).protocol)
+        # From Python 3.12 on, aiohttp gets here without a turn of the loop: stray bytes may still be in the kernel.
+        for _ in range(TURNS_TO_READ):
+            await asyncio.sleep(0)
         if self._clock() >= self.send_by:
             self.obstacle = "send_by passed before the write"
         elif not protocol.is_connected() or protocol.should_close:  # Closed by the bank, or with bytes not asked for.
