@@ -1,7 +1,8 @@
 """`penstock bench`: what this machine sustains, measured against a stack of its own and told with its costs.
 
-The load comes by the clock (load.py), the completions from the ledger (run.py). Everything runs on this one machine,
-the load generator and the bank included; the report says what each of them took.
+The load comes by the clock (load.py), the completions from the ledger (run.py), the rate from short probes
+(rate_search.py) unless one is given. Everything runs on this one machine, the load generator and the bank included; the
+report says what each of them took, and ends in a verdict: exit code 0 when the rate was sustained, 1 when not.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -23,15 +25,15 @@ from bank.simulator.card import EXTRA_CARD_CVV, extra_card
 from ops.bench import report as bench_report
 from ops.bench.http_baseline import bare_request_us
 from ops.bench.load import Load
+from ops.bench.rate_search import MARGIN, RATE_MAX, RATE_MIN, Probe, lowered, search
 from ops.bench.run import Trial, run_trial
-from ops.errors import stopped_in_order
+from ops.errors import or_exit, stopped_in_order
 from ops.stack.ephemeral_stack import MERCHANT_KEY, EphemeralAddresses, own_stack
 
 CARDS = 1000  # one account's row lock would be the bottleneck of the bank, and ours would never show
-RATE_INSTANT = 2500.0
-RATE_BANK = 1000.0
-STEP = 1.2  # from one trial of --max to the next
-TRIALS_MAX = 12
+PROBE_WARMUP_S, PROBE_S = 1.0, 2.0
+MEASUREMENTS_MAX = 3  # a machine that is busy with other things for a moment gets further chances, each at a lower rate
+_CANNOT_TELL = 2
 
 
 class BenchConnector(StrEnum):
@@ -47,10 +49,9 @@ class Fsync(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchPlan:
-    """What was asked for."""
+    """What was asked for. Without a rate, one that the machine sustains is found."""
 
-    rate_per_s: float
-    to_the_limit: bool
+    rate_per_s: float | None
     seconds: float
     warmup_s: float
     connector: str
@@ -60,11 +61,9 @@ class BenchPlan:
 
 def bench(
     rate: Annotated[
-        float | None, typer.Option(min=1, max=100_000, help="payments offered per second [2500 instant, 1000 bank]")
+        float | None,
+        typer.Option(min=RATE_MIN, max=RATE_MAX, help="payments offered per second [as many as short probes sustain]"),
     ] = None,
-    to_the_limit: Annotated[
-        bool, typer.Option("--max", help="raise the rate by a fifth until it is no longer sustained")
-    ] = False,
     seconds: Annotated[float, typer.Option(min=1, max=3600, help="how long the arrivals count")] = 10,
     warmup: Annotated[float, typer.Option(min=0, max=600, help="seconds of load before that")] = 3,
     connector: Annotated[
@@ -81,10 +80,12 @@ def bench(
     api_key: Annotated[str | None, typer.Option(help="key for --against")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
-    """Measure accepts and completions per second, their latencies and what they cost, at a steady rate."""
+    """Measure accepts and completions per second, their latencies and what they cost, at a steady rate.
+
+    Exit code: 0 when the rate was sustained, 1 when it was not, 2 when it cannot be told.
+    """
     plan = BenchPlan(
-        rate_per_s=rate or (RATE_INSTANT if connector is BenchConnector.INSTANT else RATE_BANK),
-        to_the_limit=to_the_limit,
+        rate_per_s=rate,
         seconds=seconds,
         warmup_s=warmup,
         connector=connector.value,
@@ -94,7 +95,7 @@ def bench(
     _check(against, api_key)
     modes = ["always", "everysec"] if appendfsync is Fsync.BOTH else [appendfsync.value]
     console = Console(stderr=True)
-    with stopped_in_order(console):
+    with or_exit(_CANNOT_TELL), stopped_in_order(console):
         if against is not None:
             results = [_against(plan, against, api_key or MERCHANT_KEY, console)]
         else:
@@ -105,6 +106,9 @@ def bench(
         sys.stdout.buffer.write(orjson.dumps(bench_report.document(results)) + b"\n")
     else:
         Console().print(bench_report.table(results))
+    for each in results:
+        console.print(f"{each['verdict']}", style="green" if each["sustained"] else "red", highlight=False)
+    raise typer.Exit(0 if all(each["sustained"] for each in results) else 1)
 
 
 def _check(against: str | None, api_key: str | None) -> None:
@@ -135,7 +139,7 @@ def _own(plan: BenchPlan, appendfsync: str, bare_us: float, console: Console) ->
     starting = console.status(f"starting a stack of its own (appendfsync {appendfsync})")
     with starting, own_stack(purpose="bench", options=options, environ=environ) as stack:
         starting.stop()  # two live displays cannot share a terminal
-        trial = _trials(plan, stack.edge, MERCHANT_KEY, stack, console)
+        trial, probes = _measured(plan, stack.edge, MERCHANT_KEY, stack, console)
         machine = bench_report.machine(stack.data_dir)
     setting = {
         "connector": plan.connector,
@@ -143,38 +147,47 @@ def _own(plan: BenchPlan, appendfsync: str, bare_us: float, console: Console) ->
         "edge_processes": plan.edge_processes,
         "appendfsync": appendfsync,
     }
-    return bench_report.result(trial, setting, machine, bare_us)
+    return bench_report.result(trial, setting, machine, bare_us, probes)
 
 
 def _against(plan: BenchPlan, url: str, api_key: str, console: Console) -> bench_report.Result:
-    trial = _trials(plan, url, api_key, None, console)
-    return bench_report.result(trial, {"against": url}, bench_report.machine(None))
+    trial, probes = _measured(plan, url, api_key, None, console)
+    return bench_report.result(trial, {"against": url}, bench_report.machine(None), probes=probes)
 
 
-def _trials(plan: BenchPlan, url: str, api_key: str, stack: EphemeralAddresses | None, console: Console) -> Trial:
-    """One trial at the rate; with --max the last one of the row that was sustained, or the first if none was."""
-    best = trial = _trial(plan, plan.rate_per_s, url, api_key, stack, console)
-    for _ in range(TRIALS_MAX if plan.to_the_limit else 0):
-        if not trial.sustained:
+def _measured(
+    plan: BenchPlan, url: str, api_key: str, stack: EphemeralAddresses | None, console: Console
+) -> tuple[Trial, Sequence[Probe]]:
+    """The trial at the rate given, or at one that probes have found, with those probes."""
+
+    def offered(rate_per_s: float, warmup_s: float, seconds: float) -> Trial:
+        load = Load(
+            url=url,
+            api_key=api_key,
+            run=f"bench-{secrets.token_hex(4)}",
+            rate_per_s=rate_per_s,
+            warmup_s=warmup_s,
+            seconds=seconds,
+            cards=[extra_card(number) for number in range(CARDS)],
+            cvv=EXTRA_CARD_CVV,
+        )
+        return _trial(load, stack, console)
+
+    if plan.rate_per_s is not None:
+        return offered(plan.rate_per_s, plan.warmup_s, plan.seconds), ()
+    console.print(f"Which rate is sustained here? Probes of {PROBE_WARMUP_S + PROBE_S:.0f} s each:", style="dim")
+    found = search(lambda rate_per_s: offered(rate_per_s, PROBE_WARMUP_S, PROBE_S).sustained)
+    console.print(f"The measurement, at {MARGIN:.0%} of what the probes sustained:", style="dim")
+    rate_per_s = found.measured_per_s
+    for _ in range(MEASUREMENTS_MAX):
+        trial = offered(rate_per_s, plan.warmup_s, plan.seconds)
+        if trial.sustained:
             break
-        best, rate_per_s = trial, trial.offered_per_s * STEP
-        trial = _trial(plan, round(rate_per_s), url, api_key, stack, console)
-    return best
+        rate_per_s = lowered(rate_per_s)
+    return trial, found.probes
 
 
-def _trial(
-    plan: BenchPlan, rate_per_s: float, url: str, api_key: str, stack: EphemeralAddresses | None, console: Console
-) -> Trial:
-    load = Load(
-        url=url,
-        api_key=api_key,
-        run=f"bench-{secrets.token_hex(4)}",
-        rate_per_s=rate_per_s,
-        warmup_s=plan.warmup_s,
-        seconds=plan.seconds,
-        cards=[extra_card(number) for number in range(CARDS)],
-        cvv=EXTRA_CARD_CVV,
-    )
+def _trial(load: Load, stack: EphemeralAddresses | None, console: Console) -> Trial:
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -184,7 +197,7 @@ def _trial(
         console=console,
     )
     with bar:
-        task = bar.add_task(f"{rate_per_s:,.0f} payments/s", total=1.0, doing="connecting")
+        task = bar.add_task(f"{load.rate_per_s:>7,.0f} payments/s", total=1.0, doing="connecting")
         trial = run_trial(load, stack, lambda share, doing: bar.update(task, completed=share, doing=doing))
-        bar.update(task, doing="sustained" if trial.sustained else "not sustained")
+        bar.update(task, completed=1.0, doing="sustained" if trial.sustained else "not sustained")
     return trial

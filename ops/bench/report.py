@@ -6,6 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ops.bench.rate_search import Probe
 from ops.bench.run import Trial
 from ops.bench.usage import BANK_POSTGRES
 
@@ -23,14 +25,20 @@ _NOT_OURS = frozenset({"load_generator", "bank", BANK_POSTGRES})
 
 
 def result(
-    trial: Trial, setting: Mapping[str, object], machine: Mapping[str, object], bare_us: float | None = None
+    trial: Trial,
+    setting: Mapping[str, object],
+    machine: Mapping[str, object],
+    bare_us: float | None = None,
+    probes: Sequence[Probe] = (),
 ) -> Result:
-    """The figures of one trial as plain values. `bare_us`: CPU of a bare request on this machine (http_baseline.py)."""
+    """The figures of one trial as plain values. `bare_us`: CPU of a bare request on this machine (http_baseline.py);
+    `probes`: those that the rate was found by."""
     figures, done = trial.figures, trial.completions
     cost = trial.cpu_s_per_1000
     ours = sum(spent for kind, spent in cost.items() if kind not in _NOT_OURS) if cost else 0.0
     return {
         "sustained": trial.sustained,
+        "verdict": verdict(trial),
         "offered_per_s": trial.offered_per_s,
         "seconds": trial.seconds,
         "warmup_s": trial.warmup_s,
@@ -56,8 +64,19 @@ def result(
             "waited_for_connection": figures.waited_for_connection,
             "connections": figures.connections,
         },
+        "probes": [asdict(probe) for probe in probes],
         "machine": dict(machine),
     }
+
+
+def verdict(trial: Trial) -> str:
+    """One sentence."""
+    offered = f"{trial.offered_per_s:,.0f} payments/s for {trial.seconds:,.0f} s"
+    if not trial.sustained:
+        return f"Not sustained: {offered} were offered, but {'; '.join(trial.shortfalls)}."
+    done = trial.completions
+    completed = f" and completed (p99 {done.end_to_end_ms['p99']:,.0f} ms)" if done else ""
+    return f"Sustained: {offered}, each accepted (p99 {trial.figures.accept_ms['p99']:,.0f} ms){completed}."
 
 
 def machine(data_dir: Path | None) -> dict[str, object]:

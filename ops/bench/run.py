@@ -58,11 +58,23 @@ class Trial:
     @property
     def sustained(self) -> bool:
         """Whether the gateway kept up: nearly all accepted in time, none refused, and no backlog left behind."""
-        kept_up = self.figures.accepts_per_s >= SUSTAINED_SHARE * self.offered_per_s and not self.figures.errors
-        done = self.completions
-        return kept_up and (
-            done is None or (done.drain_s <= SUSTAINED_DRAIN_S and done.settled >= self.figures.accepted)
-        )
+        return not self.shortfalls
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """What shows that the gateway did not keep up, in words; nothing when it did."""
+        figures, done = self.figures, self.completions
+        found = []
+        if figures.accepts_per_s < SUSTAINED_SHARE * self.offered_per_s:
+            found.append(f"{figures.accepts_per_s:,.0f}/s were accepted")
+        if figures.errors:
+            kinds = ", ".join(f"{count:,} × {kind}" for kind, count in sorted(figures.errors.items()))
+            found.append(f"not every call was accepted ({kinds})")
+        if done is not None and done.settled < figures.accepted:
+            found.append(f"{figures.accepted - done.settled:,} had no outcome {DRAIN_PATIENCE_S:.0f} s later")
+        elif done is not None and done.drain_s > SUSTAINED_DRAIN_S:
+            found.append(f"the last outcome came {done.drain_s:.1f} s after the last call")
+        return found
 
 
 def run_trial(load: Load, stack: EphemeralAddresses | None, tell: Progress) -> Trial:
