@@ -36,7 +36,7 @@ demo: local ## the FicMart story from order to refund, on a stack of its own
 test: setup ## all tests, three files at a time, against real Postgres and Redis that they start themselves
 	@$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-fast: setup ## the tests not marked slow, in under two minutes, to the first failure
+test-fast: setup ## the tests that start no programs of their own, to the first failure
 	@$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder -x -m 'not slow' $(ARGS)
 
 lint: setup ## style: ruff

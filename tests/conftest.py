@@ -24,6 +24,25 @@ settings.load_profile("ours")
 _serial = count(1)
 
 
+# Names by which a test's module starts programs of its own: a gateway, a bank, servers, commands.
+_PROGRAMS = {
+    "a_gateway",
+    "Gateway",
+    "a_bank",
+    "subprocess",
+    "EmbeddedPostgres",
+    "EmbeddedRedis",
+    "NURSERY",
+    "own_stack",
+}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A test is slow when its module starts programs. No list can go stale, and few others need the marker."""
+    if isinstance(item, pytest.Function) and _PROGRAMS & vars(item.module).keys():
+        item.add_marker(pytest.mark.slow)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long begin first: the last of them would be waited for alone."""

@@ -13,7 +13,7 @@ import pytest
 from support.api_tools import Tools, run
 from support.gateway import Gateway, a_gateway
 
-pytest_plugins = ["api_fixtures"]
+pytest_plugins = ["support.api_fixtures"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 HOOKS = Path(__file__).parent / "api_clients" / "schemathesis_hooks.py"

@@ -16,7 +16,7 @@ from edge.parsing.payment_bodies import DESCRIPTION_BYTES_MAX, METADATA_BYTES_MA
 from edge.parsing.webhook_bodies import new_endpoint
 from engine.contracts.webhooks import DisabledReason
 from engine.domain.journal import JournalEntry
-from engine.domain.payment import BankIds, DeclineCode, PaymentFailure, Terms, Times
+from engine.domain.payment import BankIds, DeclineCode, PaymentFailure, Terms, Times, details_of
 from engine.domain.rendering import render_event, render_payment
 from engine.errors import Rejected
 from engine.webhooks.delivery import body_for, render_notice
@@ -36,11 +36,7 @@ def terms_of(body: dict[str, Any]) -> Terms:
     return replace(
         a_receipt(None).terms,
         money=new.money,
-        order_id=new.order_id,
-        customer_id=new.customer_id,
-        description=new.description,
-        metadata=new.metadata,
-        webhook_url=new.webhook_url,
+        **details_of(new.details),
     )
 
 

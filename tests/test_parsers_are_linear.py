@@ -76,7 +76,7 @@ def a_head(value: bytes) -> object:
     call = a_call(*((name, value) for name in names))
     with suppress(PenstockError):
         idempotency_key.of_call(call)
-    json_body._is_json(value)
+    json_body._parts(value.decode("latin-1"))
     return call.traceparent, preference.wait_s(value), call.prefers_html(), call.declares_too_much()
 
 

@@ -174,7 +174,7 @@ def _look_at_redis(seen: Deployment, settings: Settings) -> None:
 def _judge_writes(seen: Deployment, redis: Redis) -> None:
     """By the script that an edge asks with."""
     try:
-        redis.eval(files("engine").joinpath("lua/probe-1.lua").read_text(), 1, keys.PROBE, "1000")
+        redis.eval(files("engine.streams").joinpath("lua/probe-1.lua").read_text(), 1, keys.PROBE, "1000")
         seen.tell("writes", Verdict.OK, "Redis takes them")
     except RedisError as error:
         seen.tell("writes", Verdict.WRONG, f"Redis refuses them ({error}): nothing can be accepted")

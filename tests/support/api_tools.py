@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 HOME = ROOT / ".api-tools"
 # Generators and a checker, then what a client that openapi-generator makes imports.
 PYTHON = (
