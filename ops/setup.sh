@@ -55,6 +55,7 @@ is_of_another_python() {
 
 make_anew() {
   local python version
+  [ ! -L "$venv" ] || fail "$venv is a link, and what it leads to would be wiped. Remove the link, or name another folder: VENV=..."
   python=$(find_python) ||
     fail "no Python from 3.11 found${PYTHON:+ as PYTHON=$PYTHON}. Install one, for example:
   Debian, Ubuntu: sudo apt install python3 python3-venv

@@ -132,6 +132,7 @@ def test_a_user_who_loses_a_right_that_is_needed_makes_nobody_ready(stand: Stand
         try:
             for running in (edge, worker):
                 eventually(lambda running=running: stand.ready(running) == 503, f"the {running.role} is not ready")
+            eventually(lambda: "NOPERM" in stand.gateway.request("GET", "/readyz").text, "and says what to grant")
             refused = stand.gateway.pay(CARD)
             told = stand.gateway.request("GET", "/readyz").text
         finally:

@@ -234,3 +234,16 @@ def test_a_python_that_is_not_there_is_told_in_words_and_harms_nothing(whole: Pr
     assert "no Python from 3.11 found as PYTHON=python9. Install one" in said.stderr
     assert whole.runs()
     assert not done(whole.setup("local"))
+
+
+def test_a_link_is_refused_and_what_it_leads_to_is_not_wiped(project: Project, tmp_path: Path) -> None:
+    treasure = tmp_path / "elsewhere" / "treasure"
+    treasure.parent.mkdir()
+    treasure.write_text("of somebody else")
+    project.venv.symlink_to(treasure.parent)
+
+    said = project.setup("local")
+
+    assert said.returncode == 1
+    assert "is a link" in said.stderr
+    assert treasure.exists()
