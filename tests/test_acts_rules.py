@@ -296,8 +296,11 @@ def test_what_the_bank_never_saw_can_be_given_up_and_cannot_be_approved() -> Non
         ({"outcome": "approved", "reference": "cap_\n"}, "reference has 1 to 128"),
         ({"outcome": "approved", "reference": 5}, "reference has 1 to 128"),
         ({"outcome": "approved", "reference": "cap_9", "auth_code": []}, "auth_code has 1 to 128"),
-        ({"outcome": "approved", "reference": "cap_9", "bank_at": "yesterday"}, "bank_at is a time"),
-        ({"outcome": "approved", "reference": "cap_9", "bank_at": "2030-01-01T12:00:00"}, "bank_at is a time"),
+        ({"outcome": "approved", "reference": "cap_9", "bank_at": "yesterday"}, "bank_at must be a date and time"),
+        (
+            {"outcome": "approved", "reference": "cap_9", "bank_at": "2030-01-01T12:00:00"},
+            "bank_at must be a date and time",
+        ),
     ],
     ids=str,
 )

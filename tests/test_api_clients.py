@@ -15,7 +15,7 @@ from support.api_tools import Tools, run
 from support.bank_harness import Bank, fresh_cards
 from support.gateway import Gateway, a_gateway
 
-pytest_plugins = ["support.bank_fixtures", "api_fixtures"]
+pytest_plugins = ["support.bank_fixtures", "support.api_fixtures"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CLIENTS = Path(__file__).parent / "api_clients"

@@ -224,6 +224,19 @@ def test_every_statement_and_script_of_the_engine_is_used() -> None:
     assert [path.name for path in LUA if f'"{path.stem.rpartition("-")[0]}"' not in code] == []
 
 
+def test_the_engine_finds_every_statement_that_it_names() -> None:
+    known = {path.stem for path in SQL if path.parent == ROOT / "engine" / "ledger" / "sql"}
+    named = {
+        name
+        for path in MODULES
+        if _package(path) == "engine"
+        for name in re.findall(r'\bstatement\("(\w+)"', path.read_text())
+    }
+
+    assert named - known == set()
+    assert len(named) > 20
+
+
 def test_the_lifecycle_in_the_docs_is_the_one_in_the_code() -> None:
     # Written again by: python -m engine.domain.lifecycle_diagram > docs/lifecycle.md
     assert (ROOT / "docs" / "lifecycle.md").read_text() == lifecycle_document()

@@ -87,7 +87,7 @@ def test_a_silent_connection_and_half_a_head_are_closed_in_time(
     answers = exchange(edge.port, sent)
 
     assert [answer.status for answer in answers] == [200] * sent.startswith(LIVEZ) + [status] * (status is not None)
-    assert [answer.status for answer in exchange(edge.port, LIVEZ)] == [200], "and others are served"
+    assert httpx.get(f"{edge.url}/livez").status_code == 200, "others are served"
 
 
 @pytest.mark.parametrize("drop", [b"x", b"X: y\r\n"], ids=["a byte", "a line"])

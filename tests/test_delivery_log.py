@@ -386,7 +386,6 @@ def test_the_command_line_shows_them_too(gateway: Gateway, endpoint: str) -> Non
 
     table = CliRunner().invoke(app, ["payment", "timeline", payment], env=stores)
 
-    (row,) = (line for line in table.stdout.splitlines() if "webhook attempt" in line)
-    assert all(
-        words in row for words in ("payment.authorized", "evt_", f"attempt 1 to {endpoint}: refused (500), again")
-    )
+    shown = " ".join(table.stdout.split())
+    assert "webhook attempt payment.authorized evt_" in shown
+    assert f"attempt 1 to {endpoint}: refused (500), again" in shown

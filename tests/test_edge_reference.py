@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from edge.openapi import payment_schemas as receipts
-from edge.openapi.webhook_schemas import Event as EventBody
+from edge.openapi.webhook_schemas import EventSchema
 from engine.domain.journal import JournalEntry
 from engine.domain.lifecycle import Event
 from engine.domain.money import Money
@@ -113,8 +113,8 @@ def test_a_request_body_is_described_with_its_bounds(document: dict) -> None:
 def test_what_the_engine_renders_is_what_is_described(failure: PaymentFailure | None) -> None:
     payment, operation = a_payment(failure), an_operation(failure)
 
-    shown = receipts.Payment.model_validate_json(render_payment(payment, operation))
-    asked = receipts.Operation.model_validate_json(render(operation_document(operation)))
+    shown = receipts.PaymentSchema.model_validate_json(render_payment(payment, operation))
+    asked = receipts.OperationSchema.model_validate_json(render(operation_document(operation)))
     refused = receipts.Problem.model_validate_json(render_refusal(payment, operation, "transition_not_allowed"))
     assert (shown.id, asked.id, refused.code) == (payment.id, operation.id, "transition_not_allowed")
     if failure is not None:
@@ -222,9 +222,9 @@ def test_an_event_is_as_it_is_described() -> None:
     )
     body = render_event(entry, render_payment(payment, operation))
 
-    told = EventBody.model_validate_json(body_for(body, None))
-    assert receipts.Payment.model_validate_json(render(told.data)).id == payment.id
-    assert EventBody.model_validate_json(body_for(body, 1)).previous_sequence == 1
+    told = EventSchema.model_validate_json(body_for(body, None))
+    assert receipts.PaymentSchema.model_validate_json(render(told.data)).id == payment.id
+    assert EventSchema.model_validate_json(body_for(body, 1)).previous_sequence == 1
 
 
 def test_a_payment_shows_neither_its_key_nor_its_webhook_url(edge: Stand) -> None:

@@ -23,6 +23,7 @@ from engine.errors import Broken
 from ops.assembly.process import utc_now
 from ops.assembly.settings import SettingsError, load_settings
 from ops.assembly.tls import Certificate
+from ops.stack.address import any_free_port
 from support.gateway import Gateway, eventually
 from support.steady_clients import drive
 from test_settings_checked import KEYS
@@ -219,6 +220,8 @@ def variables(files: tuple[Path, Path], processes: int) -> dict[str, str]:
 
 
 def launched(gateway: Gateway, files: tuple[Path, Path], processes: int, **environ: str):  # type: ignore[no-untyped-def]
+    first = any_free_port()
+    environ = {**environ, "PENSTOCK_EDGE_METRICS_PORT": str(first)} if processes > 1 else environ
     edge = gateway.launch("edge", **variables(files, processes), **environ)
 
     def ready() -> bool:
@@ -231,7 +234,14 @@ def launched(gateway: Gateway, files: tuple[Path, Path], processes: int, **envir
             return False
 
     eventually(ready, "the edge is ready", 60)
+    for number in range(processes if processes > 1 else 0):  # all have read the files
+        eventually(lambda number=number: listens(first + number), f"process {number + 1} is ready", 60)
     return edge
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def unverified(version: ssl.TLSVersion | None = None) -> ssl.SSLContext:

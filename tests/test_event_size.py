@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from edge.openapi.webhook_schemas import Event
+from edge.openapi.webhook_schemas import EventSchema
 from edge.parsing.payment_bodies import DESCRIPTION_BYTES_MAX, METADATA_BYTES_MAX, new_payment
 from edge.parsing.webhook_bodies import new_endpoint
 from engine.contracts.webhooks import DisabledReason
@@ -122,7 +122,7 @@ def test_the_event_of_a_disabled_endpoint_is_below_20_kb() -> None:
 
     notice = render_notice("whe_" + "Z" * 26, longest, DisabledReason.FAILING, NOW, 10**6)
 
-    assert Event.model_validate_json(notice).data["url"] == longest
+    assert EventSchema.model_validate_json(notice).data["url"] == longest
     assert len(notice) < EVENT_BYTES_MAX
 
 

@@ -321,7 +321,7 @@ def test_a_failure_is_one_sentence_and_exit_code_1(database: str, tmp_path: Path
     assert ended(database) == (1, "penstock: there is no merchant mer_nobody: `penstock merchant list` shows them\n")
     code, told = ended("postgresql://postgres@127.0.0.1:1/penstock")
     assert code == 1
-    assert told.startswith("penstock: Postgres cannot be reached")
+    assert told.startswith("penstock: Postgres at 127.0.0.1:1/penstock, user postgres cannot be reached")
     assert "Traceback" not in told
     code, told = ended(None)
     assert code == 1

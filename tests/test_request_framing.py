@@ -173,7 +173,7 @@ READ = {
     "a GET with chunks":                    (GET + CHUNKED + b"\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(WHOLE), WHOLE), [200]),
     "a DELETE with a body":                 (b"DELETE /v1/payments HTTP/1.1\r\n" + HOST + KEY + b"Content-Length: %d\r\n\r\n" % len(WHOLE) + WHOLE, [405]),
     "a whole URL":                          (WHOLE.replace(b"/v1", b"http://elsewhere/v1", 1),              [202]),
-    "a whole URL without a path":           (GET.replace(b"/livez", b"http://edge") + b"\r\n",              [404]),
+    "a whole URL without a path":           (GET.replace(b"/livez", b"http://edge") + b"\r\n",              [200]),
     "an empty Host":                        (WHOLE.replace(b"Host: edge", b"Host:"),                        [202]),
     "a Host that is an address":            (WHOLE.replace(b"Host: edge", b"Host: [::1]:8000"),             [202]),
     "HTTP/1.0 without a Host":              (WHOLE.replace(HOST, b"").replace(b"HTTP/1.1", b"HTTP/1.0"),    [202]),

@@ -55,7 +55,7 @@ ACTS = [
 ]
 # What has no owner, is made by the caller, or is each caller's own.
 NOT_ASKED = re.compile(
-    r"get /(|livez|readyz|metrics|problems|\.well-known/.*|v1/dead-letters.*)|post /v1/(dead-letters/.*|payments"
+    r"get /(|livez|readyz|metrics|problems(/.*)?|\.well-known/.*|v1/dead-letters.*)|post /v1/(dead-letters/.*|payments"
     r"|webhook-endpoints|payments/\{payment\}/(retry|resolve|correct))|(get|post) /v1/webhook-secret(/rotate)?"
 )
 

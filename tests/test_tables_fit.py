@@ -170,10 +170,14 @@ def test_control_characters_of_a_value_never_reach_the_terminal(capsys: pytest.C
 
 
 def test_every_table_of_the_commands_is_tried_here() -> None:
-    ops = Path(payment_view.__file__).parent
-    elsewhere = {"campaign/flush.py", "campaign/report.py", "campaign/takeover.py", "bare.py", "terminal.py"}
-    elsewhere |= {"merchants.py"}  # test_merchant_keys.py
+    ops = Path(payment_view.__file__).parent.parent
+    elsewhere = {"chaos/flush.py", "chaos/report.py", "chaos/takeover.py", "bench/bare.py", "terminal.py"}
+    elsewhere |= {
+        "cli/merchants.py",
+        "cli/deployment_status.py",
+    }  # test_merchant_keys.py, test_status_of_deployments.py
     users = {str(path.relative_to(ops)) for path in ops.rglob("*.py") if "print_table(" in path.read_text()}
 
-    tried = "audit/report backlog dead_letter_cli hold_cli journal_cli master_key_cli partition_cli payment_view"
-    assert users - elsewhere == {f"{name}.py" for name in [*tried.split(), "settings_help", "stack_cli"]}
+    tried = "audit/report audit/backlog cli/dead_letters cli/holds cli/journal cli/master_keys cli/partitions"
+    tried += " cli/payment_view cli/settings_help cli/stack"
+    assert users - elsewhere == {f"{name}.py" for name in tried.split()}

@@ -95,6 +95,7 @@ class Details(Struct, frozen=True, kw_only=True):
     order_id: str
     customer_id: str
     description: str | None = None
+    statement_descriptor: str | None = None  # what the card holder shall read on the statement
     metadata: Mapping[str, str]
     webhook_url: str | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from engine.resilience.store_refusal import REFUSE, WAIT, Refusal, refusal_of_store, row_for, words_of
+from engine.resilience.store_refusal import REFUSE, WAIT, StoreRefusal, refusal_of_store, row_for, words_of
 
 _LEDGER = "PENSTOCK_DATABASE_URL"
 # fmt: off
@@ -52,7 +52,7 @@ def postgres_place(dsn: str) -> str:
     return f"Postgres at {where}/{read.get('dbname', '')}" + (f", user {read['user']}" if "user" in read else "")
 
 
-def postgres_refusal(error: Exception, dsn: str | None = None) -> Refusal:
+def postgres_refusal(error: Exception, dsn: str | None = None) -> StoreRefusal:
     """Of what psycopg or the system raised. Of several hosts the worst answer counts."""
     place, said = postgres_place(dsn) if dsn else "Postgres", words_of(error)
     found = [row_for(_OF_POSTGRES, line) for line in str(error).splitlines()]

@@ -241,7 +241,7 @@ class LedgerWriter:
         return await _patiently(lambda: self._load_once(wanted), len(wanted))
 
     async def _load_once(self, wanted: Sequence[tuple[str, str]]) -> list[Loaded | Exception]:
-        ids = list({payment for payment, _ in wanted})
+        ids = list(dict.fromkeys(payment for payment, _ in wanted))  # in their order: a history replays exactly
         async with borrowed(self._pool) as connection:
             cursor = connection.cursor(row_factory=dict_row)
             await cursor.execute(statement("payments_by_id"), {"ids": ids})

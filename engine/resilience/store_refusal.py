@@ -18,7 +18,7 @@ _SAID_MAX = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class StoreRefusal:
     """Why a store cannot be used. `passes`: it may end by itself."""
 
     words: str
@@ -34,9 +34,9 @@ def row_for(table: Sequence[tuple[str, bool, str]], text: str) -> tuple[bool, st
     return next((row[1:] for row in table if re.search(row[0], text)), None)
 
 
-def refusal_of_store(place: str, passes: bool, said: str, advice: str) -> Refusal:
+def refusal_of_store(place: str, passes: bool, said: str, advice: str) -> StoreRefusal:
     words = f"{place} {'cannot be reached' if passes else 'cannot be used'}: {said}"
-    return Refusal(words=f"{words}: {advice}" if advice else words, passes=passes)
+    return StoreRefusal(words=f"{words}: {advice}" if advice else words, passes=passes)
 
 
 def words_of(error: BaseException) -> str:

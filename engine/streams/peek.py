@@ -16,21 +16,21 @@ _UNASKED_S = 0.2  # a server that refuses at once does it within that
 _BYTES_MAX = 300
 
 
-class Listener(StrEnum):
+class ListenerKind(StrEnum):
     REDIS = "redis"  # speaks Redis' protocol in plain text
     TLS = "tls"
     OTHER = "other"
     NOBODY = "nobody"  # nothing listens, or it hangs up without a word
 
 
-def look_at(host: str, port: int) -> tuple[Listener, str]:
+def look_at(host: str, port: int) -> tuple[ListenerKind, str]:
     """What listens there, and its words when it is a Redis that refuses. Takes some seconds at most; raises nothing."""
     said = _said(host, port)
     if said.startswith((b"-", b"+PONG")):
-        return Listener.REDIS, said.partition(b"\r\n")[0].decode(errors="replace").lstrip("-+")
+        return ListenerKind.REDIS, said.partition(b"\r\n")[0].decode(errors="replace").lstrip("-+")
     if _shakes_hands(host, port):
-        return Listener.TLS, ""
-    return (Listener.OTHER if said else Listener.NOBODY), ""
+        return ListenerKind.TLS, ""
+    return (ListenerKind.OTHER if said else ListenerKind.NOBODY), ""
 
 
 def _said(host: str, port: int) -> bytes:

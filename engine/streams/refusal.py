@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 from redis.exceptions import AuthenticationError, ResponseError
 
-from engine.resilience.store_refusal import REFUSE, WAIT, Refusal, refusal_of_store, row_for, words_of
-from engine.streams.peek import Listener, look_at
+from engine.resilience.store_refusal import REFUSE, WAIT, StoreRefusal, refusal_of_store, row_for, words_of
+from engine.streams.peek import ListenerKind, look_at
 from engine.streams.permission import granting
 from engine.streams.scripts import refusal_of
 
@@ -64,7 +64,7 @@ def redis_user(url: str) -> str:
     return unquote(urlsplit(url).username or "default")
 
 
-def redis_refusal(error: Exception, url: str) -> Refusal:
+def redis_refusal(error: Exception, url: str) -> StoreRefusal:
     """Of what redis-py or the system raised. Looks at the address when that tells nothing: a second or two."""
     chain, said = list(_causes(error)), _said_by_redis(error)
     for each in chain:
@@ -80,24 +80,24 @@ def redis_refusal(error: Exception, url: str) -> Refusal:
     return _of_redis(url, passes, said, advice)
 
 
-def _of_listener(url: str, said: str) -> Refusal:
+def _of_listener(url: str, said: str) -> StoreRefusal:
     """It hung up or was silent, or what it says is not Redis' protocol: a look tells why."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return _of_redis(url, WAIT, said, f"correct {_REDIS}, if that is no Redis")
     listener, words = look_at(parts.hostname or "localhost", parts.port or 6379)
     match parts.scheme, listener:
-        case "redis", Listener.TLS:
+        case "redis", ListenerKind.TLS:
             return _of_redis(url, REFUSE, said, f"it speaks TLS there: use rediss:// in {_REDIS}")
-        case "rediss", Listener.REDIS:
+        case "rediss", ListenerKind.REDIS:
             return _of_redis(url, REFUSE, said, f"it does not speak TLS: use redis:// in {_REDIS}")
-        case _, Listener.OTHER:
+        case _, ListenerKind.OTHER:
             return _of_redis(url, REFUSE, said, f"that is no Redis: correct {_REDIS}")
     passes, advice = row_for(_OF_REDIS, words) or (WAIT, "it does not answer")
     return _of_redis(url, passes, words if words and not words.startswith("PONG") else said, advice)
 
 
-def _of_redis(url: str, passes: bool, said: str, advice: str) -> Refusal:
+def _of_redis(url: str, passes: bool, said: str, advice: str) -> StoreRefusal:
     return refusal_of_store(redis_place(url), passes, said, advice.format(grant=granting(redis_user(url))))
 
 

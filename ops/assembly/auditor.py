@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import closing
-from functools import partial
 
 import anyio
 import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
 
+from engine.errors import Unavailable
 from engine.ledger.session import connect
 from ops.assembly.health import health_app
 from ops.assembly.logs import configure_logs
@@ -17,7 +17,7 @@ from ops.assembly.process import wall_clock
 from ops.assembly.serving import Server, bind, until_signalled
 from ops.assembly.settings import Settings
 from ops.assembly.store_checks import reaching
-from ops.assembly.stores import in_thread, reached
+from ops.assembly.stores import in_thread
 from ops.audit.auditor import Auditor
 from ops.audit.watch import Watch
 from ops.store_url import Locations
@@ -38,7 +38,10 @@ async def _serve_auditor(settings: Settings) -> None:
     registry = CollectorRegistry()
     places = Locations(ledger=settings.database_url, redis=settings.redis_url)
     clock = wall_clock(settings)
-    await reached(partial(in_thread, _see_stores, settings))
+    try:
+        await in_thread(_see_stores, settings)
+    except Unavailable as away:  # it may come: until then each look fails, and the auditor is not ready
+        log.warning("store_away", error=away.detail)
     with closing(Auditor(places, grace_s=settings.audit_grace_s, limit=AUDIT_LIMIT, clock=clock)) as auditor:
         watch = Watch(auditor, registry, settings.audit_every_s)
         async with anyio.create_task_group() as tasks:

@@ -42,15 +42,12 @@ _NO_NEW_HANDSHAKES = (
 
 
 class DrainingServer(Server):
-    """A server that stops as told above. `draining` is true from the signal on."""
+    """A server that stops as told above. `draining` is true once its answers say `Connection: close`."""
 
     def __init__(self, config: uvicorn.Config, *, linger_s: float = 0.0) -> None:
         super().__init__(config)
         self._linger_s = linger_s
-
-    @property
-    def draining(self) -> bool:
-        return self.should_exit
+        self.draining = False
 
     def secure(self, context: ssl.SSLContext) -> None:
         """Serve HTTPS."""
@@ -74,6 +71,7 @@ class DrainingServer(Server):
             await self._say_close()
 
     async def _say_close(self) -> None:
+        self.draining = True
         await self.on_tick(0)  # the date of an answer goes on
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
         for connection in list(self.server_state.connections):

@@ -36,7 +36,7 @@ from ops.assembly.clocks import compared, store_clock
 from ops.assembly.drain import DrainingServer
 from ops.assembly.edge_metrics import of_all, of_process
 from ops.assembly.health import health_app
-from ops.assembly.logs import configure_logs, crash_logged
+from ops.assembly.logs import configure_logs
 from ops.assembly.process import check_production, connected, opened_vault, tame_collector, wall_clock
 from ops.assembly.readiness import edge_probes
 from ops.assembly.serving import Server, allow_many_files, bind, until_signalled
@@ -68,9 +68,8 @@ def run_edge(settings: Settings) -> None:
 
 
 def _sibling_process(settings: Settings, sibling: Sibling) -> None:
-    with crash_logged():
-        configure_logs(settings.log_level, settings.log_format)
-        _edge_process(settings, sibling.listener, sibling)
+    configure_logs(settings.log_level, settings.log_format)
+    _edge_process(settings, sibling.listener, sibling)
 
 
 def _edge_process(settings: Settings, listener: socket.socket, sibling: Sibling | None) -> None:

@@ -24,6 +24,7 @@ from multiprocessing.process import BaseProcess
 import structlog
 
 from engine.errors import Broken
+from ops.assembly.logs import crash_logged
 from ops.assembly.serving import bind
 from ops.process_exit import how_it_ended
 
@@ -128,7 +129,7 @@ def _live(serve: Callable[[Sibling], None], sibling: Sibling) -> None:
     except Exception:  # the border of the process: what goes wrong on purpose becomes a sentence
         from ops.errors import or_exit  # which knows much of what an edge does not need
 
-        with or_exit(1):
+        with crash_logged(), or_exit(1):
             raise
 
 

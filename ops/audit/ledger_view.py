@@ -117,8 +117,8 @@ def read_unsettled_of(database: str) -> Unsettled:
 def list_payments(database: str, wanted: Wanted, limit: int) -> dict[str, Any]:
     """A page, newest first, as the API renders lists: payment objects, each with its merchant. Raises Broken for a
     merchant or a place that is not there, and as `read_epochs`."""
-    options = [f"statement_timeout={_LIST_WITHIN_MS}"]
-    with connect(database, options=options, connect_timeout=_PATIENCE_S) as connection:
+    settings = {"statement_timeout": str(_LIST_WITHIN_MS)}
+    with connect(database, settings=settings, connect_timeout=_PATIENCE_S) as connection:
         before_at = None if wanted.after is None else _place(connection, wanted.after)
         if wanted.merchant is not None:
             _check_merchant(connection, wanted.merchant)
@@ -157,7 +157,7 @@ def _place(connection: psycopg.Connection[Any], payment: str) -> object:
 
 
 def _check_merchant(connection: psycopg.Connection[Any], merchant: str) -> None:
-    if connection.execute(statement("merchant_status"), {"id": merchant}).fetchone() is None:
+    if connection.execute(engine_statement("merchant_status"), {"id": merchant}).fetchone() is None:
         raise Broken(f"there is no merchant {merchant}: `penstock merchant list` shows them")
 
 

@@ -10,13 +10,13 @@ import typer
 
 from engine.errors import Broken
 from ops.assembly.settings import Settings, SettingsError, keyless
-from ops.cli.deployment import Verdict, look
+from ops.cli.deployment import DeploymentVerdict, look
 from ops.secret_file import variables
 from ops.stack.data_dir import DataDir
 from ops.terminal import in_colour, print_table
 
 _STORES = ("PENSTOCK_REDIS_URL", "PENSTOCK_DATABASE_URL")
-_MOODS = {Verdict.OK: "good", Verdict.WARNING: "waiting", Verdict.WRONG: "bad"}
+_MOODS = {DeploymentVerdict.OK: "good", DeploymentVerdict.WARNING: "waiting", DeploymentVerdict.WRONG: "bad"}
 
 
 def named_deployment(data_dir: Path) -> Settings | None:

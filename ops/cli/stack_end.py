@@ -42,10 +42,19 @@ def restart(context: typer.Context, data_dir: DataDirOption = Path(".penstock"))
     from ops.stack.data_dir import DataDir
 
     folder = DataDir(data_dir)
+    _check_options_of_up(context)
     options = folder.options()
     _end(folder)
     words = ["up", *options, *context.args, "--data-dir", str(folder.root)]
     os.execv(sys.executable, [sys.executable, "-P", "-m", "ops.cli.main", *words])
+
+
+def _check_options_of_up(context: typer.Context) -> None:
+    """What `penstock up` would refuse is refused while the stack still runs."""
+    parent = context.parent
+    up = parent.command.get_command(parent, "up") if parent is not None else None  # type: ignore[attr-defined]
+    if up is not None:
+        up.make_context("up", list(context.args), parent=parent)
 
 
 def _end(folder: DataDir) -> None:

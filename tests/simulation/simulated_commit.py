@@ -60,8 +60,8 @@ _MOMENTS = frozenset(
 )
 _NEVER_CHANGES = {
     "payments": frozenset(
-        "id partition merchant amount currency order_id customer_id description metadata method connector webhook_url "
-        "created_at".split()
+        "id partition merchant amount currency order_id customer_id description statement_descriptor metadata method "
+        "connector webhook_url created_at".split()
     ),
     "operations": frozenset(
         "id payment merchant partition verb key parent sale amount fingerprint accept_order request_id traceparent "

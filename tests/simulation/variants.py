@@ -85,7 +85,7 @@ def _ack_before_commit() -> Variant:
                 self._context.completion(Journaled(partition=self.partition, merchant="m_1", entries=ids))
             )
 
-    return patch.object(PartitionConsumer, "take_in", hasty)
+    return patch.object(PartitionConsumer, "dispatch", hasty)
 
 
 def _ask_before_commit() -> Variant:

@@ -201,11 +201,16 @@ class Gateway:
         eventually(lambda: self.backlog() == 0 and self.unsettled() == 0, "everything is settled", within_s)
 
     def close(self) -> None:
-        """Nothing that was started stays."""
+        """Nothing that was started stays, and nothing that it started."""
         for running in self.processes:
             if running.process.poll() is None:
+                below = psutil.Process(running.pid).children(recursive=True)
                 running.process.kill()
                 running.process.wait(10)
+                for child in below:
+                    with suppress(psutil.NoSuchProcess):
+                        child.kill()
+                psutil.wait_procs(below, timeout=10)
         self.http.close()
 
     def logs(self) -> str:

@@ -13,7 +13,7 @@ from edge.openapi.payment_schemas import ANSWER
 _Id = Annotated[str, Field(examples=["dl_7-1935734400000-0"])]
 
 
-class FailedTry(BaseModel):
+class FailedTrySchema(BaseModel):
     """One try that failed before the command was given up."""
 
     model_config = ANSWER
@@ -22,7 +22,7 @@ class FailedTry(BaseModel):
     error: str
 
 
-class DeadLetter(BaseModel):
+class DeadLetterSchema(BaseModel):
     """A command that was given up, with why, what had been tried, and when. Payment and operation are null when the
     entry did not name any."""
 
@@ -42,10 +42,10 @@ class DeadLetter(BaseModel):
     payment_id: str | None
     operation_id: str | None
     cut: str | None = Field(description="what is missing of the entry; then it cannot be given back")
-    history: list[FailedTry]
+    history: list[FailedTrySchema]
 
 
-class WholeDeadLetter(DeadLetter):
+class WholeDeadLetter(DeadLetterSchema):
     """A dead letter with its entry, without the sealed card and whatever may be a card number."""
 
     requeueable: bool
@@ -59,7 +59,7 @@ class DeadLetterList(BaseModel):
     model_config = ANSWER
 
     object: Literal["list"]
-    data: list[DeadLetter]
+    data: list[DeadLetterSchema]
     has_more: bool
     next_cursor: str | None
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from edge.openapi.dead_letter_schemas import Act, DeadLetterList, WholeDeadLetter
-from edge.openapi.payment_schemas import Operation, OperationList, Payment, PaymentList, Shippable
+from edge.openapi.payment_schemas import OperationList, OperationSchema, PaymentList, PaymentSchema, Shippable
 from edge.openapi.timeline_schemas import Timeline
 from edge.parsing.characters import PRINTABLE
 from edge.parsing.idempotency_key import FORM
@@ -81,7 +81,7 @@ _BY_KEY = (
     *_LIST[-2:],
 )
 _POST = (PAYMENT_ID, KEY, PREFER)
-_DONE: Mapping[int, type[BaseModel] | None] = {200: Payment, 202: Payment}
+_DONE: Mapping[int, type[BaseModel] | None] = {200: PaymentSchema, 202: PaymentSchema}
 _LETTER = parameter("letter", "path", "The dead letter's id.", {**TEXT, "pattern": "^dl_"}, required=True)
 PAGED = _LIST[-2:]
 _ACT = (
@@ -120,7 +120,7 @@ CALLS: tuple[Description, ...] = (
         summary="Create and authorize a payment; a sale with `capture: true`",
         parameters=(KEY, PREFER),
         body=PaymentBody,
-        answers={201: Payment, 202: Payment},
+        answers={201: PaymentSchema, 202: PaymentSchema},
         codes=_CREATE,
         tag="payments",
     ),
@@ -141,7 +141,7 @@ CALLS: tuple[Description, ...] = (
         done="The payment as it is now.",
         summary="The receipt of a payment",
         parameters=(PAYMENT_ID,),
-        answers={200: Payment},
+        answers={200: PaymentSchema},
         codes=READ,
         tag="payments",
     ),
@@ -191,7 +191,7 @@ CALLS: tuple[Description, ...] = (
         done="The operation as it is now.",
         summary="One operation",
         parameters=(_OPERATION_ID,),
-        answers={200: Operation},
+        answers={200: OperationSchema},
         codes=READ,
         tag="operations",
     ),

@@ -71,7 +71,7 @@ class Failure(BaseModel):
     decline_code: DeclineCode | None
 
 
-class Payment(BaseModel):
+class PaymentSchema(BaseModel):
     """A payment: the receipt the shop can trust. `in_doubt` is true while the bank's answer to the current operation is
     unknown."""
 
@@ -88,6 +88,7 @@ class Payment(BaseModel):
     order_id: str
     customer_id: str
     description: str | None
+    statement_descriptor: str | None
     metadata: dict[str, str]
     payment_method: Method
     connector: str
@@ -113,13 +114,13 @@ class PaymentList(BaseModel):
     model_config = ANSWER
 
     object: Literal["list"]
-    data: list[Payment]
+    data: list[PaymentSchema]
     has_more: bool
     next_cursor: str | None
     as_of: datetime = Field(description="when the ledger was read, by its own clock; Redis was read before")
 
 
-class Operation(BaseModel):
+class OperationSchema(BaseModel):
     """One thing asked of the bank for a payment."""
 
     model_config = ANSWER
@@ -147,7 +148,7 @@ class OperationList(BaseModel):
     model_config = ANSWER
 
     object: Literal["list"]
-    data: list[Operation]
+    data: list[OperationSchema]
     has_more: bool
     next_cursor: str | None
     as_of: datetime = Field(description="when the ledger was read, by its own clock; Redis was read before")
@@ -191,6 +192,7 @@ class Problem(BaseModel):
     payment_id: str | None = None
     payment_status: PaymentState | None = None
     winning_operation: str | None = Field(default=None, description="on 409: the operation that led to this state")
+    act_id: str | None = Field(default=None, description="on 409 of an operator's action: its row in the audit")
 
 
 class ProblemType(BaseModel):

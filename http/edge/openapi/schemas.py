@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from edge.openapi.dead_letter_schemas import Act
 from edge.openapi.description import CALLS, Description, Json
-from edge.openapi.payment_schemas import Payment, Problem, Readiness
+from edge.openapi.payment_schemas import PaymentSchema, Problem, Readiness
 from edge.openapi.service_description import SERVICE_CALLS
 from edge.openapi.webhook_description import TOLD, WEBHOOK_CALLS
 from edge.openapi.webhook_schemas import WebhookEndpointWithSecret
@@ -29,14 +29,14 @@ _TEXT: Json = {"type": "string"}
 _WHOLE: Json = {"type": "integer"}
 _COMPONENTS = "#/components/schemas/"
 
-# Names that mean something without the module they come from; "State" would be two enumerations.
+# Public names of classes that are called otherwise in the code; a suffix "Schema" is left out of all others.
 _NAMES: Mapping[str, str] = {
-    "engine__payment__State": "PaymentStatus",
-    "engine__delivery__State": "DeliveryStatus",
+    "PaymentState": "PaymentStatus",
+    "DeliveryState": "DeliveryStatus",
     "Status": "OperationStatus",
     "Verb": "OperationVerb",
     "Method": "PaymentMethod",
-    "Outcome": "DeliveryOutcome",
+    "AttemptOutcome": "DeliveryOutcome",
     "DeadReason": "DeliveryDeadReason",
     "EndpointStatus": "WebhookEndpointStatus",
     "DisabledReason": "WebhookEndpointDisabledReason",
@@ -75,8 +75,8 @@ _OPTIONAL = (OperationBody, RotationBody)  # bodies that may be left out
 # What an answer means where that is more than what it shows; else its model says it.
 _MEANINGS: Mapping[tuple[int, type[BaseModel] | None], str] = {
     (200, None): "Metrics in the text format of Prometheus.",
-    (201, Payment): "The bank has answered: the payment is authorized or, with `capture: true`, captured.",
-    (202, Payment): "Accepted and on disk. The outcome is not known yet: GET the payment, or repeat the call.",
+    (201, PaymentSchema): "The bank has answered: the payment is authorized or, with `capture: true`, captured.",
+    (202, PaymentSchema): "Accepted and on disk. The outcome is not known yet: GET the payment, or repeat the call.",
     (503, Readiness): "The process cannot accept payments; `failing` says why.",
     (202, Act): "Written down. The payment's actor carries it out: repeat the call with its key for the result.",
     (201, WebhookEndpointWithSecret): "Registered. The secret is in this answer only.",
@@ -129,8 +129,12 @@ def _schemas(calls: Iterable[Description]) -> dict[str, Json]:
     models = {model for call in calls for model in (*call.answers.values(), call.body) if model} | {Problem}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, made = models_json_schema([(model, "validation") for model in ordered], ref_template=_COMPONENTS + "{model}")
-    schemas: dict[str, Json] = {_NAMES.get(name, name): _public(schema) for name, schema in made["$defs"].items()}
+    schemas: dict[str, Json] = {_public_name(name): _public(schema) for name, schema in made["$defs"].items()}
     return dict(sorted(schemas.items()))
+
+
+def _public_name(name: str) -> str:
+    return _NAMES.get(name) or name.removesuffix("Schema")
 
 
 def _public(schema: Json) -> Json:
@@ -150,7 +154,7 @@ def _referring(part: object) -> object:
         return _nullable({name: _referring(item) for name, item in part.items()})
     if isinstance(part, str) and part.startswith(_COMPONENTS):
         name = part.removeprefix(_COMPONENTS)
-        return _COMPONENTS + _NAMES.get(name, name)
+        return _COMPONENTS + _public_name(name)
     return part
 
 
@@ -205,7 +209,10 @@ def _told(told: Description) -> Json:
     """What a merchant's own server is called with: an event, whose data is a payment where its name says so."""
     content = _content(told.body, JSON)
     if told.name == "paymentEvent":
-        payment = {"type": "object", "properties": {"data": {"$ref": _COMPONENTS + Payment.__name__}}}
+        payment = {
+            "type": "object",
+            "properties": {"data": {"$ref": _COMPONENTS + _public_name(PaymentSchema.__name__)}},
+        }
         content = {kind: {"schema": {"allOf": [part["schema"], payment]}} for kind, part in content.items()}
     return {
         "operationId": told.name,
@@ -220,7 +227,7 @@ def _told(told: Description) -> Json:
 
 def _content(model: type[BaseModel] | None, *kinds: str) -> dict[str, Json]:
     assert model is not None
-    return {kind: {"schema": {"$ref": _COMPONENTS + model.__name__}} for kind in kinds}
+    return {kind: {"schema": {"$ref": _COMPONENTS + _public_name(model.__name__)}} for kind in kinds}
 
 
 def _meaning(status: int, model: type[BaseModel] | None) -> str:

@@ -14,7 +14,7 @@ from engine.contracts.webhooks import AttemptOutcome
 from engine.domain.payment import PaymentState, Status, Verb
 
 
-class Command(BaseModel):
+class CommandSchema(BaseModel):
     """An operation from its acceptance, and where it stands now. `idempotency_key` is null for the gateway's own."""
 
     model_config = ANSWER
@@ -101,7 +101,7 @@ class WebhookAttempt(BaseModel):
 
 TimelineEntry = TypeAliasType(
     "TimelineEntry",
-    Annotated[Command | BankAttempt | Transition | OperatorAct | WebhookAttempt, Field(discriminator="type")],
+    Annotated[CommandSchema | BankAttempt | Transition | OperatorAct | WebhookAttempt, Field(discriminator="type")],
 )
 
 

@@ -168,7 +168,7 @@ class RedeliveryDone(BaseModel):
     limit: int
 
 
-class Event(BaseModel):
+class EventSchema(BaseModel):
     """What happened, as the body of a webhook and in the list of events."""
 
     model_config = ANSWER
@@ -193,6 +193,6 @@ class EventList(BaseModel):
     model_config = ANSWER
 
     object: Literal["list"]
-    data: list[Event]
+    data: list[EventSchema]
     has_more: bool = Field(description="there may be more at once; with a filter, also where this page has none")
     next_cursor: str

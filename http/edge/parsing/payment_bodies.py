@@ -129,6 +129,12 @@ class PaymentBody(BaseModel):
     payment_method: CardBody = Field(description="exactly one payment method object with a `type`")
     capture: bool = Field(default=False, description="true or false; true captures at once (a sale)")
     description: Description | None = Field(default=None, description=DESCRIPTION)
+    statement_descriptor: str | None = Field(
+        default=None,
+        pattern="^[A-Za-z0-9 .,&/+-]{1,22}$",
+        description="a string of 1 to 22 letters, digits, spaces and . , & / + -, or null",
+        examples=["FICMART ORDER 1001"],
+    )
     metadata: Annotated[dict[str, _Text], AfterValidator(_small)] = Field(
         default_factory=dict,
         max_length=METADATA_PAIRS_MAX,

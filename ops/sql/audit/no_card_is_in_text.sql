@@ -4,7 +4,7 @@ WITH texts AS (
     SELECT id AS payment, operation_id AS operation, created_at AS at, field, text
     FROM payments
     CROSS JOIN LATERAL (VALUES ('order_id', order_id), ('customer_id', customer_id), ('description', description),
-                               ('metadata', metadata::text), ('webhook_url', webhook_url)) AS of_payment (field, text)
+                               ('statement_descriptor', statement_descriptor), ('metadata', metadata::text), ('webhook_url', webhook_url)) AS of_payment (field, text)
     WHERE %(payments)s::text[] IS NULL OR id = ANY (%(payments)s)
     UNION ALL
     SELECT payment, id, created_at, field, text
