@@ -73,7 +73,15 @@ def children(edge: Running) -> list[psutil.Process]:
 def leftover(gateway: Gateway) -> list[psutil.Process]:
     ports = {running.port for running in gateway.processes}
     listening = [each for each in psutil.net_connections("tcp") if each.status == "LISTEN" and each.laddr.port in ports]
-    return [psutil.Process(each.pid) for each in listening if each.pid]
+    return [psutil.Process(each.pid) for each in listening if each.pid and is_ours(gateway, each.pid)]
+
+
+def is_ours(gateway: Gateway, pid: int) -> bool:
+    """A port that was ours may be that of another test's process by now."""
+    try:
+        return psutil.Process(pid).environ().get("PENSTOCK_DATABASE_URL") == gateway.database
+    except psutil.Error:
+        return False
 
 
 def is_free(port: int) -> bool:

@@ -204,7 +204,9 @@ class Gateway:
         """Nothing that was started stays, and nothing that it started."""
         for running in self.processes:
             if running.process.poll() is None:
-                below = psutil.Process(running.pid).children(recursive=True)
+                below: list[psutil.Process] = []
+                with suppress(psutil.NoSuchProcess):
+                    below = psutil.Process(running.pid).children(recursive=True)
                 running.process.kill()
                 running.process.wait(10)
                 for child in below:
