@@ -248,7 +248,7 @@ class LeaseKeeper:
 
     async def _live(self, consumer: PartitionConsumer) -> None:
         try:
-            async with surviving("tenure"):  # its lease lapses, and then the partition is taken anew
+            async with surviving("partition_consumer"):  # its lease lapses, and then the partition is taken anew
                 await consumer.run()
         finally:
             if self.consumers.get(consumer.partition) is consumer:

@@ -33,7 +33,7 @@ class OrphanRecovery:
     def __init__(
         self, dead_letter_queue: DeadLetterQueue, ledger: LedgerWriter, consumers: Mapping[int, PartitionConsumer]
     ) -> None:
-        self._dead_letter_queue, self._ledger, self._tenures = dead_letter_queue, ledger, consumers
+        self._dead_letter_queue, self._ledger, self._consumers = dead_letter_queue, ledger, consumers
 
     async def run(self) -> None:
         await forever("orphans", self._round)
@@ -44,7 +44,7 @@ class OrphanRecovery:
 
     async def run_once(self) -> None:
         """One look at all owned partitions. Stores away: at the next look."""
-        owned = [partition for partition, consumer in self._tenures.items() if consumer.reading]
+        owned = [partition for partition, consumer in self._consumers.items() if consumer.reading]
         try:
             for letter in await self._dead_letter_queue.of_cause(Cause.UNSEEN, owned, _LETTERS_MAX):
                 await self._give_back(letter)

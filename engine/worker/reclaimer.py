@@ -29,7 +29,7 @@ class Reclaimer:
     """One per worker."""
 
     def __init__(self, streams: CommandStreams, consumers: Mapping[int, PartitionConsumer]) -> None:
-        self._streams, self._tenures = streams, consumers
+        self._streams, self._consumers = streams, consumers
         self._strays: dict[PartitionConsumer, frozenset[str]] = {}  # at the last look
         self._adopt_at = 0.0
 
@@ -42,7 +42,7 @@ class Reclaimer:
 
     async def run_once(self) -> None:
         """One look at all owned partitions; one that cannot be looked at does not hide the others."""
-        reading = [consumer for consumer in self._tenures.values() if consumer.reading]
+        reading = [consumer for consumer in self._consumers.values() if consumer.reading]
         self._strays = {consumer: strays for consumer, strays in self._strays.items() if consumer in reading}
         adopts = anyio.current_time() >= self._adopt_at
         if adopts:

@@ -42,7 +42,7 @@ class Scheduler:
         policy: RetryPolicy,
         sweep_ms: int,
     ) -> None:
-        self._ledger, self._teller, self._tenures = ledger, bank_caller, consumers
+        self._ledger, self._bank_caller, self._consumers = ledger, bank_caller, consumers
         self._sweep = timedelta(milliseconds=sweep_ms)
         self._terms = DueTerms(
             expiry_notice=policy.expiry_notice,
@@ -53,7 +53,7 @@ class Scheduler:
         self._unanswered_at_s = self._held_at_s = 0.0
 
     async def run(self) -> None:
-        await forever("sweeper", self._round)
+        await forever("scheduler", self._round)
 
     async def _round(self) -> None:
         await anyio.sleep(self._sweep.total_seconds())
@@ -61,7 +61,7 @@ class Scheduler:
 
     async def run_once(self) -> None:
         """One look at all owned partitions."""
-        reading = [partition for partition, consumer in self._tenures.items() if consumer.reading]
+        reading = [partition for partition, consumer in self._consumers.items() if consumer.reading]
         if not reading:
             return
         try:
@@ -77,13 +77,13 @@ class Scheduler:
             log.warning("postgres_away", error=type(error).__name__)
             return
         for partition, payment in due:
-            consumer = self._tenures.get(partition)
+            consumer = self._consumers.get(partition)
             if consumer is not None and consumer.reading:
                 consumer.resume(payment)
 
     def _room(self) -> Room:
         """How many retries to read: what the banks take, and what may stand before them and is in hand or rests."""
-        room, busy = self._teller.room(), sum(consumer.busy for consumer in self._tenures.values())
+        room, busy = self._bank_caller.room(), sum(consumer.busy for consumer in self._consumers.values())
         return Room(
             unsent=min(room.unsent and room.unsent + busy, _DUE_MAX),
             doubt=min(room.doubt and room.doubt + busy, _DUE_MAX),

@@ -46,7 +46,7 @@ class StreamReader:
         consumers: Mapping[int, PartitionConsumer],
         limits: ReadLimits,
     ) -> None:
-        self._streams, self._reclaimer, self._tenures, self._limits = streams, reclaimer, consumers, limits
+        self._streams, self._reclaimer, self._consumers, self._limits = streams, reclaimer, consumers, limits
         self._round_at = 0.0
         self._busy = False  # the last read brought something: look again in a moment, without the doorbell
 
@@ -57,12 +57,12 @@ class StreamReader:
         try:
             await self.run_once()
         except (Unavailable, Broken) as error:
-            log.warning("redis_away", partitions=len(self._tenures), error=str(error))
+            log.warning("redis_away", partitions=len(self._consumers), error=str(error))
             await anyio.sleep(_AWAY_S)
 
     async def run_once(self) -> None:
         """Wait for news, then read it."""
-        willing = [consumer for consumer in self._tenures.values() if consumer.reading]
+        willing = [consumer for consumer in self._consumers.values() if consumer.reading]
         roomy = {consumer.partition: consumer for consumer in willing if consumer.in_hand < self._limits.in_hand_max}
         if not roomy:
             return await anyio.sleep(_FULL_S if willing else _IDLE_S)
